@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command table of wisp. */
+
+#include "cli/commands.h"
+
+#include <stdio.h>
+
+#include "lib/error.h"
+
+const struct command *const wisp_commands[] = {
+	&cmd_completion,
+	&cmd_man,
+	NULL,
+};
+
+int cli_fail(const struct command *cmd, int code, const struct error *err)
+{
+	fprintf(stderr, "wisp %s: %s\n", cmd->name, err->text);
+	return code;
+}
+
+static int run_completion(const struct command *cmd, int argc, char **argv)
+{
+	command_completion(stdout, "wisp", wisp_commands);
+	return 0;
+}
+
+const struct command cmd_completion = {
+	.name = "completion",
+	.args = "",
+	.summary = "Print the bash completion script",
+	.run = run_completion,
+};
+
+static int run_man(const struct command *cmd, int argc, char **argv)
+{
+	command_man(stdout, "wisp", wisp_commands);
+	return 0;
+}
+
+const struct command cmd_man = {
+	.name = "man-options",
+	.args = "",
+	.summary = "Print the command reference in scdoc form, for the man page",
+	.run = run_man,
+};

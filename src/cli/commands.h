@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_CLI_COMMANDS_H
+#define WISP_CLI_COMMANDS_H
+
+/* The commands of wisp: one file a command group, one row a command in commands.c. */
+
+#include "lib/command.h"
+
+/* Exit codes of wisp itself; commands that run a program pass on the program's. */
+#define EXIT_USAGE 2	    /* bad arguments */
+#define EXIT_CANNOT_RUN 126 /* the program could not be reached or started */
+
+/* The rows, ended by NULL. */
+extern const struct command *const wisp_commands[];
+
+/* cmd-<group>.c */
+extern const struct command cmd_completion, cmd_man;
+
+struct error;
+
+/* Prints "wisp NAME: text" on standard error and returns code; for the run functions. */
+int cli_fail(const struct command *cmd, int code, const struct error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_DEVICE_H
+#define WISP_VMM_DEVICE_H
+
+/*
+ * One description per kind of device: its name and configuration keys (--device, its help
+ * and the man page follow from them), its creation, its life and its saved state. The
+ * table of all kinds is in devices.c, in boot order.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct vm;
+struct device;
+struct state_field;
+
+struct device_key {
+	const char *name;
+	const char *arg; /* placeholder of the value; NULL: a flag that may stand alone */
+	const char *help;
+	bool required;
+};
+
+#define DEVICE_KEYS_MAX 16
+
+/* What --device KIND,key=value,... said. Strings live as long as the process. */
+struct device_config {
+	const struct device_desc *desc;
+	const char *value[DEVICE_KEYS_MAX]; /* by index of desc->keys; NULL: not given */
+};
+
+struct device_desc {
+	const char *name;	       /* "block" */
+	const char *summary;	       /* one line */
+	const struct device_key *keys; /* ends with {0} */
+	unsigned max;		       /* how many of the kind a VM may have */
+	/*
+	 * Makes the device and puts it on its bus. On success *ret is owned by the VM, which
+	 * ends it with ops->destroy. On failure nothing is left and err says why.
+	 */
+	int (*create)(struct vm *vm, const struct device_config *cfg, struct device **ret,
+		      struct error *err);
+};
+
+struct device_ops {
+	/*
+	 * pause: after it returns the device touches neither guest memory nor its back end, and
+	 * every request in flight is completed or is back in its queue. resume undoes it.
+	 * vCPUs are stopped. Either may be NULL.
+	 */
+	int (*pause)(struct device *dev);
+	void (*resume)(struct device *dev);
+	/* Adds the device's counters to the object. May be NULL. */
+	void (*stats)(struct device *dev, json_t *object);
+	/* Power-on state, for a reboot of the VM. vCPUs are stopped. */
+	void (*reset)(struct device *dev);
+	void (*destroy)(struct device *dev);
+};
+
+struct device {
+	const struct device_desc *desc;
+	const struct device_ops *ops;
+	struct vm *vm;
+	char id[32]; /* "block0"; unique in the VM; set by the VM before create returns */
+	/* Saved state: fields at offsets from state_base (see state.h). May be NULL. */
+	const struct state_field *state;
+	void *state_base;
+};
+
+/* Value of a key, NULL when it was not given. The key must be in the description. */
+const char *device_config_get(const struct device_config *cfg, const char *key);
+
+/* Parses "KIND,key=value,..." against the table; *cfg keeps pointers into a copy of text. */
+int device_config_parse(const char *text, struct device_config *cfg, struct error *err);
+
+/* The kinds, ended by NULL, and a description of all of them for --help and man pages. */
+extern const struct device_desc *const device_table[];
+
+#endif

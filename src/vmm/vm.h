@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_VM_H
+#define WISP_VMM_VM_H
+
+/*
+ * The virtual machine: what every part of the VMM needs to reach. One process runs one VM,
+ * but nothing here is global, so that tests can hold several.
+ *
+ * Threads: one event thread (runs loop), one thread per vCPU. The lock is held while a
+ * device callback of the loop runs and while a vCPU dispatches an exit to a bus; device code
+ * therefore never runs twice at once and needs no lock of its own.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/log.h"
+#include "vmm/bus.h"
+#include "vmm/irq.h"
+#include "vmm/memory.h"
+
+struct device;
+struct error;
+struct ioapic;
+struct irq_routes;
+struct loop;
+struct pci_host;
+struct vcpu;
+struct vm_config;
+
+/* Why the VM ended. The process's exit code follows (docs/man/wisp-vmm.1.scd). */
+enum vm_end {
+	VM_RUNNING = 0,
+	VM_POWER_OFF,	 /* the guest's ACPI S5, exit code 0 */
+	VM_REBOOT,	 /* with --on-reboot exit */
+	VM_STOPPED,	 /* the control socket's stop or a signal */
+	VM_PANIC,	 /* the guest kernel told us it panicked */
+	VM_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN */
+	VM_ERROR,	 /* KVM or a thread of ours failed */
+};
+
+struct vm {
+	struct log log;
+	struct loop *loop;
+	pthread_mutex_t lock;
+
+	int kvm_fd, fd; /* /dev/kvm and the VM */
+	struct memory mem;
+	struct bus pio, mmio;
+	struct irq_routes *routes; /* irq.c */
+	struct ioapic *ioapic;	   /* with IRQCHIP_SPLIT, else NULL */
+	struct pci_host *pci;
+
+	struct device **devices;
+	unsigned ndevices;
+	struct vcpu *vcpus;
+	unsigned nvcpus;
+
+	const struct vm_config *config;
+};
+
+/* A callback of the guest asks for the end (or the reboot) of the VM. Any thread. */
+void vm_end(struct vm *vm, enum vm_end why);
+
+/* Registers a device; the VM destroys it. Sets dev->id from its kind and count. */
+int vm_add_device(struct vm *vm, struct device *dev, struct error *err);
+
+/* ioeventfd on an MMIO or port address: a write of any length (len 0) or of len bytes. */
+int vm_ioeventfd(struct vm *vm, uint64_t addr, unsigned len, bool pio, int eventfd, bool add);
+
+#endif
