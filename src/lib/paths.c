@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The folders of Wisp and the names that may be put behind them. */
+
+#include "lib/paths.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+
+int paths_check_name(const char *name, const char *what, struct error *err)
+{
+	size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				"0123456789._-");
+
+	if (!n || name[n] || n > 63 || !isalnum((unsigned char)name[0]))
+		return error_set(err, -EINVAL,
+				 "%s name \"%s\" is not 1 to 63 letters, digits, \".\", \"_\" or "
+				 "\"-\" beginning with a letter or digit",
+				 what, name);
+	return 0;
+}
+
+/* $var, when it is set and not empty; relative paths would mean another folder in each cwd. */
+static int from_env(const char *var, const char *below, char **ret, struct error *err)
+{
+	const char *value = getenv(var);
+
+	if (!value || !*value)
+		return 0;
+	if (value[0] != '/')
+		return error_set(err, -EINVAL, "$%s is \"%s\", not an absolute path", var, value);
+	*ret = io_format("%s%s", value, below);
+	return *ret ? 1 : -ENOMEM;
+}
+
+/* Tries $own, then $xdg/wisp, then $HOME/home. */
+static int base_of_user(const char *own, const char *xdg, const char *home, char **ret,
+			struct error *err)
+{
+	int r = from_env(own, "", ret, err);
+
+	if (!r)
+		r = from_env(xdg, "/wisp", ret, err);
+	if (!r)
+		r = from_env("HOME", home, ret, err);
+	if (!r)
+		r = error_set(err, -ENOENT, "neither $%s, $%s nor $HOME is set: set one", own, xdg);
+	return r < 0 ? r : 0;
+}
+
+/*
+ * The sockets in the run folder give control over VMs, and /tmp is open to everybody: the
+ * folder must be a real directory of ours that nobody else can write to.
+ */
+static int check_private(const char *path, struct error *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return error_errno(err, -errno, "cannot look at %s", path);
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+		return error_set(err, -EPERM,
+				 "%s is not a directory that only you can write to: remove it or "
+				 "set $WISP_RUN to another",
+				 path);
+	return 0;
+}
+
+static int base_of_run(char **ret, struct error *err)
+{
+	int r = from_env("WISP_RUN", "", ret, err);
+
+	if (r)
+		return r < 0 ? r : 0;
+	if (geteuid() == 0) {
+		*ret = strdup("/run/wisp");
+		return *ret ? 0 : -ENOMEM;
+	}
+	r = from_env("XDG_RUNTIME_DIR", "/wisp", ret, err);
+	if (!r) {
+		*ret = io_format("/tmp/wisp-%u", (unsigned)geteuid());
+		r = *ret ? 1 : -ENOMEM;
+	}
+	return r < 0 ? r : 0;
+}
+
+/* base/kind/name or, made here, base/kind. */
+static int join(const char *base, const char *kind, mode_t mode, const char *name, char **ret,
+		struct error *err)
+{
+	CLEANUP_FREE char *folder = io_format("%s/%s", base, kind);
+	int r;
+
+	if (!folder)
+		return -ENOMEM;
+	r = name ? paths_check_name(name, kind, err) : 0;
+	if (!r)
+		r = io_make_dirs(folder, mode, err);
+	if (r < 0)
+		return r;
+	*ret = name ? io_format("%s/%s", folder, name) : take_ptr(folder);
+	return *ret ? 0 : -ENOMEM;
+}
+
+int paths_run(const char *kind, const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *base = NULL;
+	int r = base_of_run(&base, err);
+
+	if (!r)
+		r = io_make_dirs(base, 0700, err);
+	if (!r)
+		r = check_private(base, err);
+	return r ? r : join(base, kind, 0700, name, ret, err);
+}
+
+int paths_image(const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *base = NULL;
+	int r = base_of_user("WISP_HOME", "XDG_DATA_HOME", "/.local/share/wisp", &base, err);
+
+	return r ? r : join(base, "images", 0755, name, ret, err);
+}
+
+int paths_cache(const char *kind, const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *base = NULL;
+	int r = base_of_user("WISP_CACHE", "XDG_CACHE_HOME", "/.cache/wisp", &base, err);
+
+	return r ? r : join(base, kind, 0755, name, ret, err);
+}

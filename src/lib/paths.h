@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_LIB_PATHS_H
+#define WISP_LIB_PATHS_H
+
+/*
+ * Where Wisp keeps what: state of running things, images, and what can be made again.
+ *
+ *     run     $WISP_RUN, else as root /run/wisp, else $XDG_RUNTIME_DIR/wisp, else /tmp/wisp-UID
+ *     images  $WISP_HOME, else $XDG_DATA_HOME/wisp, else ~/.local/share/wisp; "images" in it
+ *     cache   $WISP_CACHE, else $XDG_CACHE_HOME/wisp, else ~/.cache/wisp
+ *
+ * Relative values of those variables are refused. All functions return 0 and a new absolute
+ * path in *ret that the caller frees, or -errno; they make the directories above the last
+ * part (those of run are private to the user), never the last part itself. Any thread.
+ */
+
+struct error;
+
+/* RUN/kind/name; with name NULL RUN/kind, which is made. kind: "lab", "vm", "net". */
+int paths_run(const char *kind, const char *name, char **ret, struct error *err);
+
+/* IMAGES/name; with name NULL the folder of the images, which is made. */
+int paths_image(const char *name, char **ret, struct error *err);
+
+/* CACHE/kind/name; with name NULL CACHE/kind, which is made. */
+int paths_cache(const char *kind, const char *name, char **ret, struct error *err);
+
+/*
+ * A name of a VM, lab, network or image: letters, digits, ".", "_" and "-", at most 63, the
+ * first a letter or digit. 0, or -EINVAL; what names the kind of thing in the error.
+ */
+int paths_check_name(const char *name, const char *what, struct error *err);
+
+#endif
