@@ -13,10 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vmm/state.h"
+
 struct error;
 struct vm;
 struct device;
-struct state_field;
 
 struct device_key {
 	const char *name;
@@ -49,11 +50,17 @@ struct device_desc {
 struct device_ops {
 	/*
 	 * pause: after it returns the device touches neither guest memory nor its back end, and
-	 * every request in flight is completed or is back in its queue. resume undoes it.
-	 * vCPUs are stopped. Either may be NULL.
+	 * every request in flight is completed or is back in its queue; the fields of its state
+	 * are up to date. resume undoes it. vCPUs are stopped. Either may be NULL.
 	 */
 	int (*pause)(struct device *dev);
 	void (*resume)(struct device *dev);
+	/*
+	 * The fields of a paused device were replaced by saved ones: checks them (they come from
+	 * a file) and rebuilds what follows from them. -EBADMSG with the reason; the device can
+	 * then only be destroyed. May be NULL.
+	 */
+	int (*restored)(struct device *dev, struct error *err);
 	/* Adds the device's counters to the object. May be NULL. */
 	void (*stats)(struct device *dev, json_t *object);
 	/* Power-on state, for a reboot of the VM. vCPUs are stopped. */
@@ -61,15 +68,23 @@ struct device_ops {
 	void (*destroy)(struct device *dev);
 };
 
+#define DEVICE_PARTS_MAX 16
+
 struct device {
 	const struct device_desc *desc;
 	const struct device_ops *ops;
 	struct vm *vm;
 	char id[32]; /* "block0"; unique in the VM; set by the VM before create returns */
-	/* Saved state: fields at offsets from state_base (see state.h). May be NULL. */
-	const struct state_field *state;
-	void *state_base;
+	struct state_part part[DEVICE_PARTS_MAX]; /* saved state */
+	unsigned nparts;
 };
+
+/* Adds a part to the saved state, before create returns. */
+static inline void device_add_state(struct device *dev, const char *name,
+				    const struct state_field *fields, void *base)
+{
+	dev->part[dev->nparts++] = (struct state_part){name, fields, base};
+}
 
 /* Value of a key, NULL when it was not given. The key must be in the description. */
 const char *device_config_get(const struct device_config *cfg, const char *key);

@@ -12,9 +12,13 @@
  *             STATE_END,
  *     };
  *
- * Encoding: per field {u16 name length, name, u32 element size, u32 count, elements}, all
- * little-endian, in the order of the table. Names are the contract: they are never reused
- * with another meaning.
+ * A device is a list of parts (struct state_part): objects with a table each, so that what
+ * devices share (PCI function, MSI-X, queues) is described where it lives.
+ *
+ * Encoding, all little-endian: of a table {u16 number of fields, fields}; of a field {u16 name
+ * length, name, u32 element size, u32 count, elements}, in the order of the table; of a list
+ * {u16 number of parts, parts}; of a part {u16 name length, name, table}. Names are the
+ * contract: they are never reused with another meaning.
  */
 
 #include <stddef.h>
@@ -31,19 +35,25 @@ struct state_field {
 	uint32_t count;
 };
 
-#define STATE_FIELD(type, member)                                               \
-	{                                                                       \
-#member, offsetof(type, member), sizeof(((type *)0)->member), 1 \
+#define STATE_FIELD_(type, member, element, n)                     \
+	{                                                          \
+		.name = #member, .offset = offsetof(type, member), \
+		.size = sizeof(((type *)0)->element), .count = (n) \
 	}
-#define STATE_ARRAY(type, member)                                                    \
-	{                                                                            \
-#member, offsetof(type, member), sizeof(((type *)0)->member[0]),     \
-			sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]) \
+#define STATE_FIELD(type, member) STATE_FIELD_(type, member, member, 1)
+#define STATE_ARRAY(type, member)             \
+	STATE_FIELD_(type, member, member[0], \
+		     sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]))
+#define STATE_END            \
+	{                    \
+		.name = NULL \
 	}
-#define STATE_END \
-	{         \
-		0 \
-	}
+
+struct state_part {
+	const char *name; /* unique in its device */
+	const struct state_field *fields;
+	void *base;
+};
 
 /* Appends the fields; w->failed tells when they did not fit. */
 void state_save(struct wire_writer *w, const struct state_field *fields, const void *base);
@@ -55,5 +65,10 @@ void state_save(struct wire_writer *w, const struct state_field *fields, const v
  */
 int state_restore(struct wire_reader *r, const struct state_field *fields, void *base,
 		  struct error *err);
+
+/* The same for n parts: all are checked before the first is changed. */
+void state_save_parts(struct wire_writer *w, const struct state_part *parts, unsigned n);
+int state_restore_parts(struct wire_reader *r, const struct state_part *parts, unsigned n,
+			struct error *err);
 
 #endif

@@ -9,15 +9,18 @@
  * Lock: the VM's, except msix_signal() and msix_eventfd().
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/state.h"
+
 struct error;
-struct pci_function;
 struct msix;
+struct pci_function;
 
 /*
  * Adds the capability; table and pending bits share the BAR bar, at offset 0 and 2048.
- * 1 <= nvectors <= 64. The function owns the result.
+ * 1 <= nvectors <= 64. The function owns the result (fn->msix). Before pci_add().
  */
 int msix_create(struct pci_function *fn, unsigned bar, unsigned nvectors, struct error *err);
 void msix_destroy(struct msix *msix);
@@ -32,5 +35,17 @@ void msix_signal(struct msix *msix, uint16_t vector);
 int msix_eventfd(struct msix *msix, uint16_t vector);
 
 unsigned msix_count(const struct msix *msix);
+
+/* The function's capability has MSI-X enabled (else there are no interrupts at all). */
+bool msix_enabled(const struct msix *msix);
+
+/* For host.c: offset of the message control register, and that the guest wrote it. */
+unsigned msix_control_offset(const struct msix *msix);
+void msix_control_written(struct msix *msix);
+
+/* Saved state: table and pending bits. msix_pause() collects the latter from the eventfds. */
+extern const struct state_field msix_state[];
+void msix_pause(struct msix *msix);
+int msix_restored(struct msix *msix, struct error *err);
 
 #endif

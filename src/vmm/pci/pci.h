@@ -13,6 +13,7 @@
 
 #include "vmm/bus.h"
 
+struct device;
 struct error;
 struct msix;
 struct vm;
@@ -22,6 +23,7 @@ struct vm;
 #define PCI_MMIO_BASE 0xc0000000ULL /* window of 32-bit BARs, as DSDT's _CRS says */
 #define PCI_MMIO_SIZE 0x20000000ULL
 #define PCI_CONFIG_SIZE 256 /* what functions have; the extended space reads as zero */
+#define PCI_SLOTS 32	    /* functions 0 of bus 0; the host bridge is in slot 0 */
 
 struct pci_bar {
 	uint64_t size; /* power of two, 0: none */
@@ -39,11 +41,15 @@ struct pci_function {
 	uint8_t slot;	  /* device number on bus 0; set by pci_add() */
 	uint8_t config[PCI_CONFIG_SIZE];
 	uint8_t writable[PCI_CONFIG_SIZE]; /* bits the guest may change */
+	uint8_t power_on[PCI_CONFIG_SIZE]; /* copy of config, taken by pci_add() */
 	struct pci_bar bar[6];		   /* memory BARs, 32 bits */
 	uint8_t cap_end;		   /* where the next capability goes */
 	uint8_t cap_last;		   /* offset of the last capability's header, 0: none */
 	struct msix *msix;		   /* or NULL */
-	/* Called for accesses that touch [hook_start, hook_end) of the configuration space. */
+	/*
+	 * Called for accesses that touch [hook_start, hook_end) of the configuration space:
+	 * before a read, to bring config up to date, and after a write was stored there.
+	 */
 	uint16_t hook_start, hook_end;
 	void (*config_read)(struct pci_function *fn, unsigned offset, unsigned len);
 	void (*config_write)(struct pci_function *fn, unsigned offset, unsigned len);
@@ -59,11 +65,21 @@ void pci_function_init(struct pci_function *fn, struct vm *vm, const char *name,
 /* Reserves size bytes in the capability list; returns the offset of the header, -ENOSPC. */
 int pci_add_capability(struct pci_function *fn, uint8_t id, uint8_t size);
 
-/* Puts the function in the next free slot and maps its BARs. -ENOSPC when the bus is full. */
+/*
+ * Puts the function in the next free slot, with an address for each BAR whose size, ops and
+ * dev are set. They are mapped when the guest enables memory decoding. -ENOSPC when the bus or
+ * the window is full. pci_remove() undoes it and frees the MSI-X; nothing for one not added.
+ */
 int pci_add(struct pci_function *fn, struct error *err);
 void pci_remove(struct pci_function *fn);
 
 /* Power-on values of command register, BARs and MSI-X. */
 void pci_reset(struct pci_function *fn);
+
+/* Saved state: the parts of a function, what to do before they are saved, and after they came
+ * back (see device_ops.pause and .restored). */
+void pci_add_state(struct pci_function *fn, struct device *dev);
+void pci_pause(struct pci_function *fn);
+int pci_restored(struct pci_function *fn, struct error *err);
 
 #endif

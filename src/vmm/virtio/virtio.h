@@ -59,7 +59,6 @@ struct virtio_class {
 	uint16_t id; /* virtio device id (specification 5) */
 	const char *name;
 	uint32_t pci_class;
-	/* Number of queues and their largest sizes; may depend on the configuration. */
 	/* Device features beside VERSION_1, EVENT_IDX, INDIRECT_DESC, which the transport adds. */
 	uint64_t (*features)(struct virtio *dev);
 	/* Device configuration space; offset + len <= config_size. config_write may be NULL. */
@@ -70,6 +69,8 @@ struct virtio_class {
 	 * the device broken. Kicks that came before are delivered after this.
 	 */
 	int (*activate)(struct virtio *dev, struct error *err);
+	/* After activate, when the device continues from saved state. May be NULL. */
+	void (*restored)(struct virtio *dev);
 	/* Back to before activate: stop using queues, drop or finish all requests in flight. */
 	void (*deactivate)(struct virtio *dev);
 	/* The guest notified the queue (not called for queues handed to vhost). */
@@ -79,7 +80,8 @@ struct virtio_class {
 	void (*resume)(struct virtio *dev);
 	void (*stats)(struct virtio *dev, json_t *object);
 	void (*destroy)(struct virtio *dev); /* frees the object that embeds dev */
-	const struct state_field *state;     /* of that object; offsets from the virtio's start */
+	/* Saved state of that object, offsets from the virtio's start. May be NULL. */
+	const struct state_field *state;
 };
 
 struct virtio {
@@ -108,7 +110,11 @@ struct virtio {
 int virtio_create(struct virtio *dev, struct vm *vm, const struct device_desc *desc,
 		  struct error *err);
 
-/* The guest broke the contract: sets DEVICE_NEEDS_RESET, logs why, stops the queues. */
+/*
+ * The guest broke the contract: sets DEVICE_NEEDS_RESET and logs why. From here on kicks are
+ * not delivered, virtq_pop() fails and what is pushed vanishes, until the driver resets the
+ * device (deactivate is called then, not now: callers may be deep in the device's code).
+ */
 void virtio_broken(struct virtio *dev, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The device's configuration changed: raises the configuration interrupt. */
