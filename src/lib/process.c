@@ -44,7 +44,7 @@ static int place_fds(const int *fds, int *copies, unsigned nfds)
 {
 	for (unsigned i = 0; i < nfds; i++) {
 		copies[i] = fds[i];
-		if (copies[i] < 0 && i <= STDERR_FILENO)
+		if (i <= STDERR_FILENO && copies[i] < 0)
 			copies[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
 		if (copies[i] >= 0)
 			copies[i] = fcntl(copies[i], F_DUPFD_CLOEXEC, (int)nfds);

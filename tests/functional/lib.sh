@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# For the functional tests: . "$(dirname "$0")/lib.sh"
+# Sets errexit, $TOP (the tree), $WISP_BUILD, PATH (our programs first) and $TMP, a private
+# folder that is removed at the end; a test adds its own clean-up by at_exit COMMAND.
+set -eu
+TOP=$(cd "$(dirname "$0")/../.." && pwd)
+WISP_BUILD=${WISP_BUILD:-$TOP/build}
+PATH=$WISP_BUILD/src/cli:$WISP_BUILD/src/vmm:$PATH
+TMP=$(mktemp -d "${TMPDIR:-/tmp}/wisp-test.XXXXXX")
+export PATH WISP_BUILD TMP
+at_exit_commands="rm -rf '$TMP'"
+trap 'eval "$at_exit_commands"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+at_exit() {
+	at_exit_commands="$*; $at_exit_commands"
+}
+
+fail() {
+	echo "FAIL: $*" >&2
+	exit 1
+}
+
+skip() {
+	echo "$*"
+	exit 77
+}
+
+# expect WHAT GOT WANTED
+expect() {
+	[ "$2" = "$3" ] || fail "$1: got \"$2\", not \"$3\""
+}
+
+# refuse CODE TEXT COMMAND...: the command fails with that exit code and says TEXT.
+refuse() {
+	refuse_code=$1 refuse_text=$2
+	shift 2
+	refuse_rc=0
+	"$@" >"$TMP/refuse.out" 2>&1 || refuse_rc=$?
+	[ "$refuse_rc" = "$refuse_code" ] || {
+		cat "$TMP/refuse.out" >&2
+		fail "$*: exit code $refuse_rc, not $refuse_code"
+	}
+	grep -qF -- "$refuse_text" "$TMP/refuse.out" || {
+		cat "$TMP/refuse.out" >&2
+		fail "$*: did not say \"$refuse_text\""
+	}
+}
