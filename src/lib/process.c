@@ -81,6 +81,8 @@ run_child(const struct process *p, int *copies, int pipe_fd, pid_t parent)
 		failure.code = -errno;
 		failure.cwd = true;
 	}
+	if (!failure.code && p->in_child)
+		failure.code = p->in_child(p->in_child_arg);
 	if (!failure.code) {
 		/* Whatever a library opened without CLOEXEC stays here. Old kernels: a pity. */
 		close_range(p->nfds > 3 ? p->nfds : 3, UINT_MAX, CLOSE_RANGE_CLOEXEC);

@@ -27,6 +27,9 @@ struct process {
 	 * child need their own care.
 	 */
 	bool die_with_parent;
+	/* Runs in the child before exec; 0 or -errno. Only async-signal-safe calls. */
+	int (*in_child)(void *arg);
+	void *in_child_arg;
 	bool new_session; /* setsid: no controlling terminal, ^C does not reach it */
 };
 

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bridges and taps. Making a bridge and keeping IPv6 quiet takes rtnetlink(7); the rest are
+ * the ioctls of netdevice(7) and the tun driver (Documentation/networking/tuntap.rst).
+ */
+
+#include "net/link.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_link.h>
+#include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/parse.h"
+
+#define VNET_HEADER_SIZE 12 /* struct virtio_net_hdr_v1: what virtio 1.x devices use */
+
+/* A request under construction: far larger than any we make. */
+struct request {
+	struct nlmsghdr head;
+	struct ifinfomsg info;
+	uint8_t attributes[256];
+};
+
+static struct rtattr *put(struct request *r, uint16_t type, const void *data, size_t size)
+{
+	struct rtattr *a = (struct rtattr *)((uint8_t *)r + NLMSG_ALIGN(r->head.nlmsg_len));
+
+	a->rta_type = type;
+	a->rta_len = (unsigned short)RTA_LENGTH(size);
+	if (size)
+		memcpy(RTA_DATA(a), data, size);
+	r->head.nlmsg_len = NLMSG_ALIGN(r->head.nlmsg_len) + (uint32_t)RTA_ALIGN(a->rta_len);
+	return a;
+}
+
+/* Everything put since belongs to the attribute. */
+static void nest_end(struct request *r, struct rtattr *a)
+{
+	a->rta_len = (unsigned short)((uint8_t *)r + r->head.nlmsg_len - (uint8_t *)a);
+}
+
+static struct request new_link(uint16_t flags)
+{
+	return (struct request){
+		.head = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
+			 .nlmsg_type = RTM_NEWLINK,
+			 .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags)},
+		.info = {.ifi_family = AF_UNSPEC},
+	};
+}
+
+/* Sends the request and waits for the kernel's verdict. */
+static int transact(const struct request *r)
+{
+	CLEANUP_CLOSE int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+	struct {
+		struct nlmsghdr head;
+		struct nlmsgerr error;
+		uint8_t rest[512]; /* the request is sent back */
+	} answer;
+	ssize_t n;
+
+	if (fd < 0 ||
+	    sendto(fd, r, r->head.nlmsg_len, 0, (struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+		return -errno;
+	n = recv(fd, &answer, sizeof(answer), 0);
+	if (n < 0)
+		return -errno;
+	if ((size_t)n < NLMSG_LENGTH(sizeof(struct nlmsgerr)) ||
+	    answer.head.nlmsg_type != NLMSG_ERROR)
+		return -EPROTO;
+	return answer.error.error;
+}
+
+static int create_bridge(const char *name)
+{
+	struct request r = new_link(NLM_F_CREATE | NLM_F_EXCL);
+	struct rtattr *info, *data;
+	uint8_t off = 0;
+
+	put(&r, IFLA_IFNAME, name, strlen(name) + 1);
+	info = put(&r, IFLA_LINKINFO, NULL, 0);
+	put(&r, IFLA_INFO_KIND, "bridge", sizeof("bridge"));
+	data = put(&r, IFLA_INFO_DATA, NULL, 0);
+	put(&r, IFLA_BR_MCAST_SNOOPING, &off, sizeof(off));
+	nest_end(&r, data);
+	nest_end(&r, info);
+	return transact(&r);
+}
+
+/* No link-local address: without one IPv6 sends nothing. Fine when the kernel has no IPv6. */
+static int silence_ipv6(const char *name)
+{
+	struct request r = new_link(0);
+	uint8_t mode = IN6_ADDR_GEN_MODE_NONE;
+	struct rtattr *spec, *inet6;
+	int e;
+
+	put(&r, IFLA_IFNAME, name, strlen(name) + 1);
+	spec = put(&r, IFLA_AF_SPEC, NULL, 0);
+	inet6 = put(&r, AF_INET6, NULL, 0);
+	put(&r, IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof(mode));
+	nest_end(&r, inet6);
+	nest_end(&r, spec);
+	e = transact(&r);
+	return e == -EAFNOSUPPORT ? 0 : e;
+}
+
+static int request_init(struct ifreq *ifr, const char *name, struct error *err)
+{
+	*ifr = (struct ifreq){0};
+	if (!*name || strlen(name) >= sizeof(ifr->ifr_name))
+		return error_set(err, -EINVAL, "device name \"%s\" is not 1 to %zu characters",
+				 name, sizeof(ifr->ifr_name) - 1);
+	strcpy(ifr->ifr_name, name);
+	return 0;
+}
+
+/* One ioctl of netdevice(7) on a throw-away socket. */
+static int device_ioctl(unsigned long op, struct ifreq *ifr, const char *what, struct error *err)
+{
+	CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || ioctl(fd, op, ifr) < 0)
+		return error_errno(err, -errno, "cannot %s device %s", what, ifr->ifr_name);
+	return 0;
+}
+
+int link_up(const char *name, struct error *err)
+{
+	struct ifreq ifr;
+	int r = request_init(&ifr, name, err);
+
+	if (!r)
+		r = device_ioctl(SIOCGIFFLAGS, &ifr, "look at", err);
+	if (r)
+		return r;
+	ifr.ifr_flags = (short)((ifr.ifr_flags | IFF_UP) & ~IFF_MULTICAST);
+	return device_ioctl(SIOCSIFFLAGS, &ifr, "bring up", err);
+}
+
+static int set_address(const char *name, const char *address, struct error *err)
+{
+	const char *slash = strchr(address, '/');
+	char text[INET_ADDRSTRLEN] = "";
+	struct sockaddr_in in = {.sin_family = AF_INET};
+	struct ifreq ifr;
+	unsigned bits;
+	int r = request_init(&ifr, name, err);
+
+	if (r)
+		return r;
+	if (slash && (size_t)(slash - address) < sizeof(text))
+		memcpy(text, address, (size_t)(slash - address));
+	if (!slash || inet_pton(AF_INET, text, &in.sin_addr) != 1)
+		return error_set(err, -EINVAL, "address \"%s\" is not like 10.77.0.1/24", address);
+	r = parse_uint(slash + 1, "prefix length", 1, 30, &bits, err);
+	if (r)
+		return r;
+	memcpy(&ifr.ifr_addr, &in, sizeof(in));
+	r = device_ioctl(SIOCSIFADDR, &ifr, "set the address of", err);
+	if (r)
+		return r;
+	in.sin_addr.s_addr = htonl(~0u << (32 - bits));
+	memcpy(&ifr.ifr_netmask, &in, sizeof(in));
+	return device_ioctl(SIOCSIFNETMASK, &ifr, "set the netmask of", err);
+}
+
+int link_add_bridge(const char *name, const char *address, struct error *err)
+{
+	int r = create_bridge(name);
+
+	if (r < 0)
+		return error_errno(err, r, "cannot create bridge %s%s", name,
+				   r == -EOPNOTSUPP ? " (is the kernel module bridge loaded?)"
+						    : "");
+	r = silence_ipv6(name);
+	if (r < 0)
+		return error_errno(err, r, "cannot set up bridge %s", name);
+	r = set_address(name, address, err);
+	return r ? r : link_up(name, err);
+}
+
+static int open_tap(struct ifreq *ifr, int *ret, struct error *err)
+{
+	CLEANUP_CLOSE int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	int size = VNET_HEADER_SIZE;
+
+	if (fd < 0)
+		return error_errno(err, -errno, "cannot open /dev/net/tun (%s)",
+				   errno == EACCES ? "chmod 666 /dev/net/tun allows everybody"
+						   : "modprobe tun loads its driver");
+	ifr->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+	if (ioctl(fd, TUNSETIFF, ifr) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &size) < 0)
+		return error_errno(err, -errno, "cannot create tap %s", ifr->ifr_name);
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+int link_add_tap(const char *name, const char *bridge, int *ret, struct error *err)
+{
+	CLEANUP_CLOSE int fd = -1;
+	struct ifreq ifr, port;
+	int r = request_init(&ifr, name, err);
+
+	if (!r)
+		r = request_init(&port, bridge, err);
+	if (!r)
+		r = open_tap(&ifr, &fd, err);
+	if (r)
+		return r;
+	r = silence_ipv6(name);
+	if (r < 0)
+		return error_errno(err, r, "cannot set up tap %s", name);
+	port.ifr_ifindex = (int)if_nametoindex(name);
+	r = device_ioctl(SIOCBRADDIF, &port, "add a port to", err);
+	if (!r)
+		r = link_up(name, err);
+	if (!r)
+		*ret = take_fd(&fd);
+	return r;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_NET_LINK_H
+#define WISP_NET_LINK_H
+
+/*
+ * Network devices of the calling thread's network namespace. They send nothing by
+ * themselves: no IPv6 addresses, no multicast. All return 0 or -errno with the reason.
+ */
+
+struct error;
+
+/* A bridge with an address ("10.77.0.1/24"), up. Needs CAP_NET_ADMIN in the namespace. */
+int link_add_bridge(const char *name, const char *address, struct error *err);
+
+/*
+ * A tap device as a port of the bridge, up, with 12-byte virtio headers (IFF_VNET_HDR). It
+ * lives as long as its descriptor *ret, which the caller owns (CLOEXEC).
+ */
+int link_add_tap(const char *name, const char *bridge, int *ret, struct error *err);
+
+/* Brings an existing device up. */
+int link_up(const char *name, struct error *err);
+
+#endif

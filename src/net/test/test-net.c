@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private networks: state directories, the keeper, what it leaves. */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <cmocka.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/process.h"
+#include "net/client.h"
+#include "net/keeper.h"
+#include "net/message.h"
+#include "net/state.h"
+
+struct fixture {
+	char folder[32], dir[64];
+};
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	strcpy(f->folder, "/tmp/wisp-net-XXXXXX");
+	if (!mkdtemp(f->folder))
+		return -1;
+	snprintf(f->dir, sizeof(f->dir), "%s/one", f->folder);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+	int r = rmdir(f->folder); /* fails when a test left something */
+
+	free(f);
+	return r;
+}
+
+static void test_state(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP_FREE char *sub = io_format("%s/a/b", f->dir);
+	char **names;
+	int lock, second;
+
+	assert_int_equal(state_sweep(f->dir, NULL), 0);
+	assert_false(state_alive(f->dir));
+	assert_int_equal(state_lock(f->dir, &lock, NULL), 0);
+	assert_true(state_alive(f->dir));
+	assert_int_equal(state_lock(f->dir, &second, NULL), -EBUSY);
+	assert_int_equal(state_sweep(f->dir, NULL), -EBUSY);
+	assert_int_equal(state_list(f->folder, &names, NULL), 0);
+	assert_string_equal(names[0], "one");
+	assert_null(names[1]);
+	state_list_free(names);
+
+	/* Its owner dies; the next takes over and finds it empty. */
+	assert_int_equal(io_make_dirs(sub, 0700, NULL), 0);
+	close(lock);
+	assert_false(state_alive(f->dir));
+	assert_int_equal(state_lock(f->dir, &lock, NULL), 0);
+	assert_int_equal(access(sub, F_OK), -1);
+	close(lock);
+	assert_int_equal(state_sweep(f->dir, NULL), 1);
+	assert_int_equal(access(f->dir, F_OK), -1);
+}
+
+static int request(struct net_keeper *keeper, void *arg, const char *op, const json_t *request,
+		   json_t *answer, int *fd, struct error *err)
+{
+	if (strcmp(op, "echo"))
+		return -ENOSYS;
+	return json_object_set(answer, "text", json_object_get(request, "text"));
+}
+
+/* Starts a keeper, or skips where that is not allowed. */
+static int start_keeper(const struct fixture *f, int *leash)
+{
+	static const struct net_hooks hooks = {.request = request};
+	const struct net_config config = {
+		.dir = f->dir, .name = "test", .address = "10.99.0.1/24", .hooks = &hooks};
+	struct error err;
+	int r = net_keeper_start(&config, leash, &err);
+
+	if (r)
+		print_message("# %s\n", err.text);
+	return r;
+}
+
+static void listen_inside(int control, int *ret)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(7)};
+	json_t *ask = json_pack("{ss}", "op", "socket");
+
+	assert_int_equal(inet_pton(AF_INET, "10.99.0.1", &at.sin_addr), 1);
+	assert_int_equal(message_call(control, ask, NULL, ret, NULL), 0);
+	json_decref(ask);
+	assert_int_equal(bind(*ret, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(*ret, 1), 0);
+}
+
+static void test_keeper(void **state)
+{
+	struct fixture *f = *state;
+	struct ifreq ifr;
+	struct error err;
+	int leash, control, listener, client, tap, size = 0;
+	json_t *ask = json_pack("{ssss}", "op", "echo", "text", "hi"), *answer;
+	json_t *bad = json_pack("{ss}", "op", "nonsense");
+
+	if (start_keeper(f, &leash))
+		skip();
+	assert_int_equal(start_keeper(f, &leash), -EBUSY);
+	assert_int_equal(net_keeper_release(&leash), 0);
+	control = net_connect(f->dir, &err);
+	assert_true(control >= 0);
+	assert_int_equal(message_call(control, ask, &answer, NULL, &err), 0);
+	assert_string_equal(json_string_value(json_object_get(answer, "text")), "hi");
+	json_decref(answer);
+	assert_int_equal(message_call(control, bad, NULL, NULL, &err), -EREMOTEIO);
+	assert_non_null(strstr(err.text, "nonsense"));
+
+	listen_inside(control, &listener);
+	assert_int_equal(net_connect_tcp(control, "10.99.0.1", 7, 1000, &client, &err), 0);
+	close(client);
+	assert_int_equal(net_connect_tcp(control, "10.99.0.1", 8, 1000, &client, &err),
+			 -ECONNREFUSED);
+	close(listener);
+
+	assert_int_equal(net_tap(control, "vm1", &tap, &err), 0);
+	assert_int_equal(ioctl(tap, TUNGETIFF, &ifr), 0);
+	assert_string_equal(ifr.ifr_name, "vm1");
+	assert_true(ifr.ifr_flags & IFF_VNET_HDR);
+	assert_int_equal(ioctl(tap, TUNGETVNETHDRSZ, &size), 0);
+	assert_int_equal(size, 12);
+	close(tap);
+
+	close(control);
+	assert_int_equal(net_stop(f->dir, &err), 1);
+	assert_int_equal(net_stop(f->dir, &err), 0);
+	json_decref(ask);
+	json_decref(bad);
+}
+
+/* Without release the keeper ends with its starter. */
+static void test_leash(void **state)
+{
+	struct fixture *f = *state;
+	int leash;
+
+	if (start_keeper(f, &leash))
+		skip();
+	close(leash);
+	for (int i = 0; i < 1000 && !access(f->dir, F_OK); i++)
+		poll(NULL, 0, 10);
+	assert_int_equal(access(f->dir, F_OK), -1);
+}
+
+/* Killed hard: nothing but the directory stays, and the next start takes it. */
+static void test_killed(void **state)
+{
+	struct fixture *f = *state;
+	int leash, control, pidfd;
+	struct error err;
+	uid_t uid;
+	pid_t pid;
+
+	if (start_keeper(f, &leash))
+		skip();
+	net_keeper_release(&leash);
+	control = net_connect(f->dir, &err);
+	assert_int_equal(io_peer_uid(control, &uid, &pid), 0);
+	pidfd = pidfd_open(pid, 0);
+	assert_int_equal(pidfd_send_signal(pidfd, SIGKILL, NULL, 0), 0);
+	assert_int_equal(poll(&(struct pollfd){.fd = pidfd, .events = POLLIN}, 1, 5000), 1);
+	close(pidfd);
+	close(control);
+	assert_false(state_alive(f->dir));
+	assert_int_equal(start_keeper(f, &leash), 0);
+	assert_int_equal(net_stop(f->dir, &err), 1);
+	close(leash);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_state, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_keeper, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_leash, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
