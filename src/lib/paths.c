@@ -6,8 +6,10 @@
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
+#include <limits.h>
 #include <sys/stat.h>
 
+#include "config.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -133,4 +135,38 @@ int paths_cache(const char *kind, const char *name, char **ret, struct error *er
 	int r = base_of_user("WISP_CACHE", "XDG_CACHE_HOME", "/.cache/wisp", &base, err);
 
 	return r ? r : join(base, kind, 0755, name, ret, err);
+}
+
+int paths_program(const char *name, char **ret, struct error *err)
+{
+	/* Beside src/cli/wisp in a build tree; behind them where `meson install` puts it. */
+	static const char *const below[] = {"", "/../agent", "/../vmm", "/../cli"};
+	const char *env = getenv("WISP_LIBEXECDIR");
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	self[n > 0 ? n : 0] = '\0';
+	if (strrchr(self, '/'))
+		*strrchr(self, '/') = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(below) + 2; i++) {
+		CLEANUP_FREE char *path = NULL;
+
+		if (i == 0 && (!env || !*env))
+			continue;
+		if (i == 0)
+			path = io_format("%s/%s", env, name);
+		else if (i <= ARRAY_SIZE(below))
+			path = io_format("%s%s/%s", self, below[i - 1], name);
+		else
+			path = io_format("%s/%s", WISP_LIBEXECDIR, name);
+		if (!path)
+			return error_set(err, -ENOMEM, "out of memory");
+		if (!access(path, X_OK)) {
+			*ret = take_ptr(path);
+			return 0;
+		}
+	}
+	return error_set(err, -ENOENT,
+			 "no program %s in %s, where it was built or in %s (set $WISP_LIBEXECDIR)",
+			 name, self, WISP_LIBEXECDIR);
 }

@@ -26,6 +26,12 @@ int paths_image(const char *name, char **ret, struct error *err);
 int paths_cache(const char *kind, const char *name, char **ret, struct error *err);
 
 /*
+ * The file of one of our programs ("wisp-agent", "wisp-vmm"): in $WISP_LIBEXECDIR, beside
+ * this program, where the build put it, or where it is installed. -ENOENT names the places.
+ */
+int paths_program(const char *name, char **ret, struct error *err);
+
+/*
  * A name of a VM, lab, network or image: letters, digits, ".", "_" and "-", at most 63, the
  * first a letter or digit. 0, or -EINVAL; what names the kind of thing in the error.
  */

@@ -135,6 +135,21 @@ static void test_paths(void **state)
 	assert_int_equal(process_run(&(struct process){.argv = rm}, NULL, NULL, &err), 0);
 }
 
+static void test_program(void **state)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct error err;
+
+	assert_int_equal(paths_program("test-process", &path, &err), 0);
+	assert_non_null(strstr(path, "/test-process"));
+	assert_int_equal(paths_program("no-such-program", &path, &err), -ENOENT);
+	setenv("WISP_LIBEXECDIR", "/bin", 1);
+	free(take_ptr(path));
+	assert_int_equal(paths_program("sh", &path, &err), 0);
+	assert_string_equal(path, "/bin/sh");
+	unsetenv("WISP_LIBEXECDIR");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -143,6 +158,7 @@ int main(void)
 		cmocka_unit_test(test_fds),
 		cmocka_unit_test(test_exit_code),
 		cmocka_unit_test(test_paths),
+		cmocka_unit_test(test_program),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
