@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Folders that appear whole or not at all. */
+
+#include "image/tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/process.h"
+
+#define TMP_PREFIX ".tmp-"
+
+/*
+ * A killed mmdebstrap of an ordinary user leaves files of its user namespace's other users; only in
+ * such a namespace can they be removed.
+ */
+static int remove_in_namespace(const char *path, struct error *err)
+{
+	const char *const argv[] = {"mmdebstrap", "--unshare-helper", "rm", "-rf", "--", path,
+				    NULL};
+
+	return process_run(&(struct process){.argv = argv, .die_with_parent = true}, NULL, NULL,
+			   err);
+}
+
+int tree_remove(const char *path, struct error *err)
+{
+	char *const roots[] = {(char *)path, NULL};
+	FTS *fts;
+	FTSENT *entry;
+	int rc = 0;
+
+	if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+		return 0;
+	fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	if (!fts)
+		return error_errno(err, -errno, "cannot remove %s", path);
+	while (rc == 0 && (entry = fts_read(fts))) {
+		if (entry->fts_info == FTS_D)
+			continue;
+		if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR ||
+		    unlinkat(AT_FDCWD, entry->fts_path,
+			     entry->fts_info == FTS_DP ? AT_REMOVEDIR : 0) < 0)
+			rc = error_errno(err, entry->fts_errno ? -entry->fts_errno : -errno,
+					 "cannot remove %s", entry->fts_path);
+	}
+	fts_close(fts);
+	if ((rc == -EACCES || rc == -EPERM) && geteuid() != 0)
+		rc = remove_in_namespace(path, err);
+	return rc;
+}
+
+int tree_lock(const char *store, struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/.lock", store);
+	CLEANUP_CLOSE int fd = -1;
+	CLEANUP_DIR DIR *dir = NULL;
+	struct dirent *entry;
+
+	if (!path)
+		return error_set(err, -ENOMEM, "out of memory");
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return error_errno(err, -errno, "cannot open %s", path);
+	while (flock(fd, LOCK_EX) < 0)
+		if (errno != EINTR)
+			return error_errno(err, -errno, "cannot lock %s", path);
+	dir = opendir(store);
+	if (!dir)
+		return error_errno(err, -errno, "cannot read %s", store);
+	while ((entry = readdir(dir))) {
+		CLEANUP_FREE char *left = NULL;
+		int rc;
+
+		if (strncmp(entry->d_name, TMP_PREFIX, strlen(TMP_PREFIX)))
+			continue;
+		left = io_format("%s/%s", store, entry->d_name);
+		if (!left)
+			return error_set(err, -ENOMEM, "out of memory");
+		rc = tree_remove(left, err);
+		if (rc < 0)
+			return rc;
+	}
+	return take_fd(&fd);
+}
+
+int tree_begin(const char *store, const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/" TMP_PREFIX "%s", store, name);
+
+	if (!path)
+		return error_set(err, -ENOMEM, "out of memory");
+	if (mkdir(path, 0755) < 0)
+		return error_errno(err, -errno, "cannot make %s", path);
+	*ret = take_ptr(path);
+	return 0;
+}
+
+/* Makes the files of a folder reach the disk before its new name does. */
+static void sync_store(const char *store)
+{
+	int fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		syncfs(fd);
+		close(fd);
+	}
+}
+
+int tree_commit(const char *store, const char *name, const char *tmp, struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/%s", store, name);
+
+	if (!path)
+		return error_set(err, -ENOMEM, "out of memory");
+	sync_store(store);
+	if (!rename(tmp, path))
+		return 0;
+	if (errno != EEXIST && errno != ENOTEMPTY)
+		return error_errno(err, -errno, "cannot rename %s to %s", tmp, path);
+	/* At no time is there no folder of that name: the two change places. */
+	if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE) < 0)
+		return error_errno(err, -errno, "cannot replace %s", path);
+	return tree_remove(tmp, err);
+}
