@@ -43,7 +43,7 @@ struct pci_function {
 	uint8_t writable[PCI_CONFIG_SIZE]; /* bits the guest may change */
 	uint8_t power_on[PCI_CONFIG_SIZE]; /* copy of config, taken by pci_add() */
 	struct pci_bar bar[6];		   /* memory BARs, 32 bits */
-	uint8_t cap_end;		   /* where the next capability goes */
+	uint16_t cap_end;		   /* where the next capability goes */
 	uint8_t cap_last;		   /* offset of the last capability's header, 0: none */
 	struct msix *msix;		   /* or NULL */
 	/*

@@ -36,7 +36,8 @@ struct virtq {
 
 	uint16_t max; /* largest size we offer */
 	uint16_t index;
-	int kick_fd; /* signalled by KVM when the guest notifies the queue */
+	int kick_fd;  /* signalled by KVM when the guest notifies the queue */
+	bool watched; /* the loop is to watch kick_fd while the device runs */
 	struct loop_source *kick_source;
 	struct virtio *dev;
 	/* Checked host addresses of the rings, valid while the device is active. */
@@ -101,6 +102,7 @@ struct virtio {
 	bool active; /* between activate and deactivate */
 	bool broken; /* DEVICE_NEEDS_RESET was set */
 	bool paused;
+	unsigned breaks; /* how often it was broken, so that a guest cannot flood the log */
 };
 
 /*
@@ -131,6 +133,12 @@ static inline bool virtio_has(const struct virtio *dev, unsigned feature_bit)
  */
 void virtq_watch_kick(struct virtq *q, bool on);
 int virtq_call_fd(struct virtq *q);
+
+/*
+ * As if the guest notified the queue: kick() is called later, from the loop. For devices that
+ * stop in the middle of a long queue to let others run. Any thread.
+ */
+void virtq_kick(struct virtq *q);
 
 /*
  * Takes the next request. Returns 1 (chain filled), 0 (none; kicks are not re-enabled) or
