@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
-#include "config.h"
+#include "build-config.h"
 
 int main(int argc, char **argv)
 {

@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-#include "config.h"
+#include "build-config.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
