@@ -18,6 +18,14 @@ enum irqchip_mode { IRQCHIP_KERNEL, IRQCHIP_SPLIT };
 #define IRQ_PINS 24 /* GSIs 0..23 are the I/O APIC's pins; MSI routes come behind them */
 
 /*
+ * Creates the controllers (before the first vCPU) and the routes of the pins; irq_update()
+ * hands the whole table to KVM again, after a pin's message changed.
+ */
+int irq_create(struct vm *vm, enum irqchip_mode mode, struct error *err);
+void irq_destroy(struct vm *vm);
+int irq_update(struct vm *vm);
+
+/*
  * A MSI route: allocated with no target, connected to an eventfd while it may fire.
  * Returns the GSI, or -ENOSPC.
  */
