@@ -12,6 +12,7 @@
  */
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ struct irq_routes;
 struct loop;
 struct pci_host;
 struct vcpu;
+struct vcpu_control;
 struct vm_config;
 
 /* Why the VM ended. The process's exit code follows (docs/man/wisp-vmm.1.scd). */
@@ -55,10 +57,31 @@ struct vm {
 	struct device **devices;
 	unsigned ndevices;
 	struct vcpu *vcpus;
+	struct vcpu_control *control;
 	unsigned nvcpus;
 
 	const struct vm_config *config;
+	_Atomic int end; /* enum vm_end */
 };
+
+struct boot_files;
+
+/* Fills vm with nothing yet; from here vm_destroy() is safe. The loop stays the caller's. */
+void vm_init(struct vm *vm, const struct vm_config *config, struct loop *loop);
+
+/* Builds everything up to vCPUs that are ready to start. On failure: vm_destroy(). */
+int vm_create(struct vm *vm, const struct vm_config *config, const struct boot_files *files,
+	      struct error *err);
+
+/* Ends the vCPUs and frees everything. Without the lock, loop not running. */
+void vm_destroy(struct vm *vm);
+
+/*
+ * Stops vCPUs, then devices; afterwards nothing touches guest memory. Lock held, event thread.
+ * 0 or -errno (the VM runs on). Idempotent, as is vm_resume().
+ */
+int vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
 
 /* A callback of the guest asks for the end (or the reboot) of the VM. Any thread. */
 void vm_end(struct vm *vm, enum vm_end why);

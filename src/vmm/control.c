@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control socket: a table of commands, one handler each. */
+
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "build-config.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/jsonline.h"
+#include "lib/loop.h"
+#include "vmm/chardev.h"
+#include "vmm/config.h"
+#include "vmm/dev/power.h"
+#include "vmm/dev/serial.h"
+#include "vmm/device.h"
+#include "vmm/vcpu.h"
+#include "vmm/vm.h"
+
+#define CLIENTS_MAX 16
+
+struct client {
+	struct control *control;
+	int fd;
+	struct loop_source *source;
+	struct jsonline line;
+};
+
+struct control {
+	struct vm *vm;
+	char *path;
+	int fd;
+	struct loop_source *source;
+	struct client client[CLIENTS_MAX];
+	uint64_t started_ns;
+};
+
+/*
+ * A handler puts its result into the object and returns 0, or -errno with err. HAND_OVER: the
+ * answer is sent and the connection is then the serial console's.
+ */
+#define HAND_OVER 1
+typedef int control_fn(struct control *c, const json_t *args, json_t *result, struct error *err);
+
+static int cmd_status(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	struct vm *vm = c->vm;
+
+	json_object_set_new(result, "name", json_string(vm->log.name));
+	json_object_set_new(result, "version", json_string(WISP_VERSION));
+	json_object_set_new(result, "state", json_string(vcpus_paused(vm) ? "paused" : "running"));
+	json_object_set_new(result, "pid", json_integer(getpid()));
+	json_object_set_new(result, "vcpus", json_integer(vm->nvcpus));
+	json_object_set_new(result, "memory", json_integer((json_int_t)vm->mem.size));
+	json_object_set_new(result, "page_size", json_integer((json_int_t)vm->mem.page_size));
+	json_object_set_new(result, "uptime_ms",
+			    json_integer((json_int_t)((io_now_ns() - c->started_ns) / 1000000)));
+	json_object_set_new(result, "log_level",
+			    json_string(log_level_name((enum log_level)vm->log.level)));
+	return 0;
+}
+
+static int cmd_pause(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	int r = vm_pause(c->vm);
+
+	return r ? error_errno(err, r, "cannot pause") : 0;
+}
+
+static int cmd_resume(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	vm_resume(c->vm);
+	return 0;
+}
+
+static int cmd_stop(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	vm_end(c->vm, VM_STOPPED);
+	return 0;
+}
+
+static int cmd_power_button(struct control *c, const json_t *args, json_t *result,
+			    struct error *err)
+{
+	power_button(c->vm);
+	return 0;
+}
+
+static json_t *vcpu_stats(const struct vcpu *v)
+{
+	static const char *const names[EXIT_KINDS] = {"pio", "mmio", "interrupted", "other"};
+	json_t *object = json_object();
+
+	for (unsigned i = 0; i < EXIT_KINDS; i++)
+		json_object_set_new(object, names[i], json_integer((json_int_t)v->exits[i]));
+	return object;
+}
+
+static int cmd_stats(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	json_t *vcpus = json_array(), *devices = json_object();
+
+	for (unsigned i = 0; i < c->vm->nvcpus; i++)
+		json_array_append_new(vcpus, vcpu_stats(&c->vm->vcpus[i]));
+	for (unsigned i = 0; i < c->vm->ndevices; i++) {
+		struct device *dev = c->vm->devices[i];
+		json_t *object = json_object();
+
+		if (dev->ops->stats)
+			dev->ops->stats(dev, object);
+		json_object_set_new(devices, dev->id, object);
+	}
+	json_object_set_new(result, "vcpu_exits", vcpus);
+	json_object_set_new(result, "devices", devices);
+	json_object_set_new(result, "event_loop_wakeups",
+			    json_integer((json_int_t)loop_wakeups(c->vm->loop)));
+	return 0;
+}
+
+static int cmd_log_level(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	const char *text = json_string_value(json_object_get(args, "level"));
+	int level = text ? log_level_parse(text, err)
+			 : error_set(err, -EINVAL, "log-level needs \"level\"");
+
+	if (level < 0)
+		return level;
+	c->vm->log.level = level;
+	return 0;
+}
+
+static int cmd_console(struct control *c, const json_t *args, json_t *result, struct error *err)
+{
+	if (!strcmp(c->vm->config->serial, "stdio"))
+		return error_set(err, -EBUSY,
+				 "the console is on the VMM's standard input and output");
+	return HAND_OVER;
+}
+
+static const struct {
+	const char *name;
+	control_fn *fn;
+} commands[] = {
+	{"status", cmd_status},
+	{"pause", cmd_pause},
+	{"resume", cmd_resume},
+	{"stop", cmd_stop},
+	{"power-button", cmd_power_button},
+	{"stats", cmd_stats},
+	{"log-level", cmd_log_level},
+	{"console", cmd_console},
+};
+
+static int run_command(struct control *c, const json_t *request, json_t *result, struct error *err)
+{
+	const char *name = json_string_value(json_object_get(request, "command"));
+	const json_t *version = json_object_get(request, "version");
+
+	if (!name)
+		return error_set(err, -EINVAL, "the request has no \"command\"");
+	if (version && json_integer_value(version) != CONTROL_VERSION)
+		return error_set(err, -EPROTONOSUPPORT,
+				 "protocol version %lld is not spoken here, %d is",
+				 (long long)json_integer_value(version), CONTROL_VERSION);
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(name, commands[i].name))
+			return commands[i].fn(c, request, result, err);
+	return error_set(err, -ENOSYS, "there is no command \"%s\"", name);
+}
+
+static void drop_client(struct client *client)
+{
+	loop_remove(&client->source);
+	if (client->fd >= 0)
+		close(client->fd);
+	client->fd = -1;
+	jsonline_done(&client->line);
+}
+
+/* Builds {"version", "ok", "result"|"error"}; takes result. */
+static json_t *make_answer(const json_t *request, int r, json_t *result, const struct error *err)
+{
+	json_t *answer = json_object();
+	json_t *id = json_object_get(request, "id");
+
+	json_object_set_new(answer, "version", json_integer(CONTROL_VERSION));
+	if (id)
+		json_object_set(answer, "id", id);
+	json_object_set_new(answer, "ok", json_boolean(r >= 0));
+	if (r >= 0)
+		json_object_set(answer, "result", result);
+	else
+		json_object_set_new(answer, "error",
+				    json_pack("{s:i, s:s}", "errno", -r, "text", err->text));
+	json_decref(result);
+	return answer;
+}
+
+/* Answers one request. Returns 0, HAND_OVER, or -errno when the client is to be dropped. */
+static int serve(struct client *client, const json_t *request, int r, struct error *err)
+{
+	json_t *result = json_object(), *answer;
+	int sent;
+
+	if (!r)
+		r = run_command(client->control, request, result, err);
+	answer = make_answer(request, r, result, err);
+	sent = jsonline_write(client->fd, answer);
+	json_decref(answer);
+	return sent ? sent : r == HAND_OVER ? HAND_OVER : 0;
+}
+
+static void hand_over(struct client *client)
+{
+	int fd = client->fd;
+
+	loop_remove(&client->source);
+	client->fd = -1;
+	jsonline_done(&client->line);
+	chardev_adopt(serial_chardev(client->control->vm), fd);
+}
+
+static void on_client(void *arg, uint32_t events)
+{
+	struct client *client = arg;
+	int r = jsonline_read(&client->line, client->fd, JSONLINE_MAX);
+
+	while (r > 0) {
+		struct error err = {0};
+		json_t *request = NULL;
+		int parsed = jsonline_take(&client->line, &request, &err);
+
+		if (parsed == -EAGAIN)
+			return;
+		r = serve(client, request, parsed, &err);
+		json_decref(request);
+		if (r == HAND_OVER) {
+			hand_over(client);
+			return;
+		}
+		if (!r)
+			r = 1;
+	}
+	/* A client that is gone, sends without end or does not read its answers. */
+	if (r < 0)
+		drop_client(client);
+}
+
+static int admit(struct control *c, int fd)
+{
+	struct client *client = NULL;
+	uid_t uid;
+	int r;
+
+	if (io_peer_uid(fd, &uid, NULL) || (uid != geteuid() && uid != 0)) {
+		log_warn(&c->vm->log, "control", "refused a connection of uid %u", (unsigned)uid);
+		return -EPERM;
+	}
+	for (unsigned i = 0; i < CLIENTS_MAX; i++)
+		if (c->client[i].fd < 0)
+			client = &c->client[i];
+	if (!client)
+		return -EBUSY;
+	r = loop_add_fd(c->vm->loop, fd, EPOLLIN, on_client, client, &client->source);
+	if (!r)
+		client->fd = fd;
+	return r;
+}
+
+static void on_connect(void *arg, uint32_t events)
+{
+	struct control *c = arg;
+	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int r = fd < 0 ? 0 : admit(c, fd);
+
+	if (r) {
+		struct error err;
+		json_t *answer;
+
+		error_set(&err, r,
+			  r == -EPERM ? "only the VM's own user may control it"
+				      : "too many connections");
+		answer = make_answer(NULL, r, json_object(), &err);
+		jsonline_write(fd, answer);
+		json_decref(answer);
+		close(fd);
+	}
+}
+
+int control_create(struct vm *vm, const char *path, struct control **ret, struct error *err)
+{
+	struct control *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return error_errno(err, -ENOMEM, "control socket");
+	c->vm = vm;
+	c->started_ns = io_now_ns();
+	for (unsigned i = 0; i < CLIENTS_MAX; i++)
+		c->client[i] = (struct client){.control = c, .fd = -1};
+	c->fd = io_unix_listen(path, err);
+	c->path = strdup(path);
+	r = c->fd;
+	if (r >= 0) {
+		r = c->path ? loop_add_fd(vm->loop, c->fd, EPOLLIN, on_connect, c, &c->source)
+			    : -ENOMEM;
+		if (r)
+			error_errno(err, r, "control socket %s", path);
+	}
+	if (r) {
+		control_destroy(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+void control_destroy(struct control *c)
+{
+	if (!c)
+		return;
+	for (unsigned i = 0; i < CLIENTS_MAX; i++)
+		drop_client(&c->client[i]);
+	loop_remove(&c->source);
+	if (c->fd >= 0) {
+		close(c->fd);
+		if (c->path)
+			unlink(c->path);
+	}
+	free(c->path);
+	free(c);
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_DEVICES_H
+#define WISP_VMM_DEVICES_H
+
+/* The descriptions of the device kinds, each in its own file; devices.c lists them. */
+
+struct device_desc;
+
+/* extern const struct device_desc NAME_desc;  dev/NAME.c */
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_CPU_H
+#define WISP_VMM_CPU_H
+
+/* The state a vCPU is born with: CPUID, MSRs, local APIC, registers. */
+
+#include <stdint.h>
+
+struct error;
+struct vm;
+
+/* Sets up all vCPUs of the VM; the first starts at entry (64-bit boot protocol). */
+int cpu_setup(struct vm *vm, uint64_t entry, struct error *err);
+
+#endif
