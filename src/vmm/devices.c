@@ -10,6 +10,8 @@
 #include "vmm/devices.h"
 
 const struct device_desc *const device_table[] = {
+	&rng_desc,
+	&console_desc,
 	NULL,
 };
 

@@ -198,13 +198,13 @@ int msix_create(struct pci_function *fn, unsigned bar, unsigned nvectors, struct
 	int r;
 
 	if (!m)
-		return error_errno(err, cap < 0 ? cap : -ENOMEM, "MSI-X of %s", fn->name);
+		return error_errno(err, cap < 0 ? cap : -ENOMEM, "MSI-X");
 	m->fn = fn;
 	m->cap = (unsigned)cap;
 	r = open_vectors(m, nvectors);
 	if (r) {
 		msix_destroy(m);
-		return error_errno(err, r, "MSI-X eventfds of %s", fn->name);
+		return error_errno(err, r, "MSI-X eventfds");
 	}
 	config[PCI_MSIX_FLAGS] = (uint8_t)(nvectors - 1);
 	config[PCI_MSIX_TABLE] = (uint8_t)bar;

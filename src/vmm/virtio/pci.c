@@ -49,8 +49,10 @@ static const char *name(const struct virtio *dev)
 
 static uint64_t offered(struct virtio *dev)
 {
-	return dev->cls->features(dev) | 1ULL << VIRTIO_F_VERSION_1 |
-	       1ULL << VIRTIO_RING_F_EVENT_IDX | 1ULL << VIRTIO_RING_F_INDIRECT_DESC;
+	uint64_t own = dev->cls->features ? dev->cls->features(dev) : 0;
+
+	return own | 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_EVENT_IDX |
+	       1ULL << VIRTIO_RING_F_INDIRECT_DESC;
 }
 
 /* Interrupts */
@@ -169,7 +171,8 @@ static void stop(struct virtio *dev)
 		return;
 	dev->active = false;
 	update_watches(dev);
-	dev->cls->deactivate(dev);
+	if (dev->cls->deactivate)
+		dev->cls->deactivate(dev);
 	for (unsigned i = 0; i < dev->nqueues; i++)
 		virtq_stop(&dev->queue[i]);
 }
@@ -200,7 +203,7 @@ static int start(struct virtio *dev, struct error *err)
 		if (r)
 			goto unwind;
 	}
-	r = dev->cls->activate(dev, err);
+	r = dev->cls->activate ? dev->cls->activate(dev, err) : 0;
 	if (r)
 		goto unwind;
 	dev->active = true;
@@ -676,6 +679,8 @@ static void device_resume(struct device *device)
 {
 	struct virtio *dev = container_of(device, struct virtio, device);
 
+	if (!dev->paused)
+		return;
 	dev->paused = false;
 	if (dev->active && dev->cls->resume)
 		dev->cls->resume(dev);
@@ -825,9 +830,7 @@ int virtio_create(struct virtio *dev, struct vm *vm, const struct device_desc *d
 		add_state(dev);
 		r = vm_add_device(vm, &dev->device, err);
 	}
-	if (r) {
+	if (r)
 		done(dev);
-		return error_prefix(err, r, "%s", desc->name);
-	}
-	return 0;
+	return r;
 }

@@ -60,28 +60,31 @@ struct virtio_class {
 	uint16_t id; /* virtio device id (specification 5) */
 	const char *name;
 	uint32_t pci_class;
+	/* All functions but kick and destroy may be NULL (config_read without a config_size). */
+
 	/* Device features beside VERSION_1, EVENT_IDX, INDIRECT_DESC, which the transport adds. */
 	uint64_t (*features)(struct virtio *dev);
-	/* Device configuration space; offset + len <= config_size. config_write may be NULL. */
+	/* Device configuration space; offset + len <= config_size. */
 	void (*config_read)(struct virtio *dev, unsigned offset, void *data, unsigned len);
 	void (*config_write)(struct virtio *dev, unsigned offset, const void *data, unsigned len);
 	/*
-	 * The driver set DRIVER_OK: features (dev->features) and queues are final. A failure makes
-	 * the device broken. Kicks that came before are delivered after this.
+	 * The driver set DRIVER_OK: features (dev->features) and queues are final; which queues it
+	 * enabled is for the device to check. A failure makes the device broken (deactivate is not
+	 * called then). Kicks that came before are delivered after this.
 	 */
 	int (*activate)(struct virtio *dev, struct error *err);
-	/* After activate, when the device continues from saved state. May be NULL. */
+	/* After activate and before pause, when the device continues from saved state. */
 	void (*restored)(struct virtio *dev);
 	/* Back to before activate: stop using queues, drop or finish all requests in flight. */
 	void (*deactivate)(struct virtio *dev);
 	/* The guest notified the queue (not called for queues handed to vhost). */
 	void (*kick)(struct virtio *dev, struct virtq *q);
-	/* See device_ops. May be NULL. */
+	/* See device_ops; called while the device is active. */
 	int (*pause)(struct virtio *dev);
 	void (*resume)(struct virtio *dev);
 	void (*stats)(struct virtio *dev, json_t *object);
 	void (*destroy)(struct virtio *dev); /* frees the object that embeds dev */
-	/* Saved state of that object, offsets from the virtio's start. May be NULL. */
+	/* Saved state of that object, offsets from the virtio's start. */
 	const struct state_field *state;
 };
 
