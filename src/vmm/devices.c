@@ -10,8 +10,7 @@
 #include "vmm/devices.h"
 
 const struct device_desc *const device_table[] = {
-	&rng_desc,
-	&console_desc,
+	&block_desc,
 	NULL,
 };
 
@@ -65,7 +64,7 @@ int device_config_parse(const char *text, struct device_config *ret, struct erro
 {
 	char *copy = strdup(text); /* the values point into it: it stays for good */
 	size_t len = strcspn(text, ",");
-	struct device_config cfg = {0};
+	struct device_config cfg = {.text = copy};
 	int r;
 
 	if (!copy)
