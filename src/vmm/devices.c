@@ -11,6 +11,8 @@
 
 const struct device_desc *const device_table[] = {
 	&block_desc,
+	&rng_desc,
+	&console_desc,
 	NULL,
 };
 

@@ -6,7 +6,8 @@
 
 struct device_desc;
 
-/* extern const struct device_desc NAME_desc;  dev/NAME.c */
-extern const struct device_desc block_desc;
+extern const struct device_desc block_desc;   /* dev/block.c */
+extern const struct device_desc rng_desc;     /* dev/rng.c */
+extern const struct device_desc console_desc; /* dev/console.c */
 
 #endif

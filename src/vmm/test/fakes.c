@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/eventfd.h>
 
 #include "lib/cleanup.h"
@@ -99,14 +98,6 @@ int vm_ioeventfd(struct vm *vm, uint64_t addr, unsigned len, bool pio, int event
 	g->ioeventfd[g->nioeventfds].addr = addr;
 	g->ioeventfd[g->nioeventfds++].fd = eventfd;
 	return 0;
-}
-
-const char *device_config_get(const struct device_config *cfg, const char *key)
-{
-	for (unsigned i = 0; cfg->desc->keys[i].name; i++)
-		if (!strcmp(cfg->desc->keys[i].name, key))
-			return cfg->value[i];
-	return NULL;
 }
 
 int vm_add_device(struct vm *vm, struct device *dev, struct error *err)
