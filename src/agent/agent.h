@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_AGENT_AGENT_H
+#define WISP_AGENT_AGENT_H
+
+/*
+ * Inside wisp-agent: one thread, one event loop. main.c makes a struct agent, listen.c
+ * accepts, a session (session.c) belongs to each connection, a program (program.c) to
+ * each exec. As init, init.c runs first and shutdown.c last.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "agent/proto.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+
+struct error;
+struct listener;
+struct program;
+struct session;
+
+#define AGENT_FACTS_PATH "/run/wisp/facts"
+
+/* Milliseconds since the kernel started. */
+struct boot_times {
+	uint64_t init, root, ready;
+};
+
+struct agent {
+	struct loop *loop;
+	struct log log;
+	bool is_init;
+	struct boot_times boot;
+	struct rlimit child_nofile; /* the agent raises its own limit, programs get this one */
+	struct listener *listeners;
+	struct session *sessions;
+	struct program *programs; /* all that were not reaped yet */
+	int stop_how;		  /* enum shutdown_how, set once the agent must end */
+};
+
+/* listen.c: "vsock:PORT", "tcp:ADDR:PORT[,from=ADDR]" or "unix:PATH". */
+int listener_add(struct agent *agent, const char *address, struct error *err);
+void listeners_done(struct agent *agent);
+
+/* session.c: takes the fd; on failure it is closed. */
+int session_create(struct agent *agent, int fd);
+void sessions_done(struct agent *agent);
+/* For program.c: the program's frames go here; when it is full, stop reading. */
+struct buffer *session_output(struct session *session);
+bool session_full(const struct session *session);
+/* Starts sending what was put into the output. */
+void session_send(struct session *session);
+/* The last frame was put into the output. The program is no longer used by the session. */
+void session_finish(struct session *session);
+void session_fail(struct session *session, int code, const char *text); /* ERROR, likewise */
+
+/* program.c */
+int program_start(struct agent *agent, struct session *session, const json_t *request,
+		  struct program **ret, struct error *err);
+/* A frame of the client for the program. -EPROTO when it is none or beyond the credit. */
+int program_frame(struct program *program, const struct frame *frame, struct error *err);
+/* The session takes frames again. */
+void program_resume(struct program *program);
+/* The client has gone: SIGHUP, later SIGKILL. The program frees itself when it was reaped. */
+void program_hangup(struct program *program);
+/* The loop's SIGCHLD: reaps everything, also what init inherited. */
+void programs_reap(struct agent *agent);
+void programs_done(struct agent *agent);
+/* In a child of the agent before it becomes another program: default signals and limits. */
+void child_reset(const struct agent *agent);
+/* As init: runs one program with the console as output; its end is logged. */
+int program_start_plain(struct agent *agent, const char *path, struct error *err);
+
+/* transfer.c: forks a process that does the copy on the session's fd. */
+int transfer_start(struct agent *agent, int fd, const json_t *request, struct error *err);
+
+/* facts.c: a new object. */
+json_t *facts_collect(const struct agent *agent);
+
+/* configure.c */
+int configure_apply(const json_t *request, struct error *err);
+int configure_hostname(const char *name, struct error *err);
+/* hosts: [{"name", "address"}]: replaces the lines of the file that are marked as ours. */
+int configure_hosts(const char *path, const json_t *hosts, struct error *err);
+/* "IFACE,ADDRESS/PREFIX[,GATEWAY]"; IFACE may be a MAC address and must exist. */
+int configure_net(const char *text, struct error *err);
+int configure_loopback(struct error *err);
+
+/* shutdown.c */
+enum shutdown_how { SHUTDOWN_NONE, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT };
+/* As init: the loop stops and main() ends the machine; as a service: runs /sbin/poweroff. */
+int shutdown_request(struct agent *agent, enum shutdown_how how, struct error *err);
+/* As init: kills programs, unmounts, ends the machine. Returns only if the kernel refuses. */
+void shutdown_machine(struct agent *agent);
+
+/* button.c: as init, powers off when the button is pressed; nothing when there is none. */
+void power_button_watch(struct agent *agent);
+
+#endif

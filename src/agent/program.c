@@ -1,0 +1,646 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program that runs for a session: started, fed with stdin within its credit, read
+ * while the client takes frames, signalled, reaped.
+ */
+
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/runspec.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+
+#define CREDIT_STEP (PROTO_STDIN_WINDOW / 4)
+#define KILL_NS 5000000000ULL /* from SIGHUP to SIGKILL when the client has gone */
+#define DRAIN_NS 500000000ULL /* for the last output of a terminal, whose amount nobody tells */
+#define TERMINAL_END 4	      /* ^D: the end of file that is typed */
+
+/* stdout or stderr; both are the same for a terminal, which has the first alone. */
+struct stream {
+	struct program *program;
+	enum frame_type type;
+	int fd; /* -1: at its end */
+	struct loop_source *source;
+	int left; /* after the program's exit: bytes that were there */
+};
+
+struct program {
+	struct agent *agent;
+	struct program *next;
+	struct session *session; /* NULL: the client has gone, or there never was one */
+	struct runspec spec;
+	pid_t pid;
+	bool started, exited;
+	bool timed_out; /* the terminal's last output is there, or SIGKILL was sent */
+	int status;	/* of waitpid() */
+	struct stream streams[2];
+	int in_fd;
+	struct buffer in;
+	bool in_ended;
+	uint32_t credit;   /* bytes the client may send */
+	uint32_t consumed; /* bytes to grant again */
+	struct loop_source *in_source;
+	int status_fd; /* says why exec failed; end of file: it did not */
+	struct loop_source *status_source;
+	struct loop_source *timer;
+};
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void input_close(struct program *p)
+{
+	loop_remove(&p->in_source);
+	close_fd(&p->in_fd);
+	buffer_done(&p->in);
+}
+
+static void stream_close(struct stream *st)
+{
+	loop_remove(&st->source);
+	close_fd(&st->fd);
+}
+
+static void status_close(struct program *p)
+{
+	loop_remove(&p->status_source);
+	close_fd(&p->status_fd);
+}
+
+static void close_all(struct program *p)
+{
+	input_close(p);
+	stream_close(&p->streams[0]);
+	stream_close(&p->streams[1]);
+	status_close(p);
+}
+
+static void program_destroy(struct program *p)
+{
+	struct program **at = &p->agent->programs;
+
+	while (*at && *at != p)
+		at = &(*at)->next;
+	if (*at)
+		*at = p->next;
+	close_all(p);
+	loop_remove(&p->timer);
+	runspec_done(&p->spec);
+	free(p);
+}
+
+/* The session has its last frame: what is left of the program is only its process. */
+static void program_detach(struct program *p)
+{
+	p->session = NULL;
+	close_all(p);
+	if (p->exited)
+		program_destroy(p);
+}
+
+/* May free the program. */
+static void out_of_memory(struct program *p)
+{
+	struct session *s = p->session;
+
+	program_hangup(p);
+	session_fail(s, -ENOMEM, "the agent is out of memory");
+}
+
+/* Sends EXIT when the program has exited and all it wrote is under way. */
+static void program_finish(struct program *p)
+{
+	struct session *s = p->session;
+
+	if (!p->exited || p->streams[0].fd >= 0 || p->streams[1].fd >= 0)
+		return;
+	if (frame_append_exit(session_output(s), p->status)) {
+		out_of_memory(p);
+		return;
+	}
+	program_detach(p);
+	session_finish(s);
+}
+
+static void on_output(void *arg, uint32_t events);
+
+/* Waits for output, or does not: a closed pipe would wake us for ever if it stayed watched. */
+static int stream_watch(struct stream *st, bool on)
+{
+	if (!on || st->fd < 0)
+		loop_remove(&st->source);
+	else if (!st->source)
+		return loop_add_fd(st->program->agent->loop, st->fd, EPOLLIN, on_output, st,
+				   &st->source);
+	return 0;
+}
+
+/*
+ * Reads one frame's worth. Returns 1 when there may be more, 0 when there is nothing now,
+ * -ENOMEM; closes the stream at its end.
+ */
+static int stream_read(struct stream *st)
+{
+	struct program *p = st->program;
+	struct buffer *out = session_output(p->session);
+	bool last = p->exited && !p->spec.terminal;
+	size_t room = PROTO_MAX_PAYLOAD;
+	uint8_t *data = frame_reserve(out);
+	ssize_t n;
+
+	if (!data)
+		return -ENOMEM;
+	if (last && (size_t)st->left < room)
+		room = (size_t)st->left;
+	n = room ? read(st->fd, data, room) : 0;
+	if (n < 0 && errno == EINTR)
+		return 1;
+	if (n < 0 && errno == EAGAIN && !last && !(p->exited && p->timed_out))
+		return 0;
+	if (n <= 0) {
+		stream_close(st); /* of a terminal: EIO */
+		n = 0;
+	}
+	if (last)
+		st->left -= (int)n;
+	frame_commit(out, st->type, (size_t)n);
+	return n > 0;
+}
+
+/*
+ * Reads until the session is full; only one frame while the program runs, for fairness.
+ * Returns false when that failed and the program may be freed.
+ */
+static bool stream_pump(struct stream *st)
+{
+	struct program *p = st->program;
+	int r = st->fd >= 0;
+
+	while (r > 0 && !session_full(p->session)) {
+		r = stream_read(st);
+		if (!p->exited)
+			break;
+	}
+	if (r >= 0)
+		r = stream_watch(st, !session_full(p->session));
+	if (r < 0) {
+		out_of_memory(p);
+		return false;
+	}
+	session_send(p->session);
+	return true;
+}
+
+static void on_output(void *arg, uint32_t events)
+{
+	struct stream *st = arg;
+	struct program *p = st->program;
+
+	if (stream_pump(st))
+		program_finish(p);
+}
+
+void program_resume(struct program *p)
+{
+	if (p->started && stream_pump(&p->streams[0]) && stream_pump(&p->streams[1]))
+		program_finish(p);
+}
+
+/* Gives the program what waits for it. Returns 0 or -ENOMEM. */
+static int input_write(struct program *p);
+
+static void on_input(void *arg, uint32_t events)
+{
+	struct program *p = arg;
+
+	if (input_write(p))
+		out_of_memory(p);
+}
+
+static int input_watch(struct program *p)
+{
+	if (!buffer_used(&p->in))
+		loop_remove(&p->in_source);
+	else if (!p->in_source)
+		return loop_add_fd(p->agent->loop, p->in_fd, EPOLLOUT, on_input, p, &p->in_source);
+	return 0;
+}
+
+static int grant(struct program *p)
+{
+	int r = 0;
+
+	if (p->consumed < CREDIT_STEP)
+		return 0;
+	r = frame_append_u32(session_output(p->session), FRAME_CREDIT, p->consumed);
+	p->credit += p->consumed;
+	p->consumed = 0;
+	session_send(p->session);
+	return r;
+}
+
+static int input_write(struct program *p)
+{
+	while (buffer_used(&p->in)) {
+		ssize_t n = write(p->in_fd, p->in.data + p->in.start, buffer_used(&p->in));
+
+		if (n < 0 && errno == EAGAIN)
+			break;
+		if (n < 0 && errno != EINTR) {
+			/* It closed its input: no more credit, and the client stops reading. */
+			input_close(p);
+			return 0;
+		}
+		if (n > 0) {
+			buffer_consume(&p->in, (size_t)n);
+			p->consumed += (uint32_t)n;
+		}
+	}
+	if (!buffer_used(&p->in) && p->in_ended) {
+		input_close(p);
+		return 0;
+	}
+	return input_watch(p) ? -ENOMEM : grant(p);
+}
+
+static int on_stdin(struct program *p, const struct frame *frame, struct error *err)
+{
+	uint8_t end = TERMINAL_END;
+
+	if (frame->size > p->credit || p->in_ended)
+		return error_set(err, -EPROTO, "stdin beyond what was granted");
+	p->credit -= (uint32_t)frame->size;
+	if (p->in_fd < 0)
+		return 0;
+	if (frame->size) {
+		if (buffer_append(&p->in, frame->data, frame->size))
+			return error_errno(err, -ENOMEM, "stdin");
+	} else if (p->spec.terminal) {
+		/* The terminal stays open for signals typed later; there are none: harmless. */
+		if (buffer_append(&p->in, &end, 1))
+			return error_errno(err, -ENOMEM, "stdin");
+	} else {
+		p->in_ended = true;
+	}
+	return input_write(p) ? error_errno(err, -ENOMEM, "stdin") : 0;
+}
+
+static void on_winsize(struct program *p, const struct frame *frame)
+{
+	struct winsize ws = {0};
+	unsigned rows, cols;
+
+	frame_winsize(frame, &rows, &cols);
+	ws.ws_row = (unsigned short)rows;
+	ws.ws_col = (unsigned short)cols;
+	if (p->spec.terminal && p->streams[0].fd >= 0)
+		ioctl(p->streams[0].fd, TIOCSWINSZ, &ws);
+}
+
+/* To the group; before the child has made one, to the child. */
+static void program_kill(struct program *p, int signo)
+{
+	if (kill(-p->pid, signo) < 0 && errno == ESRCH && !p->exited)
+		kill(p->pid, signo);
+}
+
+int program_frame(struct program *p, const struct frame *frame, struct error *err)
+{
+	switch (frame->type) {
+	case FRAME_STDIN:
+		return on_stdin(p, frame, err);
+	case FRAME_WINSIZE:
+		on_winsize(p, frame);
+		return 0;
+	case FRAME_SIGNAL:
+		if (frame_u32(frame) < 1 || frame_u32(frame) >= (uint32_t)_NSIG)
+			return error_set(err, -EINVAL, "signal %u does not exist",
+					 frame_u32(frame));
+		if (!p->exited)
+			program_kill(p, (int)frame_u32(frame));
+		return 0;
+	default:
+		return error_set(err, -EPROTO, "frame %d while a program runs", (int)frame->type);
+	}
+}
+
+/* What the child wrote about its failure. */
+struct start_failure {
+	int stage, code;
+};
+
+static void program_failed(struct program *p, const struct start_failure *f)
+{
+	struct session *s = p->session;
+	struct error err;
+
+	runspec_error(&p->spec, (enum run_stage)f->stage, -f->code, &err);
+	program_detach(p);
+	session_fail(s, -f->code, err.text);
+}
+
+static void program_started(struct program *p)
+{
+	struct buffer *out = session_output(p->session);
+
+	p->started = true;
+	p->credit = PROTO_STDIN_WINDOW;
+	if (frame_append_u32(out, FRAME_STARTED, (uint32_t)p->pid) ||
+	    frame_append_u32(out, FRAME_CREDIT, PROTO_STDIN_WINDOW) ||
+	    stream_watch(&p->streams[0], true) || stream_watch(&p->streams[1], true))
+		out_of_memory(p);
+	else
+		session_send(p->session);
+}
+
+static void on_status(void *arg, uint32_t events)
+{
+	struct program *p = arg;
+	struct start_failure f;
+	ssize_t n = read(p->status_fd, &f, sizeof(f));
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	status_close(p);
+	if (n == sizeof(f))
+		program_failed(p, &f);
+	else
+		program_started(p);
+}
+
+static void on_timer(void *arg)
+{
+	struct program *p = arg;
+
+	if (p->session) {
+		p->timed_out = true;
+		program_resume(p);
+		return;
+	}
+	kill(-p->pid, SIGKILL);
+	p->timed_out = true;
+	if (p->exited)
+		program_destroy(p);
+}
+
+static bool group_gone(const struct program *p)
+{
+	return kill(-p->pid, 0) < 0 && errno == ESRCH;
+}
+
+void program_hangup(struct program *p)
+{
+	p->session = NULL;
+	close_all(p);
+	p->timed_out = false;
+	if (p->exited && group_gone(p)) {
+		program_destroy(p);
+		return;
+	}
+	program_kill(p, SIGHUP);
+	program_kill(p, SIGCONT);
+	loop_set_timer(p->timer, KILL_NS, 0);
+}
+
+static void program_exited(struct program *p, int status)
+{
+	p->exited = true;
+	p->status = status;
+	if (!p->session) {
+		/* As long as others of the group live, its number is not given again. */
+		if (!p->timer || p->timed_out || group_gone(p))
+			program_destroy(p);
+		return;
+	}
+	input_close(p);
+	for (int i = 0; i < 2; i++)
+		if (p->streams[i].fd >= 0 && ioctl(p->streams[i].fd, FIONREAD, &p->streams[i].left))
+			p->streams[i].left = 0;
+	if (p->spec.terminal)
+		loop_set_timer(p->timer, DRAIN_NS, 0);
+	program_resume(p);
+}
+
+static void log_end(struct agent *agent, const struct program *p, int status)
+{
+	if (WIFSIGNALED(status))
+		log_warn(&agent->log, "exec", "%s was killed by signal %d", p->spec.path,
+			 WTERMSIG(status));
+	else
+		log_info(&agent->log, "exec", "%s exited with code %d", p->spec.path,
+			 WEXITSTATUS(status));
+}
+
+void programs_reap(struct agent *agent)
+{
+	siginfo_t info = {0};
+
+	while (!waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid) {
+		struct program *p = agent->programs;
+		int status = 0;
+
+		while (p && p->pid != info.si_pid)
+			p = p->next;
+		/* Its end may be seen before its failure to start; tell that first. */
+		if (p && p->session && !p->started)
+			on_status(p, 0);
+		waitpid(info.si_pid, &status, 0);
+		info.si_pid = 0;
+		if (p && !p->timer)
+			log_end(agent, p, status);
+		if (p)
+			program_exited(p, status);
+	}
+}
+
+void programs_done(struct agent *agent)
+{
+	while (agent->programs)
+		program_destroy(agent->programs);
+}
+
+void child_reset(const struct agent *agent)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	for (int signo = 1; signo < _NSIG; signo++)
+		signal(signo, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setrlimit(RLIMIT_NOFILE, &agent->child_nofile);
+}
+
+/* The child's ends of its standard streams. */
+struct child_fds {
+	int in, out, err, status;
+};
+
+/* Runs in the child; never returns. */
+static _Noreturn void child_main(const struct program *p, const struct child_fds *fds)
+{
+	struct start_failure f = {.stage = STAGE_TERMINAL};
+
+	setsid();
+	if ((!p->spec.terminal || !ioctl(fds->in, TIOCSCTTY, 0)) && dup2(fds->in, 0) >= 0 &&
+	    dup2(fds->out, 1) >= 0 && dup2(fds->err, 2) >= 0) {
+		child_reset(p->agent);
+		f.stage = (int)runspec_exec(&p->spec);
+	}
+	f.code = errno;
+	if (write(fds->status, &f, sizeof(f)) != sizeof(f))
+		_exit(125);
+	_exit(126);
+}
+
+/* One pipe: the agent's end does not block. ours: 0 the reading end, 1 the writing end. */
+static int make_pipe(int ours, int *ours_fd, int *theirs_fd)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	*ours_fd = fds[ours];
+	*theirs_fd = fds[!ours];
+	return fcntl(fds[ours], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static int open_pipes(struct program *p, struct child_fds *theirs)
+{
+	int r = make_pipe(1, &p->in_fd, &theirs->in);
+
+	if (!r)
+		r = make_pipe(0, &p->streams[0].fd, &theirs->out);
+	return r ? r : make_pipe(0, &p->streams[1].fd, &theirs->err);
+}
+
+static int open_terminal(struct program *p, struct child_fds *theirs)
+{
+	struct winsize ws = {.ws_row = (unsigned short)p->spec.rows,
+			     .ws_col = (unsigned short)p->spec.cols};
+	int unlock = 0, master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+
+	p->streams[0].fd = master;
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0 ||
+	    ioctl(master, TIOCSWINSZ, &ws) < 0)
+		return -errno;
+	/* Two descriptors: reading and writing are watched apart. */
+	p->in_fd = fcntl(master, F_DUPFD_CLOEXEC, 3);
+	theirs->in = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (p->in_fd < 0 || theirs->in < 0)
+		return -errno;
+	theirs->out = fcntl(theirs->in, F_DUPFD_CLOEXEC, 3);
+	theirs->err = fcntl(theirs->in, F_DUPFD_CLOEXEC, 3);
+	if (theirs->out < 0 || theirs->err < 0)
+		return -errno;
+	/* The user may open /dev/tty's name; not allowed to us, not needed by most. */
+	if (!geteuid() && fchown(theirs->in, p->spec.user.uid, (gid_t)-1) < 0)
+		return -errno;
+	return 0;
+}
+
+static int program_fork(struct program *p, struct child_fds *theirs, struct error *err)
+{
+	int r = p->spec.terminal ? open_terminal(p, theirs) : open_pipes(p, theirs);
+
+	if (!r)
+		r = make_pipe(0, &p->status_fd, &theirs->status);
+	if (!r)
+		r = loop_add_fd(p->agent->loop, p->status_fd, EPOLLIN, on_status, p,
+				&p->status_source);
+	if (!r)
+		r = loop_add_timer(p->agent->loop, on_timer, p, &p->timer);
+	if (!r) {
+		p->pid = fork();
+		if (!p->pid)
+			child_main(p, theirs);
+		if (p->pid < 0)
+			r = -errno;
+	}
+	return r ? error_errno(err, r, "cannot start %s", p->spec.path) : 0;
+}
+
+static struct program *program_new(struct agent *agent, struct session *session)
+{
+	struct program *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->agent = agent;
+	p->session = session;
+	p->in_fd = p->status_fd = -1;
+	for (int i = 0; i < 2; i++)
+		p->streams[i] = (struct stream){
+			.program = p, .fd = -1, .type = i ? FRAME_STDERR : FRAME_STDOUT};
+	return p;
+}
+
+static void program_add(struct program *p)
+{
+	p->next = p->agent->programs;
+	p->agent->programs = p;
+}
+
+int program_start(struct agent *agent, struct session *session, const json_t *request,
+		  struct program **ret, struct error *err)
+{
+	struct child_fds theirs = {-1, -1, -1, -1};
+	struct program *p = program_new(agent, session);
+	int r;
+
+	if (!p)
+		return error_errno(err, -ENOMEM, "cannot start a program");
+	r = runspec_parse(request, &p->spec, err);
+	if (!r)
+		r = program_fork(p, &theirs, err);
+	close_fd(&theirs.in);
+	close_fd(&theirs.out);
+	close_fd(&theirs.err);
+	close_fd(&theirs.status);
+	if (r) {
+		program_destroy(p);
+		return r;
+	}
+	program_add(p);
+	*ret = p;
+	return 0;
+}
+
+int program_start_plain(struct agent *agent, const char *path, struct error *err)
+{
+	struct program *p = program_new(agent, NULL);
+	json_t *request = json_pack("{s:[s]}", "argv", path);
+	int r = p && request ? runspec_parse(request, &p->spec, err)
+			     : error_errno(err, -ENOMEM, "cannot start %s", path);
+
+	json_decref(request);
+	if (!r) {
+		p->pid = fork();
+		if (!p->pid) {
+			setsid();
+			child_reset(agent);
+			runspec_exec(&p->spec);
+			log_error(&agent->log, "exec", "cannot run %s: %s", path, strerror(errno));
+			_exit(127);
+		}
+		if (p->pid < 0)
+			r = error_errno(err, -errno, "cannot start %s", path);
+	}
+	if (!r)
+		program_add(p);
+	else if (p)
+		program_destroy(p);
+	return r;
+}
