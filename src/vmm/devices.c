@@ -11,6 +11,7 @@
 
 const struct device_desc *const device_table[] = {
 	&block_desc,
+	&net_desc,
 	&rng_desc,
 	&console_desc,
 	NULL,

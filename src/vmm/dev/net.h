@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_NET_H
+#define WISP_VMM_NET_H
+
+/* The private half of the network device: net.c is the device, net-tap.c moves frames. */
+
+#include <linux/virtio_net.h>
+
+#include "vmm/dev/rxpool.h"
+#include "vmm/dev/vhost.h"
+#include "vmm/virtio/virtio.h"
+
+enum { NET_RX, NET_TX, NET_CONTROL, NET_QUEUES };
+
+#define NET_HEADER sizeof(struct virtio_net_hdr_v1)
+#define NET_ETHERNET 14u
+/* The largest frame: an IP packet of 64 KiB with header, VLAN tag and ours. */
+#define NET_FRAME_MAX (65535u + NET_ETHERNET + 4 + NET_HEADER)
+
+struct net {
+	struct virtio virtio;
+	int tap; /* owned */
+	uint8_t mac[6];
+	uint16_t mtu;	 /* 0: not told to the guest */
+	uint16_t status; /* VIRTIO_NET_S_* */
+	struct vhost vhost;
+	bool vhost_required;
+
+	struct loop_source *tap_source;
+	bool watching; /* the tap, for frames */
+	struct virtq_chain chain;
+	struct rxpool rx;
+	/* The end of a frame that found too few buffers, and how long the whole frame is. */
+	uint8_t *overflow;
+	size_t frame;
+
+	uint64_t rx_frames, rx_bytes, rx_dropped, tx_frames, tx_bytes, tx_dropped;
+};
+
+/* Opens a tap by name, or takes over (and checks) an open one. Returns the fd or -errno. */
+int net_tap_open(const char *name, struct error *err);
+int net_tap_adopt(int fd, struct error *err);
+
+/* Tells the tap what the guest can receive (features accepted by the driver). */
+int net_tap_offload(struct net *net, struct error *err);
+
+/* The user-space data path, between activate and deactivate (and around a pause). */
+int net_tap_start(struct net *net, struct error *err);
+void net_tap_stop(struct net *net);
+void net_tap_kick(struct net *net, struct virtq *q);
+
+#endif
