@@ -7,11 +7,19 @@
 
 #include "lib/error.h"
 
+/* One row a command. */
+/* clang-format off */
 const struct command *const wisp_commands[] = {
+	&cmd_image_build,
+	&cmd_image_list,
+	&cmd_image_show,
+	&cmd_image_verify,
+	&cmd_image_remove,
 	&cmd_completion,
 	&cmd_man,
 	NULL,
 };
+/* clang-format on */
 
 int cli_fail(const struct command *cmd, int code, const struct error *err)
 {

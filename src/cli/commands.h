@@ -15,6 +15,8 @@ extern const struct command *const wisp_commands[];
 
 /* cmd-<group>.c */
 extern const struct command cmd_completion, cmd_man;
+extern const struct command cmd_image_build, cmd_image_list, cmd_image_show, cmd_image_verify,
+	cmd_image_remove;
 
 struct error;
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -17,21 +18,22 @@
 #include "lib/process.h"
 
 #define TMP_PREFIX ".tmp-"
+#define SCRATCH ".scratch"
 
 /*
- * A killed mmdebstrap of an ordinary user leaves files of its user namespace's other users; only in
+ * A root that an ordinary user makes has files of other users of a user namespace; only in
  * such a namespace can they be removed.
  */
 static int remove_in_namespace(const char *path, struct error *err)
 {
-	const char *const argv[] = {"mmdebstrap", "--unshare-helper", "rm", "-rf", "--", path,
-				    NULL};
+	const char *const argv[] = {
+		"unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", path, NULL};
 
 	return process_run(&(struct process){.argv = argv, .die_with_parent = true}, NULL, NULL,
 			   err);
 }
 
-int tree_remove(const char *path, struct error *err)
+static int remove_tree(const char *path, struct error *err)
 {
 	char *const roots[] = {(char *)path, NULL};
 	FTS *fts;
@@ -56,6 +58,51 @@ int tree_remove(const char *path, struct error *err)
 	if ((rc == -EACCES || rc == -EPERM) && geteuid() != 0)
 		rc = remove_in_namespace(path, err);
 	return rc;
+}
+
+int tree_scratch(const char *tmp, char **ret, struct error *err)
+{
+	const char *base = getenv("TMPDIR");
+	CLEANUP_FREE char *path = NULL, *link = io_format("%s/" SCRATCH, tmp);
+
+	if (!base || base[0] != '/')
+		base = "/tmp";
+	path = io_format("%s/wisp-image-XXXXXX", base);
+	if (!path || !link)
+		return error_set(err, -ENOMEM, "out of memory");
+	if (!mkdtemp(path))
+		return error_errno(err, -errno, "cannot make %s", path);
+	if (symlink(path, link) < 0) {
+		int rc = error_errno(err, -errno, "cannot make %s", link);
+
+		rmdir(path);
+		return rc;
+	}
+	*ret = take_ptr(path);
+	return 0;
+}
+
+int tree_scratch_done(const char *tmp, struct error *err)
+{
+	CLEANUP_FREE char *link = io_format("%s/" SCRATCH, tmp);
+	char target[PATH_MAX];
+	ssize_t n = link ? readlink(link, target, sizeof(target) - 1) : -1;
+	int rc;
+
+	if (n <= 0)
+		return 0;
+	target[n] = '\0';
+	rc = remove_tree(target, err);
+	if (rc == 0 && unlink(link) < 0)
+		rc = error_errno(err, -errno, "cannot remove %s", link);
+	return rc;
+}
+
+int tree_remove(const char *path, struct error *err)
+{
+	int rc = tree_scratch_done(path, err);
+
+	return rc < 0 ? rc : remove_tree(path, err);
 }
 
 int tree_lock(const char *store, struct error *err)
@@ -129,5 +176,17 @@ int tree_commit(const char *store, const char *name, const char *tmp, struct err
 	/* At no time is there no folder of that name: the two change places. */
 	if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE) < 0)
 		return error_errno(err, -errno, "cannot replace %s", path);
+	return tree_remove(tmp, err);
+}
+
+int tree_discard(const char *store, const char *name, struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/%s", store, name);
+	CLEANUP_FREE char *tmp = io_format("%s/" TMP_PREFIX "%s", store, name);
+
+	if (!path || !tmp)
+		return error_set(err, -ENOMEM, "out of memory");
+	if (rename(path, tmp) < 0)
+		return error_errno(err, -errno, "cannot remove %s", path);
 	return tree_remove(tmp, err);
 }

@@ -19,10 +19,21 @@ int tree_lock(const char *store, struct error *err);
 /* Makes STORE/.tmp-NAME for a holder of the lock; 0 and its path, which the caller frees. */
 int tree_begin(const char *store, const char *name, char **ret, struct error *err);
 
+/*
+ * Makes a folder in $TMPDIR (or /tmp) for large intermediate files, linked from the temporary
+ * folder so that it goes away with it. 0 and its path, which the caller frees.
+ */
+int tree_scratch(const char *tmp, char **ret, struct error *err);
+/* Removes it, before a commit. */
+int tree_scratch_done(const char *tmp, struct error *err);
+
 /* Renames the temporary folder to STORE/NAME; what is there is replaced and removed. */
 int tree_commit(const char *store, const char *name, const char *tmp, struct error *err);
 
-/* rm -rf. 0 also when there is nothing. */
+/* Removes STORE/NAME: gone at once, its files after that. For a holder of the lock. */
+int tree_discard(const char *store, const char *name, struct error *err);
+
+/* rm -rf, with its scratch folder. 0 also when there is nothing. */
 int tree_remove(const char *path, struct error *err);
 
 #endif

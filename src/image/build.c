@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Builds an image from its specification: kernel, root, initrd, manifest. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "config.h"
+#include "image/digest.h"
+#include "image/image.h"
+#include "image/initrd.h"
+#include "image/kernel.h"
+#include "image/manifest.h"
+#include "image/progress.h"
+#include "image/root.h"
+#include "image/sources.h"
+#include "image/spec.h"
+#include "image/tree.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/paths.h"
+
+#define RECIPE 1 /* part of the key; to be raised when the same input makes another image */
+
+/* What every image can use: the devices of wisp-vmm and the root's file systems. */
+static const char *const base_modules[] = {
+	"virtio_pci",	  "virtio_blk", "virtio_net", "vmw_vsock_virtio_transport",
+	"virtio_console", "virtio_rng", "squashfs",   "overlay",
+};
+
+struct builder {
+	struct progress progress;
+	struct spec spec;
+	struct kernel kernel;
+	struct root root;
+	char *name, *agent;
+	char agent_digest[DIGEST_TEXT], spec_digest[DIGEST_TEXT];
+	char key[DIGEST_TEXT]; /* the same key, the same image */
+};
+
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
+static void builder_done(struct builder *b)
+{
+	progress_done(&b->progress);
+	spec_done(&b->spec);
+	kernel_done(&b->kernel);
+	root_done(&b->root);
+	free(b->name);
+	free(b->agent);
+}
+
+/* "images/mpi.yaml" to "mpi". */
+static char *stem(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
+	const char *dot = strrchr(file, '.');
+
+	return dot && dot > file ? strndup(file, (size_t)(dot - file)) : strdup(file);
+}
+
+static char *folder_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+}
+
+static int json_digest(const json_t *json, char ret[DIGEST_TEXT], struct error *err)
+{
+	CLEANUP_FREE char *text = json ? json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+
+	return text ? digest_bytes(text, strlen(text), ret, err) : no_memory(err);
+}
+
+static int load_spec(struct builder *b, const struct image_build *build, struct error *err)
+{
+	json_t *json;
+	int rc = spec_load(build->spec, &b->spec, err);
+
+	if (rc == 0 && !b->spec.release)
+		rc = sources_release(&b->spec.release, err);
+	if (rc < 0)
+		return rc;
+	b->name = build->name	 ? strdup(build->name)
+		  : b->spec.name ? strdup(b->spec.name)
+				 : stem(build->spec);
+	if (!b->name)
+		return no_memory(err);
+	rc = paths_check_name(b->name, "image", err);
+	if (rc < 0)
+		return rc;
+	json = spec_json(&b->spec);
+	rc = json_digest(json, b->spec_digest, err);
+	json_decref(json);
+	return rc;
+}
+
+static int get_kernel(struct builder *b, struct error *err)
+{
+	int rc;
+
+	progress_step(&b->progress, "kernel");
+	progress_now(&b->progress, b->spec.kernel);
+	rc = kernel_get(b->spec.kernel, &b->kernel, err);
+	if (rc < 0)
+		return rc;
+	progress_end(&b->progress, "%s %s", b->kernel.package, b->kernel.version);
+	if (b->kernel.note)
+		progress_end(&b->progress, "%s", b->kernel.note);
+	return 0;
+}
+
+static int get_agent(struct builder *b, struct error *err)
+{
+	int rc = paths_program("wisp-agent", &b->agent, err);
+
+	return rc < 0 ? rc : digest_file(b->agent, b->agent_digest, NULL, err);
+}
+
+static json_t *modules_json(const struct builder *b)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < ARRAY_SIZE(base_modules); i++)
+		json_array_append_new(array, json_string(base_modules[i]));
+	for (char **module = b->spec.modules; *module; module++)
+		json_array_append_new(array, json_string(*module));
+	return array;
+}
+
+static int make_key(struct builder *b, struct error *err)
+{
+	json_t *json =
+		json_pack("{s:i, s:s, s:s, s:s, s:s, s:o}", "recipe", RECIPE, "root",
+			  b->root.sha256, "kernel", b->kernel.package, "version", b->kernel.version,
+			  "agent", b->agent_digest, "modules", modules_json(b));
+	int rc = json_digest(json, b->key, err);
+
+	json_decref(json);
+	return rc;
+}
+
+/* Whether the image is there, made of the same things, and whole. */
+static bool is_current(const struct builder *b)
+{
+	struct image image;
+	bool same;
+
+	if (image_open(b->name, &image, NULL) < 0)
+		return false;
+	same = !strcmp(json_string_value(json_object_get(image.manifest, "key")) ?: "", b->key) &&
+	       !strcmp(json_string_value(json_object_get(image.manifest, "spec_sha256")) ?: "",
+		       b->spec_digest);
+	image_close(&image);
+	return same && image_verify(b->name, NULL) == 0;
+}
+
+/* Copies a file, sharing its blocks where the file system can. */
+static int copy_file(const char *from, const char *to, struct error *err)
+{
+	CLEANUP_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC);
+	CLEANUP_CLOSE int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	ssize_t n;
+
+	if (in < 0 || out < 0)
+		return error_errno(err, -errno, "cannot copy %s to %s", from, to);
+	if (ioctl(out, FICLONE, in) == 0)
+		return 0;
+	while ((n = sendfile(out, in, NULL, 1u << 30)) > 0)
+		;
+	return n < 0 ? error_errno(err, -errno, "cannot copy %s to %s", from, to) : 0;
+}
+
+static int make_initrd(struct builder *b, const char *output, struct error *err)
+{
+	json_t *modules = modules_json(b), *module;
+	const char **names = calloc(json_array_size(modules) + 1, sizeof(*names));
+	size_t i;
+	int rc;
+
+	json_array_foreach (modules, i, module)
+		if (names)
+			names[i] = json_string_value(module);
+	/* Not compressed: it is read from memory faster than lz4 could be unpacked. */
+	rc = names ? initrd_build(&(struct initrd){.modules = b->kernel.modules,
+						   .names = names,
+						   .agent = b->agent},
+				  output, err)
+		   : no_memory(err);
+	free(names);
+	json_decref(modules);
+	return rc;
+}
+
+/* Puts a part into the new folder and its row into parts. from NULL: the initrd. */
+static int add_part(struct builder *b, const char *tmp, const char *part, const char *from,
+		    json_t *parts, struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/%s", tmp, part);
+	char digest[DIGEST_TEXT];
+	uint64_t size;
+	int rc = progress_check(&b->progress, err);
+
+	if (rc == 0)
+		rc = !path  ? no_memory(err)
+		     : from ? copy_file(from, path, err)
+			    : make_initrd(b, path, err);
+	if (rc == 0)
+		rc = digest_file(path, digest, &size, err);
+	if (rc == 0 && json_object_set_new(parts, part,
+					   json_pack("{s:I, s:s}", "size", (json_int_t)size,
+						     "sha256", digest)) < 0)
+		rc = no_memory(err);
+	return rc;
+}
+
+static json_t *manifest_json(const struct builder *b, json_t *parts)
+{
+	time_t now = time(NULL);
+	struct tm tm;
+	char created[32];
+
+	strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:{s:s, s:s, s:s}, s:s, s:o, s:O, "
+			 "s:O}",
+			 "format", MANIFEST_FORMAT, "name", b->name, "created", created, "builder",
+			 "wisp " WISP_VERSION, "key", b->key, "spec", spec_json(&b->spec),
+			 "spec_sha256", b->spec_digest, "kernel", "package", b->kernel.package,
+			 "version", b->kernel.version, "release", b->kernel.release, "agent_sha256",
+			 b->agent_digest, "modules", modules_json(b), "parts", parts, "packages",
+			 b->root.packages);
+}
+
+static int write_manifest(const struct builder *b, const char *tmp, json_t *parts,
+			  struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/manifest.json", tmp), *text = NULL;
+	json_t *json = manifest_json(b, parts);
+
+	text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
+	json_decref(json);
+	return text && path ? io_write_file(path, text, strlen(text), err) : no_memory(err);
+}
+
+static int fill(struct builder *b, const char *tmp, struct error *err)
+{
+	const char *const from[] = {b->kernel.vmlinux, b->kernel.vmlinuz, NULL, b->root.path};
+	json_t *parts = json_object();
+	int rc = parts ? 0 : no_memory(err);
+
+	for (unsigned i = 0; rc == 0 && image_parts[i]; i++)
+		rc = add_part(b, tmp, image_parts[i], from[i], parts, err);
+	if (rc == 0)
+		rc = write_manifest(b, tmp, parts, err);
+	json_decref(parts);
+	return rc;
+}
+
+/* Makes the image's folder beside its place and puts it there. */
+static int assemble(struct builder *b, struct error *err)
+{
+	CLEANUP_FREE char *store = NULL, *tmp = NULL;
+	CLEANUP_CLOSE int lock = -1;
+	int rc = paths_image(NULL, &store, err);
+
+	if (rc < 0)
+		return rc;
+	progress_step(&b->progress, "image");
+	lock = tree_lock(store, err);
+	if (lock < 0)
+		return lock;
+	if (is_current(b)) {
+		progress_end(&b->progress, "%s/%s is up to date", store, b->name);
+		return 0;
+	}
+	rc = tree_begin(store, b->name, &tmp, err);
+	if (rc == 0)
+		rc = fill(b, tmp, err);
+	if (rc == 0)
+		rc = tree_commit(store, b->name, tmp, err);
+	if (rc == 0)
+		progress_end(&b->progress, "%s/%s", store, b->name);
+	else if (tmp)
+		tree_remove(tmp, NULL);
+	return rc;
+}
+
+int image_build(const struct image_build *build, char **ret_name, struct error *err)
+{
+	CLEANUP_FREE char *folder = folder_of(build->spec);
+	struct builder b = {0};
+	int rc = progress_init(&b.progress, build->quiet, err);
+
+	if (rc < 0)
+		return rc;
+	rc = folder ? load_spec(&b, build, err) : no_memory(err);
+	if (rc == 0)
+		rc = get_agent(&b, err);
+	if (rc == 0)
+		rc = get_kernel(&b, err);
+	if (rc == 0)
+		rc = progress_check(&b.progress, err);
+	if (rc == 0)
+		rc = root_get(&b.spec, folder, build->refresh, &b.progress, &b.root, err);
+	if (rc == 0)
+		rc = make_key(&b, err);
+	if (rc == 0)
+		rc = assemble(&b, err);
+	/* Whatever failed because of it, an interrupt is an interrupt. */
+	if (rc < 0 && progress_check(&b.progress, NULL))
+		rc = error_set(err, -EINTR, "interrupted");
+	if (rc == 0)
+		*ret_name = take_ptr(b.name);
+	builder_done(&b);
+	return rc;
+}

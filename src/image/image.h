@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_IMAGE_IMAGE_H
+#define WISP_IMAGE_IMAGE_H
+
+/*
+ * Guest images: folders IMAGES/NAME with a kernel, an initrd, a root file system and a
+ * manifest (docs/formats/image.md). They appear whole and never change. Any thread.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+
+/* An image that is there. Strings and the manifest are the structure's. */
+struct image {
+	char *name, *folder;
+	char *vmlinux; /* paths of the parts: uncompressed kernel, */
+	char *vmlinuz; /* bzImage, */
+	char *initrd;
+	char *root; /* squashfs */
+	json_t *manifest;
+};
+
+/* Opens an image and checks that its parts have the sizes they should; -ENOENT: no image. */
+int image_open(const char *name, struct image *ret, struct error *err);
+void image_close(struct image *image);
+
+/* Opens an image and checks every byte; -EBADMSG names the part that is damaged. */
+int image_verify(const char *name, struct error *err);
+
+/* All images' names, sorted: new list of new strings that ends with NULL. */
+int image_names(char ***ret, struct error *err);
+
+int image_remove(const char *name, struct error *err);
+
+/* Bytes of all parts. */
+uint64_t image_size(const struct image *image);
+
+struct image_build {
+	const char *spec; /* path */
+	const char *name; /* NULL: the specification's, or its file's */
+	bool refresh;	  /* make the root again, with the packages of today */
+	bool quiet;	  /* no progress */
+};
+
+/* Builds an image, or finds that it is up to date. Its name in *ret_name (new). */
+int image_build(const struct image_build *build, char **ret_name, struct error *err);
+
+#endif

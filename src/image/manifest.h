@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_IMAGE_MANIFEST_H
+#define WISP_IMAGE_MANIFEST_H
+
+/* What the store and the builder agree on (docs/formats/image.md). */
+
+#define MANIFEST_FORMAT 1
+
+/* File names of the parts, ended by NULL. */
+extern const char *const image_parts[];
+
+#endif

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Makes the root file system of an image and keeps it in the cache. */
+
+#include "image/root.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "image/pipeline.h"
+#include "image/progress.h"
+#include "image/sources.h"
+#include "image/spec.h"
+#include "image/tree.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/parse.h"
+#include "lib/paths.h"
+
+#define RECIPE 1 /* part of the key; to be raised when the same input makes another root */
+#define MAX_ARGS 1024
+#define MAX_STATUS (64u << 20)
+#define MAX_FILE (1u << 30)
+
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
+/* The mode a file gets. */
+static int file_mode(const struct spec_file *file, const char *path, unsigned *ret,
+		     struct error *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return error_errno(err, -errno, "cannot read %s", path);
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, -EINVAL, "%s is not a regular file", path);
+	*ret = file->mode ? file->mode : st.st_mode & 0111 ? 0755 : 0644;
+	return 0;
+}
+
+static int add_file_keys(json_t *array, const struct spec *spec, const char *folder,
+			 struct error *err)
+{
+	for (unsigned i = 0; i < spec->nfiles; i++) {
+		const struct spec_file *f = &spec->files[i];
+		CLEANUP_FREE char *path = io_format("%s/%s", folder, f->from);
+		char digest[DIGEST_TEXT];
+		unsigned mode = 0;
+		int rc = path ? file_mode(f, path, &mode, err) : no_memory(err);
+
+		if (rc == 0)
+			rc = digest_file(path, digest, NULL, err);
+		if (rc < 0)
+			return rc;
+		json_array_append_new(array, json_pack("[s, s, i]", f->to, digest, (int)mode));
+	}
+	return 0;
+}
+
+/* The digest of all that goes into the root. */
+static int make_key(const struct spec *spec, const char *folder, char ret[DIGEST_TEXT],
+		    struct error *err)
+{
+	json_t *key = spec_json(spec), *files = json_array();
+	CLEANUP_FREE char *text = NULL;
+	int rc = key && files ? add_file_keys(files, spec, folder, err) : no_memory(err);
+
+	json_object_del(key, "kernel");
+	json_object_del(key, "modules");
+	json_object_set_new(key, "files", files);
+	json_object_set_new(key, "recipe", json_integer(RECIPE));
+	text = json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(key);
+	if (rc < 0)
+		return rc;
+	return text ? digest_bytes(text, strlen(text), ret, err) : no_memory(err);
+}
+
+static int archive_file(struct archive *a, const struct spec_file *f, const char *path,
+			struct error *err)
+{
+	CLEANUP_FREE char *data = NULL;
+	ssize_t size = io_read_file(path, MAX_FILE, &data, err);
+	struct archive_entry *entry = archive_entry_new();
+	unsigned mode = 0;
+	int rc = size < 0 ? (int)size : entry ? file_mode(f, path, &mode, err) : no_memory(err);
+
+	if (rc == 0) {
+		archive_entry_set_pathname(entry, f->to + 1);
+		archive_entry_set_mode(entry, S_IFREG | mode);
+		archive_entry_set_size(entry, size);
+		if (archive_write_header(a, entry) != ARCHIVE_OK ||
+		    (size && archive_write_data(a, data, (size_t)size) != size))
+			rc = error_set(err, -EIO, "%s: %s", path, archive_error_string(a));
+	}
+	archive_entry_free(entry);
+	return rc;
+}
+
+/* Writes the files of the specification as a tar, which mmdebstrap unpacks in the root. */
+static int archive_files(const struct spec *spec, const char *folder, const char *output,
+			 struct error *err)
+{
+	struct archive *a = archive_write_new();
+	int rc = a ? 0 : no_memory(err);
+
+	if (rc == 0 && (archive_write_set_format_pax_restricted(a) != ARCHIVE_OK ||
+			archive_write_open_filename(a, output) != ARCHIVE_OK))
+		rc = error_set(err, -EIO, "%s: %s", output, archive_error_string(a));
+	for (unsigned i = 0; rc == 0 && i < spec->nfiles; i++) {
+		CLEANUP_FREE char *path = io_format("%s/%s", folder, spec->files[i].from);
+
+		rc = path ? archive_file(a, &spec->files[i], path, err) : no_memory(err);
+	}
+	if (rc == 0 && archive_write_close(a) != ARCHIVE_OK)
+		rc = error_set(err, -EIO, "%s: %s", output, archive_error_string(a));
+	archive_write_free(a);
+	return rc;
+}
+
+/* A command line that is put together. */
+struct args {
+	char *list[MAX_ARGS + 1];
+	unsigned n;
+	bool failed;
+};
+
+static void args_done(struct args *args)
+{
+	while (args->n)
+		free(args->list[--args->n]);
+}
+#define CLEANUP_ARGS __attribute__((cleanup(args_done)))
+
+/* Takes the new string. */
+static void add_taken(struct args *args, char *arg)
+{
+	if (!arg || args->n == MAX_ARGS) {
+		free(arg);
+		args->failed = true;
+		return;
+	}
+	args->list[args->n++] = arg;
+}
+
+static void add(struct args *args, const char *arg)
+{
+	add_taken(args, strdup(arg));
+}
+
+/* text as one word of a shell. The caller frees it. */
+static char *shell_quote(const char *text)
+{
+	char *quoted = malloc(4 * strlen(text) + 3), *p = quoted;
+
+	if (!quoted)
+		return NULL;
+	*p++ = '\'';
+	for (; *text; text++)
+		p = *text == '\'' ? stpcpy(p, "'\\''") : (*p = *text, p + 1);
+	strcpy(p, "'");
+	return quoted;
+}
+
+/* A hook of mmdebstrap: a format with one %s for the quoted text. */
+static void add_hook(struct args *args, const char *before, const char *text, const char *after)
+{
+	CLEANUP_FREE char *quoted = shell_quote(text);
+
+	add_taken(args,
+		  quoted ? io_format("--customize-hook=%s%s%s", before, quoted, after) : NULL);
+}
+
+static void add_packages(struct args *args, const struct spec *spec)
+{
+	for (char **package = spec->packages; *package; package++)
+		add_taken(args, io_format("--include=%s", *package));
+}
+
+static void add_trim(struct args *args)
+{
+	/* Licences stay: whoever hands an image on has to hand them on too. */
+	static const char *const paths[] = {
+		"path-exclude=/usr/share/doc/*",    "path-include=/usr/share/doc/*/copyright",
+		"path-exclude=/usr/share/man/*",    "path-exclude=/usr/share/info/*",
+		"path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+		add_taken(args, io_format("--dpkgopt=%s", paths[i]));
+}
+
+/* What a build works with. */
+struct build {
+	const struct spec *spec;
+	const char *folder; /* of the specification */
+	const char *tmp;    /* becomes the entry of the cache */
+	const char *scratch;
+	char *list, *sources, *files, *status;
+};
+
+static void build_done(struct build *b)
+{
+	free(b->list);
+	free(b->sources);
+	free(b->files);
+	free(b->status);
+}
+
+static int prepare(struct build *b, struct error *err)
+{
+	CLEANUP_FREE char *release = NULL;
+	int rc = sources_release(&release, err);
+
+	/* Without a release of our own the sources are taken as they are. */
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	b->files = io_format("%s/files.tar", b->scratch);
+	b->status = io_format("%s/status", b->scratch);
+	if (!b->files || !b->status)
+		return no_memory(err);
+	rc = sources_write("", b->scratch, release ? release : b->spec->release, b->spec->release,
+			   &b->list, &b->sources, err);
+	return rc < 0 ? rc : archive_files(b->spec, b->folder, b->files, err);
+}
+
+/*
+ * mmdebstrap as root of its own process and mount namespaces, so that all of it ends when
+ * we do and no mount stays; for an ordinary user also of a user namespace.
+ */
+static void make_command(const struct build *b, struct args *args)
+{
+	add(args, "unshare");
+	if (geteuid() != 0) {
+		add(args, "--map-root-user");
+		add(args, "--map-auto");
+	}
+	add(args, "--pid");
+	add(args, "--mount");
+	add(args, "--fork");
+	add(args, "--kill-child");
+	add(args, "env");
+	add(args, "LC_ALL=C.UTF-8");
+	add_taken(args, io_format("TMPDIR=%s", b->scratch));
+	add(args, "mmdebstrap");
+	add(args, "--mode=root");
+	add(args, "--format=tar");
+	add(args, "--variant=essential");
+	/* Nobody needs a half root after a power cut: the build starts anew. */
+	add(args, "--dpkgopt=force-unsafe-io");
+	if (b->spec->trim)
+		add_trim(args);
+	add_packages(args, b->spec);
+	if (b->spec->nfiles)
+		add_hook(args, "tar-in ", b->files, " /");
+	for (char **step = b->spec->run; *step; step++)
+		add_hook(args, "chroot \"$1\" /bin/sh -euc ", *step, "");
+	add_hook(args, "download /var/lib/dpkg/status ", b->status, "");
+	add(args, b->spec->release);
+	add(args, "-");
+	if (b->list)
+		add(args, b->list);
+	if (b->sources)
+		add(args, b->sources);
+}
+
+json_t *root_packages(const char *status)
+{
+	json_t *packages = json_array();
+	char name[128], version[128], architecture[32];
+
+	while (packages && *status) {
+		size_t n = strcspn(status, "\n");
+		bool installed = false;
+
+		for (name[0] = version[0] = architecture[0] = '\0'; n;
+		     status += n + (status[n] == '\n'), n = strcspn(status, "\n")) {
+			char line[256];
+
+			snprintf(line, sizeof(line), "%.*s", (int)(n < 255 ? n : 255), status);
+			sscanf(line, "Package: %127s", name);
+			sscanf(line, "Version: %127s", version);
+			sscanf(line, "Architecture: %31s", architecture);
+			installed |= !strcmp(line, "Status: install ok installed");
+		}
+		status += *status == '\n';
+		if (installed && name[0])
+			json_array_append_new(packages,
+					      json_pack("{s:s, s:s, s:s}", "name", name, "version",
+							version, "architecture", architecture));
+	}
+	return packages;
+}
+
+/* Describes the finished squashfs in root.json, which makes the entry valid. */
+static int describe(const struct build *b, const char *squashfs, struct error *err)
+{
+	CLEANUP_FREE char *status = NULL, *text = NULL;
+	CLEANUP_FREE char *path = io_format("%s/root.json", b->tmp);
+	char digest[DIGEST_TEXT];
+	uint64_t size;
+	ssize_t n = io_read_file(b->status, MAX_STATUS, &status, err);
+	int rc = n < 0 ? (int)n : digest_file(squashfs, digest, &size, err);
+	json_t *json;
+
+	if (rc < 0)
+		return rc;
+	json = json_pack("{s:s, s:I, s:o}", "sha256", digest, "size", (json_int_t)size, "packages",
+			 root_packages(status));
+	text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
+	json_decref(json);
+	if (!text || !path)
+		return no_memory(err);
+	return io_write_file(path, text, strlen(text), err);
+}
+
+static int make_root(struct build *b, const char *log, struct progress *progress, struct error *err)
+{
+	CLEANUP_FREE char *squashfs = io_format("%s/root.squashfs", b->tmp);
+	CLEANUP_ARGS struct args from = {0};
+	const char *const to[] = {
+		"sqfstar", "-quiet", "-no-progress", "-comp", b->spec->compression, squashfs, NULL};
+	int rc = prepare(b, err);
+
+	if (rc < 0)
+		return rc;
+	make_command(b, &from);
+	if (from.failed || !squashfs)
+		return error_set(err, -E2BIG, "too many packages or steps");
+	rc = pipeline_run((const char *const *)from.list, to, log, progress, err);
+	if (rc == -EINTR)
+		return rc;
+	if (rc < 0)
+		return error_prefix(err, rc, "cannot make the root (log: %s)", log);
+	return describe(b, squashfs, err);
+}
+
+static int fill_entry(const struct spec *spec, const char *folder, const char *store,
+		      const char *key, struct progress *progress, struct error *err)
+{
+	CLEANUP_FREE char *tmp = NULL, *scratch = NULL;
+	CLEANUP_FREE char *log = io_format("%s/last.log", store);
+	struct build build = {.spec = spec, .folder = folder};
+	int rc = log ? tree_begin(store, key, &tmp, err) : no_memory(err);
+
+	if (rc == 0)
+		rc = tree_scratch(tmp, &scratch, err);
+	if (rc == 0) {
+		build.tmp = tmp;
+		build.scratch = scratch;
+		rc = make_root(&build, log, progress, err);
+	}
+	build_done(&build);
+	if (rc == 0)
+		rc = tree_scratch_done(tmp, err);
+	if (rc == 0)
+		rc = tree_commit(store, key, tmp, err);
+	if (rc < 0 && tmp)
+		tree_remove(tmp, NULL);
+	return rc;
+}
+
+/* Opens an entry of the cache; -ENOENT when there is none, -EIO when it is damaged. */
+static int open_entry(const char *store, const char *key, struct root *ret, struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/%s/root.squashfs", store, key);
+	CLEANUP_FREE char *text = io_format("%s/%s/root.json", store, key);
+	json_t *json = text ? json_load_file(text, 0, NULL) : NULL;
+	const json_t *packages = json_object_get(json, "packages");
+	struct root root = {0};
+	int rc = 0;
+
+	if (!json || !path || access(path, R_OK) < 0)
+		rc = error_set(err, -ENOENT, "%s/%s is not there", store, key);
+	else if (digest_file(path, root.sha256, &root.size, err) < 0 || !json_is_array(packages) ||
+		 strcmp(root.sha256, json_string_value(json_object_get(json, "sha256")) ?: ""))
+		rc = error_set(err, -EIO, "%s is damaged", path);
+	if (rc == 0) {
+		root.path = take_ptr(path);
+		root.packages = json_deep_copy(packages);
+		*ret = root;
+	}
+	json_decref(json);
+	return rc;
+}
+
+static void report(struct progress *progress, const struct root *root, const char *how)
+{
+	progress_end(progress, "%zu packages, %.1f MiB%s", json_array_size(root->packages),
+		     (double)root->size / (1 << 20), how);
+}
+
+int root_get(const struct spec *spec, const char *folder, bool refresh, struct progress *progress,
+	     struct root *ret, struct error *err)
+{
+	CLEANUP_FREE char *store = NULL;
+	CLEANUP_CLOSE int lock = -1;
+	char key[DIGEST_TEXT];
+	int rc = make_key(spec, folder, key, err);
+
+	if (rc == 0)
+		rc = paths_cache("root", NULL, &store, err);
+	if (rc < 0)
+		return rc;
+	progress_step(progress, "root");
+	lock = tree_lock(store, err);
+	if (lock < 0)
+		return lock;
+	if (!refresh && open_entry(store, key, ret, err) == 0) {
+		report(progress, ret, " (cached)");
+		return 0;
+	}
+	rc = fill_entry(spec, folder, store, key, progress, err);
+	if (rc == 0)
+		rc = open_entry(store, key, ret, err);
+	if (rc == 0)
+		report(progress, ret, "");
+	return rc;
+}
+
+void root_done(struct root *root)
+{
+	free(root->path);
+	json_decref(root->packages);
+	*root = (struct root){0};
+}
