@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "config.h"
+#include "build-config.h"
 #include "image/digest.h"
 #include "image/image.h"
 #include "image/initrd.h"
