@@ -13,7 +13,7 @@ struct error;
 struct memory;
 
 #define ACPI_BASE 0xe0000 /* below 1 MiB, in the range that e820 reserves */
-#define ACPI_SIZE 0x20000
+#define ACPI_SIZE 0x1fff0 /* up to BOOT_RESET_VECTOR */
 
 /*
  * Builds all tables for guest address base into buf (size bytes). Returns the bytes used; the

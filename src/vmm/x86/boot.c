@@ -15,6 +15,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "vmm/dev/power.h"
 #include "vmm/memory.h"
 #include "vmm/pci/pci.h"
 #include "vmm/x86/acpi.h"
@@ -169,7 +170,6 @@ static void fill_zero_page(struct boot_params *bp, const struct memory *mem,
 	}
 	bp->hdr.type_of_loader = LOADER_UNDEFINED;
 	bp->hdr.cmd_line_ptr = BOOT_CMDLINE;
-	bp->hdr.cmdline_size = (uint32_t)strlen(f->cmdline);
 	bp->hdr.ramdisk_image = (uint32_t)f->initrd_gpa;
 	bp->hdr.ramdisk_size = (uint32_t)f->initrd_size;
 	bp->acpi_rsdp_addr = ACPI_BASE;
@@ -178,6 +178,15 @@ static void fill_zero_page(struct boot_params *bp, const struct memory *mem,
 
 /* Flat 64-bit code at selector 0x10, flat data at 0x18, as the 64-bit boot protocol asks. */
 static const uint64_t boot_gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
+
+/*
+ * Linux on a hardware-reduced machine without EFI reboots by jumping to the BIOS in real mode, and
+ * never tries the reset register. So there is that much BIOS:
+ *     mov dx, POWER_RESET; mov al, POWER_RESET_VALUE; out dx, al; 1: hlt; jmp 1b
+ */
+static const uint8_t reset_code[] = {
+	0xba, POWER_RESET & 0xff, POWER_RESET >> 8, 0xb0, POWER_RESET_VALUE, 0xee, 0xf4, 0xeb,
+	0xfd};
 
 /* Identity map of the first 4 GiB by 2 MiB pages: PML4, PDPT and four directories in a row. */
 static int write_page_tables(struct memory *mem)
@@ -212,6 +221,7 @@ int boot_load(struct memory *mem, const struct boot_files *f, struct error *err)
 		return r;
 	if (!bp || write_page_tables(mem) ||
 	    memory_write(mem, BOOT_GDT, boot_gdt, sizeof(boot_gdt)) ||
+	    memory_write(mem, BOOT_RESET_VECTOR, reset_code, sizeof(reset_code)) ||
 	    memory_write(mem, BOOT_CMDLINE, f->cmdline, strlen(f->cmdline) + 1))
 		return error_set(err, -EFAULT, "guest memory is too small for the boot structures");
 	fill_zero_page(bp, mem, f);

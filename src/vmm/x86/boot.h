@@ -68,5 +68,6 @@ int boot_load(struct memory *mem, const struct boot_files *files, struct error *
 #define BOOT_PML4 0x9000
 #define BOOT_CMDLINE 0x20000
 #define BOOT_CMDLINE_MAX 0x10000
+#define BOOT_RESET_VECTOR 0xffff0 /* f000:fff0, where a real-mode reset jumps */
 
 #endif
