@@ -155,7 +155,7 @@ static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
 	return 0;
 }
 
-int io_unix_connect(const char *path, struct error *err)
+static int unix_connect(const char *path, int flags, struct error *err)
 {
 	CLEANUP_CLOSE int dir = -1;
 	CLEANUP_CLOSE int fd = -1;
@@ -163,13 +163,23 @@ int io_unix_connect(const char *path, struct error *err)
 	int r = unix_address(path, &addr, &dir);
 
 	if (!r) {
-		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 		if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 			r = -errno;
 	}
 	if (r)
 		return error_errno(err, r, "cannot connect to %s", path);
 	return take_fd(&fd);
+}
+
+int io_unix_connect(const char *path, struct error *err)
+{
+	return unix_connect(path, 0, err);
+}
+
+int io_unix_connect_nonblock(const char *path, struct error *err)
+{
+	return unix_connect(path, SOCK_NONBLOCK, err);
 }
 
 /* Unlinks the socket of a server that is gone; -EADDRINUSE when one answers. */

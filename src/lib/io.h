@@ -32,6 +32,8 @@ int io_write_file(const char *path, const void *data, size_t n, struct error *er
  */
 int io_unix_listen(const char *path, struct error *err);
 int io_unix_connect(const char *path, struct error *err);
+/* The fd does not block; -EAGAIN when the server's queue is full. */
+int io_unix_connect_nonblock(const char *path, struct error *err);
 
 /* The peer's uid as the kernel knows it (SO_PEERCRED), pid in *pid when not NULL; or -errno. */
 int io_peer_uid(int fd, uid_t *uid, pid_t *pid);
