@@ -25,8 +25,7 @@
 
 #define CONNECT_SECONDS 10
 
-/* Reads a line of at most size - 1 bytes and nothing behind it. */
-static int read_line(int fd, char *line, size_t size)
+int client_read_line(int fd, char *line, size_t size)
 {
 	for (size_t n = 0; n < size - 1; n++) {
 		int r = io_read_full(fd, line + n, 1);
@@ -61,7 +60,7 @@ int client_connect_vsock_unix(const char *path, unsigned port, struct error *err
 	set_timeout(fd, CONNECT_SECONDS);
 	r = io_write_full(fd, line, strlen(line));
 	if (!r)
-		r = read_line(fd, line, sizeof(line));
+		r = client_read_line(fd, line, sizeof(line));
 	/* The VMM closes the connection when the guest refuses it. */
 	if (r == -EPIPE)
 		r = -ECONNREFUSED;

@@ -32,6 +32,12 @@ int client_connect(const char *address, struct error *err);
 int client_wait_ready(const char *address, unsigned timeout_ms, int (*stop)(void *arg), void *arg,
 		      struct error *err);
 
+/*
+ * Reads a line of at most size - 1 bytes, without its end, and nothing behind it: what comes
+ * then is the session. -EMSGSIZE, -EPIPE, -ETIMEDOUT (by SO_RCVTIMEO).
+ */
+int client_read_line(int fd, char *line, size_t size);
+
 /* Sends one request and returns its result, which the caller releases. Does not take request. */
 int client_call(int fd, const json_t *request, json_t **ret, struct error *err);
 
