@@ -292,6 +292,10 @@ static void on_side(void *arg, uint32_t events)
 		r = side_read(s);
 	else if (events & EPOLLERR)
 		r = -EPIPE;
+	if (r && l->state == LINK_ANSWER) {
+		refuse(l, "the agent of the VM does not answer");
+		return;
+	}
 	if (r) {
 		link_destroy(l);
 		return;
