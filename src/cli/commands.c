@@ -10,6 +10,7 @@
 /* One row a command. */
 /* clang-format off */
 const struct command *const wisp_commands[] = {
+	&cmd_doctor,
 	&cmd_image_build,
 	&cmd_image_list,
 	&cmd_image_show,

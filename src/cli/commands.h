@@ -17,6 +17,7 @@ extern const struct command *const wisp_commands[];
 extern const struct command cmd_completion, cmd_man;
 extern const struct command cmd_image_build, cmd_image_list, cmd_image_show, cmd_image_verify,
 	cmd_image_remove;
+extern const struct command cmd_doctor;
 
 struct error;
 
