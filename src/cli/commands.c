@@ -11,6 +11,12 @@
 /* clang-format off */
 const struct command *const wisp_commands[] = {
 	&cmd_doctor,
+	&cmd_lab_up,
+	&cmd_lab_status,
+	&cmd_lab_exec,
+	&cmd_lab_run,
+	&cmd_lab_net,
+	&cmd_lab_down,
 	&cmd_image_build,
 	&cmd_image_list,
 	&cmd_image_show,

@@ -18,6 +18,8 @@ extern const struct command cmd_completion, cmd_man;
 extern const struct command cmd_image_build, cmd_image_list, cmd_image_show, cmd_image_verify,
 	cmd_image_remove;
 extern const struct command cmd_doctor;
+extern const struct command cmd_lab_up, cmd_lab_status, cmd_lab_exec, cmd_lab_run, cmd_lab_net,
+	cmd_lab_down;
 
 struct error;
 

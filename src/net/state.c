@@ -149,12 +149,9 @@ int state_list(const char *folder, char ***ret, struct error *err)
 	size_t n = 0;
 	int r = names ? 0 : -ENOMEM;
 
-	while (!r && dir && (entry = readdir(dir))) {
-		CLEANUP_FREE char *path = io_format("%s/%s", folder, entry->d_name);
-
-		if (entry->d_name[0] != '.' && path && state_alive(path))
+	while (!r && dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
 			r = add_name(&names, &n, entry->d_name);
-	}
 	if (r) {
 		state_list_free(names);
 		return error_errno(err, r, "cannot list %s", folder);

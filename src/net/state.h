@@ -31,8 +31,8 @@ int state_remove(const char *dir, struct error *err);
 int state_sweep(const char *dir, struct error *err);
 
 /*
- * The names of the living in a folder of state directories: a new array ending with NULL, to be
- * freed with state_list_free(). 0 or -errno.
+ * The names in a folder of state directories, dead or alive, sorted: a new array ending with NULL,
+ * to be freed with state_list_free(). 0 or -errno.
  */
 int state_list(const char *folder, char ***ret, struct error *err);
 void state_list_free(char **names);
