@@ -20,6 +20,7 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 
+#define NO_ANSWER "the agent of the VM does not answer"
 #define LINE_MAX_BYTES 512
 #define ROOM 65536		      /* bytes under way in each direction */
 #define HANDSHAKE_NS 10000000000ULL   /* for the request, and for the target's OK */
@@ -233,7 +234,7 @@ static int target_connect(struct link *l, const char *host, struct error *err)
 	if (l->target.fd < 0)
 		return error_set(err, l->target.fd, "%s does not run", host);
 	if (send(l->target.fd, request, strlen(request), MSG_NOSIGNAL) < 0)
-		return error_errno(err, -errno, "cannot reach %s", host);
+		return error_set(err, -errno, NO_ANSWER);
 	r = side_watch(&l->target, EPOLLIN);
 	/* The guest speaks again when it has our OK. */
 	if (!r)
@@ -273,7 +274,7 @@ static void on_answer(struct link *l)
 	if (!n && !l->target.ended)
 		return;
 	if (n <= 0 || strncmp(line, "OK ", 3)) {
-		refuse(l, "the agent of the VM does not answer");
+		refuse(l, NO_ANSWER);
 		return;
 	}
 	loop_set_timer(l->timer, 0, 0);
@@ -293,7 +294,7 @@ static void on_side(void *arg, uint32_t events)
 	else if (events & EPOLLERR)
 		r = -EPIPE;
 	if (r && l->state == LINK_ANSWER) {
-		refuse(l, "the agent of the VM does not answer");
+		refuse(l, NO_ANSWER);
 		return;
 	}
 	if (r) {
@@ -318,8 +319,7 @@ static void on_timeout(void *arg)
 {
 	struct link *l = arg;
 
-	refuse(l, l->state == LINK_REQUEST ? "no request line in time"
-					   : "the agent of the VM does not answer");
+	refuse(l, l->state == LINK_REQUEST ? "no request line in time" : NO_ANSWER);
 }
 
 /* Takes the fd. */
