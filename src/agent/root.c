@@ -145,6 +145,27 @@ static int mount_overlay(struct error *err)
 	return 0;
 }
 
+/*
+ * The launchers of MPI look for wisp-rsh in the root, but it belongs to this agent's version
+ * and comes with it in the initrd. A root without /usr/bin does without.
+ */
+static void place_rsh(const struct log *log)
+{
+	static const char path[] = "/usr/bin/wisp-rsh";
+	CLEANUP_FREE char *data = NULL;
+	CLEANUP_CLOSE int fd = -1;
+	ssize_t size = io_read_file(path, 16u << 20, &data, NULL);
+	int r;
+
+	if (size < 0)
+		return;
+	fd = open(ROOT "/usr/bin/wisp-rsh", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+		  0755);
+	r = fd < 0 ? -errno : io_write_full(fd, data, (size_t)size);
+	if (r < 0)
+		log_warn(log, "root", "cannot write %s: %s", path, strerror(-r));
+}
+
 static int move_mounts(struct error *err)
 {
 	static const char *const dirs[] = {"/dev", "/proc", "/sys"};
@@ -215,6 +236,7 @@ int root_switch(const struct log *log, const char *source, struct error *err)
 		r = move_mounts(err);
 	if (r)
 		return r;
+	place_rsh(log);
 	remove_initrd(log);
 	if (chdir(ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
 	    chdir("/") < 0)
