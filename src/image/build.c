@@ -39,8 +39,8 @@ struct builder {
 	struct spec spec;
 	struct kernel kernel;
 	struct root root;
-	char *name, *agent;
-	char agent_digest[DIGEST_TEXT], spec_digest[DIGEST_TEXT];
+	char *name, *agent, *rsh;
+	char agent_digest[DIGEST_TEXT], rsh_digest[DIGEST_TEXT], spec_digest[DIGEST_TEXT];
 	char key[DIGEST_TEXT]; /* the same key, the same image */
 };
 
@@ -57,6 +57,7 @@ static void builder_done(struct builder *b)
 	root_done(&b->root);
 	free(b->name);
 	free(b->agent);
+	free(b->rsh);
 }
 
 /* "images/mpi.yaml" to "mpi". */
@@ -120,11 +121,15 @@ static int get_kernel(struct builder *b, struct error *err)
 	return 0;
 }
 
-static int get_agent(struct builder *b, struct error *err)
+static int get_programs(struct builder *b, struct error *err)
 {
 	int rc = paths_program("wisp-agent", &b->agent, err);
 
-	return rc < 0 ? rc : digest_file(b->agent, b->agent_digest, NULL, err);
+	if (rc == 0)
+		rc = digest_file(b->agent, b->agent_digest, NULL, err);
+	if (rc == 0)
+		rc = paths_program("wisp-rsh", &b->rsh, err);
+	return rc < 0 ? rc : digest_file(b->rsh, b->rsh_digest, NULL, err);
 }
 
 static json_t *modules_json(const struct builder *b)
@@ -140,10 +145,10 @@ static json_t *modules_json(const struct builder *b)
 
 static int make_key(struct builder *b, struct error *err)
 {
-	json_t *json =
-		json_pack("{s:i, s:s, s:s, s:s, s:s, s:o}", "recipe", RECIPE, "root",
-			  b->root.sha256, "kernel", b->kernel.package, "version", b->kernel.version,
-			  "agent", b->agent_digest, "modules", modules_json(b));
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:o}", "recipe", RECIPE, "root",
+				 b->root.sha256, "kernel", b->kernel.package, "version",
+				 b->kernel.version, "agent", b->agent_digest, "rsh", b->rsh_digest,
+				 "modules", modules_json(b));
 	int rc = json_digest(json, b->key, err);
 
 	json_decref(json);
@@ -194,7 +199,8 @@ static int make_initrd(struct builder *b, const char *output, struct error *err)
 	/* Not compressed: it is read from memory faster than lz4 could be unpacked. */
 	rc = names ? initrd_build(&(struct initrd){.modules = b->kernel.modules,
 						   .names = names,
-						   .agent = b->agent},
+						   .agent = b->agent,
+						   .rsh = b->rsh},
 				  output, err)
 		   : no_memory(err);
 	free(names);
@@ -305,7 +311,7 @@ int image_build(const struct image_build *build, char **ret_name, struct error *
 		return rc;
 	rc = folder ? load_spec(&b, build, err) : no_memory(err);
 	if (rc == 0)
-		rc = get_agent(&b, err);
+		rc = get_programs(&b, err);
 	if (rc == 0)
 		rc = get_kernel(&b, err);
 	if (rc == 0)

@@ -17,7 +17,7 @@
 #include "lib/io.h"
 #include "lib/wire.h"
 
-#define MAX_AGENT (64u << 20)
+#define MAX_PROGRAM (64u << 20)
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_BLOCK (8u << 20)
 
@@ -62,17 +62,27 @@ static int add_modules(struct archive *a, const struct modules *m, struct error 
 	return rc < 0 ? rc : add(a, "etc/wisp/modules", S_IFREG | 0644, list, list_size, err);
 }
 
-static int add_all(struct archive *a, const char *agent, size_t agent_size, const struct modules *m,
+static int add_program(struct archive *a, const char *path, const char *file, struct error *err)
+{
+	CLEANUP_FREE char *data = NULL;
+	ssize_t size = io_read_file(file, MAX_PROGRAM, &data, err);
+
+	return size < 0 ? (int)size : add(a, path, S_IFREG | 0755, data, (size_t)size, err);
+}
+
+static int add_all(struct archive *a, const struct initrd *initrd, const struct modules *m,
 		   struct error *err)
 {
-	static const char *const folders[] = {"dev",	     "etc",  "etc/wisp", "lib",
-					      "lib/modules", "proc", "run",	 "sys"};
+	static const char *const folders[] = {"dev",  "etc", "etc/wisp", "lib", "lib/modules",
+					      "proc", "run", "sys",	 "usr", "usr/bin"};
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(folders); i++)
 		rc = add(a, folders[i], S_IFDIR | 0755, NULL, 0, err);
 	if (rc == 0)
-		rc = add(a, "init", S_IFREG | 0755, agent, agent_size, err);
+		rc = add_program(a, "init", initrd->agent, err);
+	if (rc == 0 && initrd->rsh)
+		rc = add_program(a, "usr/bin/wisp-rsh", initrd->rsh, err);
 	return rc < 0 ? rc : add_modules(a, m, err);
 }
 
@@ -84,7 +94,7 @@ static la_ssize_t write_stream(struct archive *a, void *arg, const void *data, s
 	return -1;
 }
 
-static int make_cpio(const char *agent, size_t agent_size, const struct modules *m, char **ret,
+static int make_cpio(const struct initrd *initrd, const struct modules *m, char **ret,
 		     size_t *ret_size, struct error *err)
 {
 	struct archive *a = archive_write_new();
@@ -95,7 +105,7 @@ static int make_cpio(const char *agent, size_t agent_size, const struct modules 
 			archive_write_open(a, f, NULL, write_stream, NULL) != ARCHIVE_OK))
 		rc = error_set(err, -EIO, "initrd: %s", archive_error_string(a));
 	if (rc == 0)
-		rc = add_all(a, agent, agent_size, m, err);
+		rc = add_all(a, initrd, m, err);
 	if (rc == 0 && archive_write_close(a) != ARCHIVE_OK)
 		rc = error_set(err, -EIO, "initrd: %s", archive_error_string(a));
 	archive_write_free(a);
@@ -136,19 +146,15 @@ static int compress_lz4(const char *data, size_t size, uint8_t **ret, size_t *re
 
 int initrd_build(const struct initrd *initrd, const char *output, struct error *err)
 {
-	CLEANUP_FREE char *agent = NULL, *cpio = NULL;
+	CLEANUP_FREE char *cpio = NULL;
 	CLEANUP_FREE uint8_t *packed = NULL;
 	struct modules modules;
 	size_t size;
-	ssize_t agent_size = io_read_file(initrd->agent, MAX_AGENT, &agent, err);
-	int rc;
+	int rc = modules_load(initrd->modules, initrd->names, &modules, err);
 
-	if (agent_size < 0)
-		return (int)agent_size;
-	rc = modules_load(initrd->modules, initrd->names, &modules, err);
 	if (rc < 0)
 		return rc;
-	rc = make_cpio(agent, (size_t)agent_size, &modules, &cpio, &size, err);
+	rc = make_cpio(initrd, &modules, &cpio, &size, err);
 	modules_done(&modules);
 	if (rc < 0 || !initrd->lz4)
 		return rc < 0 ? rc : io_write_file(output, cpio, size, err);

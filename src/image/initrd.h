@@ -15,6 +15,7 @@ struct initrd {
 	const char *modules;	  /* folder lib/modules/RELEASE */
 	const char *const *names; /* modules wanted, ended by NULL; what they need is added */
 	const char *agent;	  /* the static wisp-agent */
+	const char *rsh;	  /* wisp-rsh, for the agent to put into the root; or NULL */
 	bool lz4;		  /* compressed by lz4 */
 };
 

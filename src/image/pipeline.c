@@ -136,6 +136,7 @@ int pipeline_run(const char *const *from, const char *const *to, const char *log
 	p.log = fopen(log, "we");
 	if (!p.log)
 		return error_errno(err, -errno, "cannot make %s", log);
+	setlinebuf(p.log);
 	rc = start(&p, from, to, err);
 	if (rc == 0)
 		rc = watch(&p, err);
