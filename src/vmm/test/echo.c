@@ -43,6 +43,24 @@ static void echo_deactivate(struct virtio *dev)
 	echo_of(dev)->deactivations++;
 }
 
+/* What the rings promise of a request, whatever the guest wrote there. */
+static void check_chain(const struct memory *mem, const struct virtq_chain *chain)
+{
+	uint64_t bytes[2] = {0};
+	unsigned n = chain->nread + chain->nwrite;
+
+	guest_require(n && n <= VIRTQ_IOV_MAX);
+	for (unsigned i = 0; i < n; i++) {
+		const struct iovec *iov = &chain->iov[i];
+
+		guest_require(iov->iov_len);
+		guest_require(iov->iov_base == memory_at(mem, chain->gpa[i], iov->iov_len));
+		bytes[i >= chain->nread] += iov->iov_len;
+	}
+	guest_require(bytes[0] == chain->read_bytes && bytes[1] == chain->write_bytes);
+	guest_require(bytes[0] + bytes[1] <= UINT32_MAX);
+}
+
 static uint32_t answer(struct virtq_chain *chain)
 {
 	uint8_t buf[512];
@@ -52,8 +70,14 @@ static uint32_t answer(struct virtq_chain *chain)
 		n = virtq_chain_read(chain, done, buf, sizeof(buf));
 		n = virtq_chain_write(chain, done, buf, n);
 		done += n;
-	} while (n);
+	} while (n && done < ECHO_MAX);
 	return (uint32_t)done;
+}
+
+static void serve_one(struct echo *echo, struct virtq *q)
+{
+	check_chain(&echo->virtio.device.vm->mem, &echo->chain);
+	virtq_push(q, &echo->chain, answer(&echo->chain));
 }
 
 int echo_serve(struct echo *echo, struct virtq *q)
@@ -64,7 +88,7 @@ int echo_serve(struct echo *echo, struct virtq *q)
 		virtq_disable_kicks(q);
 		/* A hostile ring may never be empty. */
 		while ((r = virtq_pop(q, &echo->chain)) > 0 && ++n < 2 * VIRTQ_SIZE_MAX)
-			virtq_push(q, &echo->chain, answer(&echo->chain));
+			serve_one(echo, q);
 	} while (virtq_enable_kicks(q) && n < 2 * VIRTQ_SIZE_MAX);
 	virtq_notify(q);
 	return r < 0 ? r : n;

@@ -12,6 +12,7 @@
 #define ECHO_ID 0x3e /* no device of the specification */
 #define ECHO_QUEUE_SIZE 256
 #define ECHO_FEATURES 0x5ULL
+#define ECHO_MAX (64U << 10) /* bytes of an answer, more or less */
 
 struct echo {
 	struct virtio virtio;
