@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "lab/args.h"
+#include "lib/args.h"
 
 #define LAB_NODES_MAX 64
 #define LAB_SHARES_MAX 16

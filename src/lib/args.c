@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Growing argument vectors. */
 
-#include "lab/args.h"
+#include "lib/args.h"
 
 #include <stdarg.h>
 #include <stdio.h>

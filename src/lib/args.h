@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef WISP_LAB_ARGS_H
-#define WISP_LAB_ARGS_H
+#ifndef WISP_LIB_ARGS_H
+#define WISP_LIB_ARGS_H
 
 /* An argument vector that grows. Running out of memory is remembered and seen once at the end. */
 
