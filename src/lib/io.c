@@ -208,7 +208,8 @@ int io_unix_listen(const char *path, struct error *err)
 		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		/* fchmod before bind sets the mode the socket file is made with. */
 		if (fd < 0 || fchmod(fd, 0600) < 0 ||
-		    bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, SOMAXCONN) < 0)
+		    bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+		    listen(fd, SOMAXCONN) < 0)
 			r = -errno;
 	}
 	if (r)

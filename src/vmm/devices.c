@@ -12,6 +12,7 @@
 const struct device_desc *const device_table[] = {
 	&block_desc,
 	&net_desc,
+	&vsock_desc,
 	&rng_desc,
 	&console_desc,
 	NULL,

@@ -8,6 +8,7 @@ struct device_desc;
 
 extern const struct device_desc block_desc;   /* dev/block.c */
 extern const struct device_desc net_desc;     /* dev/net.c */
+extern const struct device_desc vsock_desc;   /* dev/vsock.c */
 extern const struct device_desc rng_desc;     /* dev/rng.c */
 extern const struct device_desc console_desc; /* dev/console.c */
 
