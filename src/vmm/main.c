@@ -11,6 +11,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/loop.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
@@ -58,6 +59,7 @@ static int run(struct vm *vm, const struct vm_config *config, const struct boot_
 	       struct error *err)
 {
 	struct control *control = NULL;
+	uint64_t begin = io_now_ns();
 	int r = watch_signals(vm, err);
 
 	if (!r)
@@ -66,8 +68,11 @@ static int run(struct vm *vm, const struct vm_config *config, const struct boot_
 		r = control_create(vm, config->control, &control, err);
 	if (!r)
 		r = vcpus_start(vm, err);
-	if (!r)
+	if (!r) {
+		log_info(&vm->log, "main", "guest starts after %u ms",
+			 (unsigned)((io_now_ns() - begin) / 1000000));
 		r = loop_run(vm->loop);
+	}
 	vcpus_destroy(vm);
 	control_destroy(control);
 	return r;
