@@ -254,23 +254,59 @@ void command_completion(FILE *out, const char *program, const struct command *co
 	fprintf(out, "\tesac\n}\ncomplete -F _%s %s\n", program, program);
 }
 
+void command_man_text(FILE *out, const char *text)
+{
+	for (; text && *text; text++) {
+		if (strchr("_*\\~#", *text))
+			fputc('\\', out);
+		fputc(*text, out);
+	}
+}
+
+/* Text as it is, every line set off: details have lists and examples. */
+static void man_details(FILE *out, const char *text)
+{
+	for (const char *line = text; line && *line;) {
+		size_t len = strcspn(line, "\n");
+
+		fprintf(out, "\t%.*s\n", (int)len, line);
+		line += len + (line[len] == '\n');
+	}
+}
+
+static void man_option(FILE *out, const struct option_desc *o)
+{
+	if (o->letter)
+		fprintf(out, "*-%c*, ", o->letter);
+	fprintf(out, "*--%s*", o->name);
+	if (o->arg) {
+		fprintf(out, " ");
+		command_man_text(out, o->arg);
+	}
+	fprintf(out, "\n\t");
+	command_man_text(out, o->help);
+	fprintf(out, ".\n\n");
+}
+
 void command_man(FILE *out, const char *program, const struct command *const *table)
 {
 	for (; *table; table++) {
 		const struct command *cmd = *table;
 		const struct option_desc *o;
 
-		fprintf(out, "## %s%s%s [OPTIONS] %s\n\n%s.\n\n", program, cmd->name[0] ? " " : "",
-			cmd->name, cmd->args, cmd->summary);
-		if (cmd->details)
-			fprintf(out, "%s\n\n", cmd->details);
-		for (unsigned i = 0; (o = option_at(cmd, i)); i++) {
-			if (o->letter)
-				fprintf(out, "*-%c*, ", o->letter);
-			fprintf(out, "*--%s*", o->name);
-			if (o->arg)
-				fprintf(out, " _%s_", o->arg);
-			fprintf(out, "\n\t%s.\n\n", o->help);
+		if (program) {
+			fprintf(out, "## %s %s ", program, cmd->name);
+			command_man_text(out, cmd->args);
+			fprintf(out, "\n\n");
+			command_man_text(out, cmd->summary);
+			fprintf(out, ".\n\n");
 		}
+		if (cmd->details) {
+			fprintf(out, "```\n");
+			man_details(out, cmd->details);
+			fprintf(out, "```\n\n");
+		}
+		for (unsigned i = 0; (o = option_at(cmd, i)); i++)
+			man_option(out, o);
 	}
 }

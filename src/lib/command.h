@@ -80,6 +80,7 @@ void command_list(FILE *out, const char *program, const struct command *const *t
 
 /* Writes a bash completion script, and the scdoc OPTIONS text, for the table. */
 void command_completion(FILE *out, const char *program, const struct command *const *table);
+void command_man_text(FILE *out, const char *text); /* escapes scdoc's marks */
 void command_man(FILE *out, const char *program, const struct command *const *table);
 
 #endif

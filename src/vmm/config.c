@@ -33,6 +33,7 @@ enum {
 	OPT_ON_REBOOT,
 	OPT_LOG_LEVEL,
 	OPT_LOG_FILE,
+	OPT_MAN_OPTIONS,
 	OPT_VERSION,
 };
 
@@ -64,6 +65,7 @@ static const struct option_desc options[] = {
 	{OPT_LOG_LEVEL, "log-level", 0, "LEVEL", "error, warn, info or debug (default: warn)", 0},
 	{OPT_LOG_FILE, "log-file", 0, "FILE", "Append log lines to FILE (default: standard error)",
 	 COMPLETE_FILE},
+	{OPT_MAN_OPTIONS, "man-options", 0, NULL, "Print this reference in scdoc form", 0},
 	{OPT_VERSION, "version", 'V', NULL, "Print the version", 0},
 	{0},
 };
@@ -88,6 +90,28 @@ static void print_devices(FILE *out)
 			snprintf(head, sizeof(head), "%s%s%s%s", k->name, k->arg ? "=" : "",
 				 k->arg ? k->arg : "", k->required ? " (needed)" : "");
 			fprintf(out, "    %-27s %s\n", head, k->help);
+		}
+	}
+}
+
+static void print_man(void)
+{
+	const struct command *const table[] = {&vmm_command, NULL};
+
+	command_man(stdout, NULL, table);
+	printf("# DEVICES\n\n");
+	for (unsigned i = 0; device_table[i]; i++) {
+		const struct device_desc *d = device_table[i];
+
+		printf("*--device %s*,...\n\t", d->name);
+		command_man_text(stdout, d->summary);
+		printf(".\n\n");
+		for (const struct device_key *k = d->keys; k->name; k++) {
+			printf("\t*%s*%s", k->name, k->arg ? "=" : "");
+			command_man_text(stdout, k->arg ? k->arg : "");
+			printf("\n\t\t");
+			command_man_text(stdout, k->help);
+			printf("%s.\n\n", k->required ? " (needed)" : "");
 		}
 	}
 }
@@ -216,6 +240,10 @@ int config_parse(struct vm_config *config, int argc, char **argv, struct error *
 	while (!r && (id = option_next(&parser, &value, err)) > 0) {
 		if (id == OPTION_HELP) {
 			print_devices(stdout);
+			return 0;
+		}
+		if (id == OPT_MAN_OPTIONS) {
+			print_man();
 			return 0;
 		}
 		if (id == OPT_VERSION) {
