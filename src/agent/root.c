@@ -136,11 +136,19 @@ static int mount_overlay(struct error *err)
 {
 	static const char options[] =
 		"lowerdir=" LOWER ",upperdir=" UPPER "/upper,workdir=" UPPER "/work";
+	struct stat lower;
+	unsigned long flags = 0;
 
+	/*
+	 * From an ordinary user's virtiofsd root's files come as nobody's: programs with the
+	 * set-user-ID bit would lose root's rights (mount) instead of gaining them.
+	 */
+	if (!stat(LOWER, &lower) && lower.st_uid != 0)
+		flags = MS_NOSUID;
 	if (mount("tmpfs", UPPER, "tmpfs", 0, "mode=0755") < 0 || mkdir(UPPER "/upper", 0755) < 0 ||
 	    mkdir(UPPER "/work", 0755) < 0)
 		return error_errno(err, -errno, "cannot set up the tmpfs above the root");
-	if (mount("wisp", ROOT, "overlay", 0, options) < 0)
+	if (mount("wisp", ROOT, "overlay", flags, options) < 0)
 		return error_errno(err, -errno, "cannot mount the overlay (module missing?)");
 	return 0;
 }
