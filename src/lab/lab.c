@@ -28,12 +28,13 @@
 
 /*
  * What a node's kernel loads before its root is there, and what people come to the lab for:
- * KVM, its networks, device passthrough. Names that are built in are left out.
+ * KVM, its networks, device passthrough. Names that are built in are left out. An emulated CPU is
+ * an AMD one; with hardware the module of the other vendor refuses.
  */
 static const char *const node_modules[] = {
-	"virtio_pci", "virtiofs",  "overlay", "virtio_net", "virtio_blk",  "virtio_rng",
-	"kvm-amd",    "kvm-intel", "tun",     "vhost_net",  "vhost_vsock", "vfio-pci",
-	"bridge",     "veth",	   "nvme",    "loop",	    "squashfs",	   NULL,
+	"virtio_pci", "virtiofs", "overlay",   "virtio_net",  "virtio_blk", "virtio_rng",
+	"kvm-amd",    "tun",	  "vhost_net", "vhost_vsock", "vfio-pci",   "bridge",
+	"veth",	      "nvme",	  "loop",      "squashfs",    "kvm-intel",  NULL,
 };
 
 void lab_config_done(struct lab_config *c)
@@ -44,6 +45,7 @@ void lab_config_done(struct lab_config *c)
 	free(c->initrd);
 	free(c->modules);
 	free(c->virtiofsd);
+	free(c->preload);
 	for (unsigned i = 0; i < c->nshares; i++)
 		free(c->shares[i]);
 	for (unsigned i = 0; i < c->ndisks; i++)
@@ -68,17 +70,21 @@ static int find_virtiofsd(char **ret, struct error *err)
 }
 
 /* The same input makes the same initrd, so labs that start at once may all write it. */
-static int make_initrd(const struct kernel *kernel, char **ret, struct error *err)
+static int make_initrd(const struct kernel *kernel, bool kvm, char **ret, struct error *err)
 {
+	const char *names[ARRAY_SIZE(node_modules)];
 	CLEANUP_FREE char *agent = NULL;
-	CLEANUP_FREE char *file = io_format("initrd-%s", kernel->release);
+	CLEANUP_FREE char *file = io_format("initrd-%s-%s", kernel->release, kvm ? "kvm" : "tcg");
 	CLEANUP_FREE char *path = NULL;
-	struct initrd initrd = {.modules = kernel->modules, .names = node_modules, .lz4 = true};
+	struct initrd initrd = {.modules = kernel->modules, .names = names, .lz4 = true};
 	int r = file ? paths_program("wisp-agent", &agent, err) : -ENOMEM;
 
 	if (!r)
 		r = paths_cache("lab", file, &path, err);
 	initrd.agent = agent;
+	memcpy(names, node_modules, sizeof(names));
+	if (!kvm)
+		names[ARRAY_SIZE(names) - 2] = NULL;
 	if (!r)
 		r = initrd_build(&initrd, path, err);
 	if (!r)
@@ -91,10 +97,12 @@ int lab_prepare(struct lab_config *config, const char *kernel_package, struct er
 	struct kernel kernel = {0};
 	int r = find_virtiofsd(&config->virtiofsd, err);
 
+	if (!r && geteuid())
+		r = paths_program("wisp-noatime.so", &config->preload, err);
 	if (!r)
 		r = kernel_get(kernel_package ? kernel_package : KERNEL_DEFAULT, &kernel, err);
 	if (!r)
-		r = make_initrd(&kernel, &config->initrd, err);
+		r = make_initrd(&kernel, config->kvm, &config->initrd, err);
 	if (!r) {
 		config->kernel = take_ptr(kernel.vmlinuz);
 		config->modules = take_ptr(kernel.modules);

@@ -30,6 +30,7 @@ struct lab_config {
 	char *kernel, *initrd; /* files */
 	char *modules;	       /* folder lib/modules/RELEASE of that kernel */
 	char *virtiofsd;       /* program */
+	char *preload;	       /* library for it (noatime.c) when the user is not root, else NULL */
 	char *shares[LAB_SHARES_MAX];
 	unsigned nshares;
 	struct lab_disk disks[LAB_DISKS_MAX];

@@ -71,7 +71,27 @@ static int connection_pair(int *listener, int *connected)
 	return 0;
 }
 
-/* Starts a virtiofsd for the directory; *connected is the end for QEMU. */
+struct fs_sandbox {
+	bool read_only;
+	const char *preload; /* set for an ordinary user's lab */
+};
+
+/* In the child that becomes virtiofsd, which is single-threaded: setenv() is fine. */
+static int enter_sandbox(void *arg)
+{
+	const struct fs_sandbox *sandbox = arg;
+	int r = sandbox->read_only ? namespace_make_read_only() : 0;
+
+	if (r || !sandbox->preload)
+		return r;
+	return setenv("LD_PRELOAD", sandbox->preload, 1) < 0 ? -errno
+							     : namespace_ignore_setgroups();
+}
+
+/*
+ * Starts a virtiofsd for the directory; *connected is the end for QEMU. Only what was shared by
+ * name can be written: for the others the kernel, not the node, sees to that.
+ */
 static int start_fs(const struct lab_config *config, const char *source, bool read_only, pid_t *pid,
 		    int *connected, struct error *err)
 {
@@ -80,9 +100,11 @@ static int start_fs(const struct lab_config *config, const char *source, bool re
 	__attribute__((cleanup(args_done))) struct args args = {0};
 	int r = connection_pair(&listener, &client);
 	int fds[] = {-1, STDOUT_FILENO, STDERR_FILENO, listener};
+	struct fs_sandbox sandbox = {.read_only = read_only, .preload = config->preload};
 	struct process process = {.fds = fds,
 				  .nfds = ARRAY_SIZE(fds),
-				  .in_child = read_only ? namespace_make_read_only : NULL};
+				  .in_child = enter_sandbox,
+				  .in_child_arg = &sandbox};
 
 	if (r < 0)
 		return error_errno(err, r, "cannot make a socket for virtiofsd");

@@ -12,11 +12,14 @@ struct error;
  */
 int namespace_enter_private(struct error *err);
 
+/* A new mount namespace in which every mount is read-only. 0 or -errno; async-signal-safe. */
+int namespace_make_read_only(void);
+
 /*
- * A new mount namespace in which every mount is read-only. Async-signal-safe (for
- * struct process: in_child): 0 or -errno.
+ * From now on setgroups() does nothing and succeeds: an ordinary user's namespace refuses it, and
+ * some programs give up then. Their groups are the user's own. 0 or -errno; async-signal-safe.
  */
-int namespace_make_read_only(void *unused);
+int namespace_ignore_setgroups(void);
 
 /* Moves into the user (if other than ours), network and PID namespaces of a process. */
 int namespace_join(int pidfd, struct error *err);
