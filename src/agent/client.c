@@ -259,6 +259,7 @@ int client_copy_in(int fd, const char *src, const char *dest, const char *user, 
 	if (!r)
 		r = channel_expect(&ch, FRAME_RESULT, &frame, err);
 	channel_done(&ch);
+	copy->channel = NULL;
 	return r;
 }
 
@@ -277,5 +278,6 @@ int client_copy_out(int fd, const char *src, const char *dest, const char *user,
 	if (!r)
 		r = copy_receive(copy, dest, name, err);
 	channel_done(&ch);
+	copy->channel = NULL;
 	return r;
 }

@@ -9,6 +9,7 @@
 #include "vmm/device.h"
 #include "vmm/devices.h"
 
+/* clang-format off */
 const struct device_desc *const device_table[] = {
 	&block_desc,
 	&net_desc,
@@ -17,6 +18,7 @@ const struct device_desc *const device_table[] = {
 	&console_desc,
 	NULL,
 };
+/* clang-format on */
 
 const char *device_config_get(const struct device_config *cfg, const char *key)
 {
