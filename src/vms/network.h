@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMS_NETWORK_H
+#define WISP_VMS_NETWORK_H
+
+/*
+ * The keeper's side of a network of VMs: starts and reaps their wisp-vmm, gives them
+ * addresses, records how they ended and relays wisp-rsh. Requests: docs/design/vm-networks.md.
+ */
+
+#include "net/keeper.h"
+#include "vms/subnet.h"
+
+struct network;
+
+struct network_config {
+	const char *name;
+	const char *dir; /* the keeper's state directory */
+	const char *vms; /* folder of the VMs' state directories */
+	struct subnet subnet;
+};
+
+extern const struct net_hooks network_hooks; /* its arg is a struct network */
+
+/* config stays the caller's and lives longer. */
+int network_create(const struct network_config *config, struct network **ret);
+void network_destroy(struct network *network);
+
+/*
+ * The end record of a VM for a wait status: {"reason", "code" or "signal", "time"}; said is the
+ * last thing its VMM said or "".
+ */
+json_t *network_describe_end(int status, const char *said);
+
+#endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding, describing and starting VMs. */
+
+#include "vms/vms.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "agent/client.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/paths.h"
+#include "net/client.h"
+#include "net/keeper.h"
+#include "net/message.h"
+#include "net/state.h"
+#include "vms/control.h"
+#include "vms/network.h"
+#include "vms/record.h"
+
+#define NETWORK_PATIENCE_NS 10000000000ULL
+#define LOOK_MS 20
+
+/* -------- starting -------- */
+
+static int make_network(const char *name, const char *dir, const struct subnet *subnet,
+			struct error *err)
+{
+	static const struct subnet standard = {.base = 0x0a4e0000, .prefix = 24};
+	CLEANUP_FREE char *vms = NULL;
+	CLEANUP_FREE char *address = NULL;
+	struct network_config config = {
+		.name = name, .dir = dir, .subnet = subnet ? *subnet : standard};
+	struct net_config net = {.dir = dir, .name = name, .hooks = &network_hooks};
+	struct network *network = NULL;
+	char bridge[16];
+	int leash, r = paths_run("vm", NULL, &vms, err);
+
+	if (r)
+		return r;
+	config.vms = vms;
+	address = io_format("%s/%u", subnet_format(config.subnet.base + 1, bridge),
+			    config.subnet.prefix);
+	net.address = address;
+	r = address ? network_create(&config, &network) : -ENOMEM;
+	if (r)
+		return error_errno(err, r, "cannot start network %s", name);
+	net.arg = network;
+	r = net_keeper_start(&net, &leash, err);
+	/* It ends by itself when no VM comes; our death must not end VMs that others start. */
+	if (!r)
+		r = net_keeper_release(&leash);
+	network_destroy(network);
+	return r;
+}
+
+/* A network that exists keeps its addresses. */
+static int check_subnet(int control, const char *name, const struct subnet *subnet,
+			struct error *err)
+{
+	json_t *request = json_pack("{ss}", "op", "subnet"), *answer = NULL;
+	char base[16];
+	int r = request ? message_call(control, request, &answer, NULL, err) : -ENOMEM;
+
+	if (!r && (strcmp(record_text(answer, "base"), subnet_format(subnet->base, base)) ||
+		   json_integer_value(json_object_get(answer, "prefix")) != subnet->prefix))
+		r = error_set(err, -EEXIST,
+			      "network %s exists as %s/%lld: stop its VMs first, or take another "
+			      "--net",
+			      name, record_text(answer, "base"),
+			      (long long)json_integer_value(json_object_get(answer, "prefix")));
+	json_decref(answer);
+	json_decref(request);
+	return r;
+}
+
+/* One try; -EPIPE and the like: the keeper ended while we asked. */
+static int try_start(const json_t *request, const char *network, const char *dir,
+		     const struct subnet *subnet, json_t **ret, struct error *err)
+{
+	CLEANUP_CLOSE int control = net_connect(dir, err);
+	json_t *answer = NULL;
+	int r = 0;
+
+	if (control < 0) {
+		r = make_network(network, dir, subnet, err);
+		if (r)
+			return r;
+		control = net_connect(dir, err);
+	}
+	if (control < 0)
+		return control;
+	if (subnet)
+		r = check_subnet(control, network, subnet, err);
+	if (!r)
+		r = message_call(control, request, &answer, NULL, err);
+	if (!r)
+		*ret = json_incref(json_object_get(answer, "vm"));
+	json_decref(answer);
+	return r;
+}
+
+/* Networks come and go while we look: somebody else starts it, or its last VM just ended. */
+static bool is_passing(int r)
+{
+	return r == -EBUSY || r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
+}
+
+int vms_start(const json_t *spec, const char *network, const struct subnet *subnet, json_t **ret,
+	      struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	uint64_t end = io_now_ns() + NETWORK_PATIENCE_NS;
+	json_t *request;
+	int r = paths_run("net", network, &dir, err);
+
+	if (r)
+		return r;
+	request = json_pack("{sssO}", "op", "start", "vm", spec);
+	if (!request)
+		return error_errno(err, -ENOMEM, "cannot start a VM");
+	while (is_passing(r = try_start(request, network, dir, subnet, ret, err)) &&
+	       io_now_ns() < end)
+		poll(NULL, 0, LOOK_MS);
+	json_decref(request);
+	return r;
+}
+
+/* -------- finding -------- */
+
+static int find_dir(const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	int r = paths_check_name(name, "VM", err);
+
+	if (!r)
+		r = paths_run("vm", name, &dir, err);
+	if (!r && access(dir, F_OK) < 0)
+		r = error_set(err, -ENOENT, "there is no VM %s (\"wisp vm list\" shows all)", name);
+	if (!r)
+		*ret = take_ptr(dir);
+	return r;
+}
+
+static int say_end(const char *name, const json_t *end, struct error *err)
+{
+	const char *said = record_text(end, "said");
+
+	return error_set(err, -ECHILD, "VM %s has ended: %s%s%s", name,
+			 end ? record_text(end, "reason") : "lost with its network's keeper",
+			 *said ? ": " : "", said);
+}
+
+/* -ECHILD with the reason when it does not run any more. */
+static int check_alive(const char *name, const char *dir, struct error *err)
+{
+	json_t *end = NULL;
+	int r;
+
+	if (state_alive(dir))
+		return 0;
+	record_read(dir, RECORD_END, &end, NULL);
+	r = say_end(name, end, err);
+	json_decref(end);
+	return r;
+}
+
+int vms_dir(const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	int r = find_dir(name, &dir, err);
+
+	if (!r)
+		r = check_alive(name, dir, err);
+	if (!r)
+		*ret = take_ptr(dir);
+	return r;
+}
+
+int vms_agent(const char *name, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FREE char *address = NULL;
+	int r = vms_dir(name, &dir, err);
+
+	if (r)
+		return r;
+	address = io_format("vsock:%s/" VM_VSOCK, dir);
+	r = address ? client_connect(address, err) : -ENOMEM;
+	if (r < 0 && !record_exists(dir, RECORD_READY))
+		return error_set(err, r, "the agent of VM %s is not up yet (wisp vm console %s)",
+				 name, name);
+	return r < 0 ? error_prefix(err, r, "the agent of VM %s does not answer", name) : r;
+}
+
+/* 1 when it is what we wait for, 0 when not yet. */
+static int is_up(const char *dir, bool agent, json_t **ret)
+{
+	if (!agent)
+		return !control_call(dir, "status", NULL, NULL, NULL);
+	return !record_read(dir, RECORD_READY, ret, NULL);
+}
+
+int vms_wait(const char *name, bool agent, unsigned timeout_ms, json_t **ret, struct error *err)
+{
+	uint64_t end = io_now_ns() + (uint64_t)timeout_ms * 1000000;
+	CLEANUP_FREE char *dir = NULL;
+	int r = find_dir(name, &dir, err);
+
+	*ret = NULL;
+	while (!r && !is_up(dir, agent, ret)) {
+		r = check_alive(name, dir, err);
+		if (!r && io_now_ns() > end)
+			r = error_set(err, -ETIMEDOUT,
+				      "VM %s is not ready after %u s; it keeps running (wisp vm "
+				      "console %s, wisp vm log %s)",
+				      name, timeout_ms / 1000, name, name);
+		if (!r)
+			poll(NULL, 0, LOOK_MS);
+	}
+	return r;
+}
+
+/* -------- describing -------- */
+
+static void describe_live(const char *dir, json_t *vm)
+{
+	static const char *const members[] = {"vcpus", "memory", "uptime_ms", "pid"};
+	json_t *status = NULL, *boot = NULL;
+	const char *state = "starting";
+	pid_t pid = 0;
+
+	record_read(dir, RECORD_READY, &boot, NULL);
+	if (!control_call(dir, "status", &status, &pid, NULL)) {
+		for (unsigned i = 0; i < ARRAY_SIZE(members); i++)
+			json_object_set(vm, members[i], json_object_get(status, members[i]));
+		/* Its own idea of its number is that of its PID namespace. */
+		json_object_set_new(vm, "pid", json_integer(pid));
+		if (!strcmp(record_text(status, "state"), "paused"))
+			state = "paused";
+		else if (boot)
+			state = "running";
+	}
+	json_object_set_new(vm, "state", json_string(state));
+	if (boot)
+		json_object_set_new(vm, "boot", boot);
+	json_decref(status);
+}
+
+static void describe_dead(const char *dir, json_t *vm)
+{
+	json_t *end = NULL;
+
+	record_read(dir, RECORD_END, &end, NULL);
+	json_object_set_new(vm, "state", json_string(end ? "ended" : "lost"));
+	if (end)
+		json_object_set_new(vm, "end", end);
+	else
+		state_sweep(dir, NULL);
+}
+
+int vms_describe(const char *name, json_t **ret, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	json_t *vm = NULL;
+	bool alive;
+	int r = find_dir(name, &dir, err);
+
+	if (r)
+		return r;
+	alive = state_alive(dir);
+	record_read(dir, RECORD_CONFIG, &vm, NULL);
+	if (!vm) /* about to start, or killed at that */
+		vm = json_pack("{ss}", "name", name);
+	if (!vm)
+		return error_errno(err, -ENOMEM, "VM %s", name);
+	if (alive)
+		describe_live(dir, vm);
+	else
+		describe_dead(dir, vm);
+	*ret = vm;
+	return 0;
+}
+
+static void sweep_networks(void)
+{
+	CLEANUP_FREE char *folder = NULL;
+	char **names = NULL;
+
+	if (paths_run("net", NULL, &folder, NULL) || state_list(folder, &names, NULL))
+		return;
+	for (char **name = names; *name; name++) {
+		CLEANUP_FREE char *dir = io_format("%s/%s", folder, *name);
+
+		if (dir && !state_alive(dir))
+			state_sweep(dir, NULL);
+	}
+	state_list_free(names);
+}
+
+int vms_names(char ***ret, struct error *err)
+{
+	CLEANUP_FREE char *folder = NULL;
+	int r = paths_run("vm", NULL, &folder, err);
+
+	sweep_networks();
+	return r ? r : state_list(folder, ret, err);
+}

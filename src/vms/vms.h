@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMS_VMS_H
+#define WISP_VMS_VMS_H
+
+/*
+ * The VMs of this user on this machine: starting, finding, describing and stopping them.
+ * Everything is found in their state directories and asked from their VMMs, their agents and
+ * their networks' keepers; nobody else needs to run. Any thread, but vms_start().
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "vms/subnet.h"
+
+struct error;
+
+/*
+ * Starts a VM on a network, and the network if it is not there. spec has what RECORD_CONFIG has
+ * but what the keeper adds (docs/design/vm-networks.md). subnet: NULL takes the network as it is,
+ * or the default. *ret is the complete description, a new reference. The process must be
+ * single-threaded. -EBUSY: one of that name runs.
+ */
+int vms_start(const json_t *spec, const char *network, const struct subnet *subnet, json_t **ret,
+	      struct error *err);
+
+/*
+ * Waits until the VM's agent has answered and the VMs of its network know each other's names
+ * (agent), or until its VMM takes commands. *ret is then the ready record (NULL without agent).
+ * -ECHILD: it has ended, why is in err; -ETIMEDOUT: it runs on.
+ */
+int vms_wait(const char *name, bool agent, unsigned timeout_ms, json_t **ret, struct error *err);
+
+/* The state directory of a VM that runs, a new string; the error says what became of others. */
+int vms_dir(const char *name, char **ret, struct error *err);
+
+/*
+ * A connection to its agent, for agent/client.h. Fails soon when the agent is not there.
+ */
+int vms_agent(const char *name, struct error *err);
+
+/*
+ * What is known of it: the configuration and "state" ("starting", "running", "paused", "ended",
+ * "lost"), with "vcpus", "memory", "uptime_ms", "pid" while it runs, "boot" (the ready record) and
+ * "end" (the end record). What was lost with its keeper is swept away by this. -ENOENT: no such VM.
+ */
+int vms_describe(const char *name, json_t **ret, struct error *err);
+
+/* The names of all VMs, sorted; free with state_list_free(). Sweeps what dead networks left. */
+int vms_names(char ***ret, struct error *err);
+
+struct vms_stop {
+	unsigned timeout_ms; /* for each step */
+	bool kill;	     /* at once */
+	const char *how;     /* out: what it took */
+};
+
+/*
+ * Ends the VM by the gentlest way that works and removes its state. Returns 0 also when it had
+ * ended before; -ENOENT: no such VM.
+ */
+int vms_stop(const char *name, struct vms_stop *stop, struct error *err);
+
+/*
+ * Waits for the end of networks that have no VMs any more. Returns at once for those that have.
+ */
+void vms_leave_networks(void);
+
+#endif
