@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wisp vm: working inside virtual machines. */
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <termios.h>
+
+#include "agent/client.h"
+#include "cli/commands.h"
+#include "lib/args.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/parse.h"
+#include "lib/paths.h"
+#include "vms/control.h"
+#include "vms/vms.h"
+
+#define ESCAPE 0x1d /* Ctrl-] */
+
+enum { OPT_USER = 1, OPT_CWD, OPT_ENV, OPT_TTY, OPT_NO_TTY, OPT_QUIET };
+
+/* -------- exec and shell -------- */
+
+struct exec_options {
+	struct args env;
+	const char *user, *cwd;
+	int tty; /* -1: when we have one */
+};
+
+/* 0, OPTION_HELP, or -errno. */
+static int parse_exec(struct option_parser *parser, struct exec_options *o, struct error *err)
+{
+	const char *value;
+	int r;
+
+	while ((r = option_next(parser, &value, err)) > 0) {
+		switch (r) {
+		case OPTION_HELP:
+			return r;
+		case OPT_USER:
+			o->user = value;
+			break;
+		case OPT_CWD:
+			o->cwd = value;
+			break;
+		case OPT_ENV:
+			if (!strchr(value, '=') || *value == '=')
+				return error_set(err, -EINVAL, "--env %s is not NAME=VALUE", value);
+			args_add(&o->env, "%s", value);
+			break;
+		default:
+			o->tty = r == OPT_TTY;
+		}
+	}
+	if (!r && !parser->argc)
+		r = error_set(err, -EINVAL, "give the name of a VM");
+	if (!r && o->env.failed)
+		r = error_errno(err, -ENOMEM, "--env");
+	return r;
+}
+
+static int exec_in(const struct command *cmd, const char *name, const struct client_exec *exec)
+{
+	CLEANUP_CLOSE int fd = -1;
+	struct error err;
+	int code, r = fd = vms_agent(name, &err);
+
+	if (r >= 0)
+		r = client_exec(fd, exec, &code, &err);
+	return r < 0 ? cli_fail(cmd, EXIT_CANNOT_RUN, &err) : code;
+}
+
+static int run_exec(const struct command *cmd, int argc, char **argv)
+{
+	struct exec_options o = {.tty = -1};
+	struct client_exec exec = {
+		.in_fd = STDIN_FILENO, .out_fd = STDOUT_FILENO, .err_fd = STDERR_FILENO};
+	struct option_parser parser;
+	struct error err;
+	int r;
+
+	option_start(&parser, cmd, argc, argv);
+	r = parse_exec(&parser, &o, &err);
+	if (!r && !cmd->stops_at_args && parser.argc > 1)
+		r = error_set(&err, -EINVAL, "a shell takes no program (wisp vm exec does)");
+	if (!r) {
+		argv[parser.argc] = NULL;
+		exec.argv = (const char *const *)parser.argv + 1;
+		/* NAME -- PROGRAM: the dashes separate. */
+		if (exec.argv[0] && !strcmp(exec.argv[0], "--"))
+			exec.argv++;
+		exec.shell = !exec.argv[0];
+		exec.env = (const char *const *)o.env.v;
+		exec.cwd = o.cwd;
+		exec.user = o.user;
+		exec.terminal = o.tty >= 0 ? o.tty : isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+		r = exec_in(cmd, parser.argv[0], &exec);
+	} else {
+		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	}
+	args_done(&o.env);
+	return r;
+}
+
+static const struct option_desc exec_options[] = {
+	{OPT_USER, "user", 'u', "USER", "Run as this user of the guest (default root)", 0},
+	{OPT_CWD, "cwd", 'C', "DIR", "Run in this directory (default: the user's home)", 0},
+	{OPT_ENV, "env", 'e', "NAME=VALUE", "Set a variable (may be repeated)", 0},
+	{OPT_TTY, "tty", 't', NULL,
+	 "Give it a terminal (default when input and output are terminals)", 0},
+	{OPT_NO_TTY, "no-tty", 'T', NULL, "Give it none", 0},
+	{0}};
+
+const struct command cmd_vm_exec = {
+	.name = "vm exec",
+	.args = "NAME [--] [PROGRAM [ARGUMENT...]]",
+	.summary = "Run a program in a virtual machine; without one, a shell",
+	.details = "The program's input, output, errors and exit code are those of this command "
+		   "(128 + N when signal N ended it); 126 when it could not be run. Signals are "
+		   "passed on.",
+	.options = exec_options,
+	.stops_at_args = true,
+	.complete = COMPLETE_VM,
+	.run = run_exec,
+};
+
+const struct command cmd_vm_shell = {
+	.name = "vm shell",
+	.args = "NAME",
+	.summary = "Open a login shell in a virtual machine",
+	.options = exec_options,
+	.complete = COMPLETE_VM,
+	.run = run_exec,
+};
+
+/* -------- console -------- */
+
+struct console {
+	int fd, signals;
+	struct termios saved;
+	bool raw;
+};
+
+/* Passes what was typed on; -ECANCELED at the escape character. */
+static int console_input(struct console *c)
+{
+	char buf[256], *escape;
+	ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
+	int r;
+
+	if (n < 0)
+		return errno == EINTR || errno == EAGAIN ? 0 : -errno;
+	if (!n)
+		return -ECANCELED;
+	escape = c->raw ? memchr(buf, ESCAPE, (size_t)n) : NULL;
+	r = io_write_full(c->fd, buf, escape ? (size_t)(escape - buf) : (size_t)n);
+	return r ? r : escape ? -ECANCELED : 0;
+}
+
+/* -ECANCELED when the VMM closes: the VM ended, or another console took over. */
+static int console_output(struct console *c)
+{
+	char buf[4096];
+	ssize_t n = read(c->fd, buf, sizeof(buf));
+
+	if (n <= 0)
+		return n < 0 && errno == EINTR ? 0 : -EPIPE;
+	return io_write_full(STDOUT_FILENO, buf, (size_t)n);
+}
+
+static int console_loop(struct console *c)
+{
+	struct pollfd p[] = {{.fd = STDIN_FILENO, .events = POLLIN},
+			     {.fd = c->fd, .events = POLLIN},
+			     {.fd = c->signals, .events = POLLIN}};
+	int r = 0;
+
+	while (!r) {
+		if (poll(p, ARRAY_SIZE(p), -1) < 0)
+			return errno == EINTR ? 0 : -errno;
+		if (p[2].revents)
+			return -ECANCELED;
+		if (p[1].revents)
+			r = console_output(c);
+		if (!r && p[0].revents)
+			r = console_input(c);
+	}
+	return r;
+}
+
+/* Whatever ends us but SIGKILL, the terminal is as it was. */
+static int console_run(struct console *c)
+{
+	static const int ends[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
+	struct termios raw;
+	sigset_t set;
+	int r;
+
+	sigemptyset(&set);
+	for (unsigned i = 0; i < ARRAY_SIZE(ends); i++)
+		sigaddset(&set, ends[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	c->signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (c->signals < 0)
+		return -errno;
+	if (!tcgetattr(STDIN_FILENO, &c->saved)) {
+		raw = c->saved;
+		cfmakeraw(&raw);
+		c->raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+	}
+	r = console_loop(c);
+	if (c->raw)
+		tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
+	close(c->signals);
+	return r;
+}
+
+static int run_console(const struct command *cmd, int argc, char **argv)
+{
+	CLEANUP_FREE char *dir = NULL;
+	struct console c = {.fd = -1};
+	struct option_parser parser;
+	const char *value;
+	struct error err;
+	int r;
+
+	option_start(&parser, cmd, argc, argv);
+	r = option_next(&parser, &value, &err);
+	if (r == OPTION_HELP)
+		return 0;
+	if (!r && parser.argc != 1)
+		r = error_set(&err, -EINVAL, "give one VM");
+	if (r)
+		return cli_fail(cmd, EXIT_USAGE, &err);
+	r = vms_dir(parser.argv[0], &dir, &err);
+	if (!r)
+		r = c.fd = control_console(dir, &err);
+	if (r < 0)
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	fprintf(stderr, "Console of %s; Ctrl-] leaves it.\n", parser.argv[0]);
+	r = console_run(&c);
+	close(c.fd);
+	if (r == -EPIPE)
+		fprintf(stderr, "\nThe console of %s was closed.\n", parser.argv[0]);
+	if (r == -EPIPE || r == -ECANCELED)
+		return 0;
+	error_errno(&err, r, "console of %s", parser.argv[0]);
+	return cli_fail(cmd, EXIT_FAILURE, &err);
+}
+
+const struct command cmd_vm_console = {
+	.name = "vm console",
+	.args = "NAME",
+	.summary = "Use the serial console of a virtual machine",
+	.details = "Shows the last 8 KiB first. Ctrl-] leaves it. One console at a time: a new one "
+		   "takes over from the old.",
+	.complete = COMPLETE_VM,
+	.run = run_console,
+};
+
+/* -------- cp -------- */
+
+struct cp {
+	const char *user;
+	bool quiet;
+	uint64_t files, bytes;
+};
+
+/* "NAME:PATH" cut in two: the path is returned; NULL: it is a path here. */
+static const char *split_remote(const char *text, char name[64])
+{
+	size_t n = strcspn(text, ":/");
+
+	if (text[n] != ':' || !n || n > 63)
+		return NULL;
+	memcpy(name, text, n);
+	name[n] = 0;
+	return text[n + 1] ? text + n + 1 : ".";
+}
+
+static void show_progress(void *arg, const char *name, const struct copy *copy)
+{
+	const struct cp *cp = arg;
+
+	fprintf(stderr, "\r%9.1f MiB, %llu files  %-40.40s",
+		(double)(cp->bytes + copy->bytes) / (1 << 20),
+		(unsigned long long)(cp->files + copy->files), name);
+}
+
+static int copy_one(struct cp *cp, const char *src, const char *dest, struct error *err)
+{
+	char from[64], to[64];
+	const char *there = split_remote(src, from), *target = split_remote(dest, to);
+	struct copy copy = {.progress = cp->quiet ? NULL : show_progress, .arg = cp};
+	CLEANUP_CLOSE int fd = -1;
+	int r = fd = vms_agent(there ? from : to, err);
+
+	if (r >= 0)
+		r = there ? client_copy_out(fd, there, dest, cp->user, &copy, err)
+			  : client_copy_in(fd, src, target, cp->user, &copy, err);
+	cp->files += copy.files;
+	cp->bytes += copy.bytes;
+	return r < 0 ? error_prefix(err, r, "%s", src) : 0;
+}
+
+/* One side is a VM's. Several sources need a directory: "/." behind it makes sure of that. */
+static int check_sides(char **words, int n, char **dest, struct error *err)
+{
+	char name[64];
+	bool to_vm;
+
+	if (n < 2)
+		return error_set(err, -EINVAL, "give a source and a destination");
+	to_vm = split_remote(words[n - 1], name);
+	for (int i = 0; i < n - 1; i++)
+		if (to_vm == (split_remote(words[i], name) != NULL))
+			return error_set(err, -EINVAL,
+					 "%s and %s: one side is NAME:PATH in a VM, the other a "
+					 "path here",
+					 words[i], words[n - 1]);
+	*dest = io_format("%s%s", words[n - 1], n > 2 ? "/." : "");
+	return *dest ? 0 : error_errno(err, -ENOMEM, "cannot copy");
+}
+
+static int run_cp(const struct command *cmd, int argc, char **argv)
+{
+	struct cp cp = {.quiet = !isatty(STDERR_FILENO)};
+	CLEANUP_FREE char *dest = NULL;
+	struct option_parser parser;
+	const char *value;
+	struct error err;
+	int code = 0, r;
+
+	option_start(&parser, cmd, argc, argv);
+	while ((r = option_next(&parser, &value, &err)) > 0) {
+		if (r == OPTION_HELP)
+			return 0;
+		cp.quiet |= r == OPT_QUIET;
+		if (r == OPT_USER)
+			cp.user = value;
+	}
+	if (!r)
+		r = check_sides(parser.argv, parser.argc, &dest, &err);
+	if (r)
+		return cli_fail(cmd, EXIT_USAGE, &err);
+	for (int i = 0; i < parser.argc - 1; i++) {
+		r = copy_one(&cp, parser.argv[i], dest, &err);
+		if (!cp.quiet)
+			fprintf(stderr, "\r%*s\r", 70, "");
+		if (r)
+			code = cli_fail(cmd, EXIT_FAILURE, &err);
+	}
+	if (!cp.quiet)
+		fprintf(stderr, "%llu files, %.1f MiB\n", (unsigned long long)cp.files,
+			(double)cp.bytes / (1 << 20));
+	return code;
+}
+
+const struct command cmd_vm_cp = {
+	.name = "vm cp",
+	.args = "SOURCE... DESTINATION",
+	.summary = "Copy files and trees into and out of a virtual machine",
+	.details = "One side is NAME:PATH in a VM; a path here that has a colon is written as "
+		   "./PATH. Permissions and times are kept; files appear whole.",
+	.options =
+		(const struct option_desc[]){{OPT_USER, "user", 'u', "USER",
+					      "Copy as this user of the guest (default root)", 0},
+					     {OPT_QUIET, "quiet", 'q', NULL, "Show no progress", 0},
+					     {0}},
+	.complete = COMPLETE_FILE,
+	.run = run_cp,
+};
