@@ -21,7 +21,7 @@
 #include "vmm/devices.h"
 #include "vmm/test/guest-driver.h"
 
-#define OPERATIONS_MAX 256
+#define OPERATIONS_MAX 100
 #define AREA (128u << 10)
 #define QUEUE_SIZE 64
 #define HEADER sizeof(struct virtio_vsock_hdr)
