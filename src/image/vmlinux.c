@@ -115,6 +115,36 @@ static int extract_payload(const uint8_t *image, size_t size, uint8_t **ret, siz
 	return 0;
 }
 
+/*
+ * Segments end in zeros (.bss, .brk) that a loader makes by itself: p_filesz is cut back to what
+ * is not zero, and the file to what segments hold. A quarter of Debian's kernel goes. The image
+ * is checked; returns its new size.
+ */
+static size_t trim_zeros(uint8_t *image)
+{
+	Elf64_Ehdr e;
+	size_t end;
+
+	memcpy(&e, image, sizeof(e));
+	e.e_shoff = 0;
+	e.e_shnum = e.e_shstrndx = 0;
+	memcpy(image, &e, sizeof(e));
+	end = e.e_phoff + e.e_phnum * sizeof(Elf64_Phdr);
+	for (unsigned i = 0; i < e.e_phnum; i++) {
+		Elf64_Phdr p;
+
+		memcpy(&p, image + e.e_phoff + i * sizeof(p), sizeof(p));
+		if (p.p_type != PT_LOAD)
+			continue;
+		while (p.p_filesz && !image[p.p_offset + p.p_filesz - 1])
+			p.p_filesz--;
+		memcpy(image + e.e_phoff + i * sizeof(p), &p, sizeof(p));
+		if (p.p_filesz && p.p_offset + p.p_filesz > end)
+			end = p.p_offset + p.p_filesz;
+	}
+	return end;
+}
+
 int vmlinux_extract(const uint8_t *image, size_t size, uint8_t **ret, size_t *ret_size,
 		    struct error *err)
 {
@@ -135,8 +165,8 @@ int vmlinux_extract(const uint8_t *image, size_t size, uint8_t **ret, size_t *re
 	rc = check_elf(kernel, kernel_size, err);
 	if (rc < 0)
 		return rc;
+	*ret_size = trim_zeros(kernel);
 	*ret = take_ptr(kernel);
-	*ret_size = kernel_size;
 	return 0;
 }
 
