@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "doctor/probe.h"
 #include "lib/error.h"
@@ -44,14 +46,28 @@ static json_t *describe_kvm(const struct kvm_measure *m)
 			 "exit_ns", m->exit_ns, "reason", m->reason);
 }
 
-static int print_json(const struct probe_context *context)
+/* Without names all facts are. names ends with NULL. */
+static bool wanted(const struct probe *probe, char **names)
+{
+	if (!*names)
+		return true;
+	while (*names && strcmp(*names, probe->name))
+		names++;
+	return *names;
+}
+
+static int print_json(const struct probe_context *context, char **names)
 {
 	json_t *facts = json_array(), *all;
+	bool ok = true;
 
 	for (const struct probe *p = probes; p->name; p++) {
 		struct probe_result result;
 
+		if (!wanted(p, names))
+			continue;
 		probe_run(p, context, &result);
+		ok = ok && result.state == PROBE_OK;
 		json_array_append_new(facts, describe_fact(p, &result));
 	}
 	all = json_pack("{si, so, so}", "version", 1, "kvm", describe_kvm(context->kvm), "facts",
@@ -60,7 +76,23 @@ static int print_json(const struct probe_context *context)
 		return EXIT_FAILURE;
 	putchar('\n');
 	json_decref(all);
-	return 0;
+	return *names && !ok ? EXIT_FAILURE : 0;
+}
+
+static int print_text(const struct probe_context *context, char **names)
+{
+	bool ok = true;
+
+	for (const struct probe *p = probes; p->name; p++) {
+		struct probe_result result;
+
+		if (!wanted(p, names))
+			continue;
+		probe_run(p, context, &result);
+		ok = ok && result.state == PROBE_OK;
+		print_fact(p, &result);
+	}
+	return *names && !ok ? EXIT_FAILURE : 0;
 }
 
 static int run_doctor(const struct command *cmd, int argc, char **argv)
@@ -79,20 +111,17 @@ static int run_doctor(const struct command *cmd, int argc, char **argv)
 			return 0;
 		json = true;
 	}
-	if (!r && parser.argc)
-		r = error_set(&err, -EINVAL, "unexpected argument %s", parser.argv[0]);
+	for (int i = 0; !r && i < parser.argc; i++)
+		if (!probe_find(parser.argv[i]))
+			r = error_set(&err, -EINVAL,
+				      "there is no fact \"%s\" (wisp doctor --json names "
+				      "them)",
+				      parser.argv[i]);
 	if (r < 0)
 		return cli_fail(cmd, EXIT_USAGE, &err);
 	kvm_measure(&measure);
-	if (json)
-		return print_json(&context);
-	for (const struct probe *p = probes; p->name; p++) {
-		struct probe_result result;
-
-		probe_run(p, &context, &result);
-		print_fact(p, &result);
-	}
-	return 0;
+	parser.argv[parser.argc] = NULL; /* as in main's argv there is room for it */
+	return json ? print_json(&context, parser.argv) : print_text(&context, parser.argv);
 }
 
 static const struct option_desc options[] = {
@@ -100,12 +129,15 @@ static const struct option_desc options[] = {
 
 const struct command cmd_doctor = {
 	.name = "doctor",
-	.args = "",
+	.args = "[FACT...]",
 	.summary = "Tell what this machine can do, and measure it",
 	.details =
 		"Each fact says what there is, what is missing, what Wisp does instead, and the "
 		"command that fixes it. Whether KVM runs the kernels of guests at hardware speed "
-		"is measured in a throw-away VM. Exits with 0 whatever it finds.",
+		"is measured in a throw-away VM.\n\n"
+		"With names of facts (as in --json) only those are told, and the exit code is 1 "
+		"unless "
+		"all of them are fine. Otherwise it is 0 whatever is found.",
 	.options = options,
 	.run = run_doctor,
 };
