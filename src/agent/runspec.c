@@ -13,6 +13,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 
+#define RSH "/usr/bin/wisp-rsh"
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static void strings_free(char **v)
@@ -126,6 +127,24 @@ static void add_environment_file(json_t *env)
 	}
 }
 
+/*
+ * Where wisp-rsh is, MPI's launchers use it: plain mpirun then works across VMs. Root is the user
+ * that small images have, so OpenMPI need not be asked twice whether it may.
+ */
+static void add_launchers(json_t *env)
+{
+	static const char *const variables[][2] = {
+		{"OMPI_MCA_plm_rsh_agent", RSH}, /* OpenMPI up to 4 */
+		{"PRTE_MCA_plm_ssh_agent", RSH}, /* OpenMPI 5 */
+		{"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+		{"HYDRA_LAUNCHER", "ssh"}, /* MPICH */
+		{"HYDRA_LAUNCHER_EXEC", RSH},
+	};
+
+	for (unsigned i = 0; !access(RSH, X_OK) && i < ARRAY_SIZE(variables); i++)
+		json_object_set_new(env, variables[i][0], json_string(variables[i][1]));
+}
+
 static int add_request_env(json_t *env, const json_t *extra, struct error *err)
 {
 	const char *key;
@@ -173,6 +192,7 @@ static int parse_env(const json_t *request, const char *term, struct runspec *sp
 
 	if (!env)
 		return error_errno(err, -ENOMEM, "environment");
+	add_launchers(env);
 	add_environment_file(env);
 	if (term)
 		json_object_set_new(env, "TERM", json_string(term));
