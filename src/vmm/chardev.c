@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,8 @@
 #include "lib/io.h"
 #include "lib/loop.h"
 
-#define HISTORY_SIZE 8192 /* a screen or two; counts against the VMM's memory budget */
+#define HISTORY_SIZE 8192    /* a screen or two; counts against the VMM's memory budget */
+#define FILE_SIZE (4u << 20) /* then it becomes PATH.old: no guest fills the host's disk */
 
 struct chardev {
 	struct loop *loop;
@@ -30,7 +32,9 @@ struct chardev {
 	struct loop_source *input;
 	int listen_fd;
 	struct loop_source *listener;
-	char *path; /* of the listening socket */
+	char *path; /* of the listening socket, or of the file */
+	int file_fd;
+	off_t file_used;
 	uint8_t history[HISTORY_SIZE];
 	size_t written; /* bytes of output so far */
 };
@@ -130,8 +134,35 @@ static void on_connect(void *arg, uint32_t events)
 		chardev_adopt(c, fd);
 }
 
+static int open_file(struct chardev *c)
+{
+	c->file_fd = open(c->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	c->file_used = c->file_fd < 0 ? 0 : lseek(c->file_fd, 0, SEEK_END);
+	return c->file_fd < 0 ? -errno : 0;
+}
+
+/* The file gets everything, whoever else reads along. What cannot be written is lost. */
+static void write_file(struct chardev *c, const uint8_t *data, size_t len)
+{
+	ssize_t n;
+
+	if (c->file_used >= FILE_SIZE) {
+		CLEANUP_FREE char *old = io_format("%s.old", c->path);
+
+		close(c->file_fd);
+		if (!old || rename(c->path, old) < 0 || open_file(c) < 0) {
+			c->file_fd = -1;
+			return;
+		}
+	}
+	n = write(c->file_fd, data, len);
+	c->file_used += n > 0 ? n : 0;
+}
+
 void chardev_output(struct chardev *c, const uint8_t *data, size_t len)
 {
+	if (c->file_fd >= 0)
+		write_file(c, data, len);
 	for (size_t i = 0; i < len; i++)
 		c->history[c->written++ % HISTORY_SIZE] = data[i];
 	write_some(c, data, len);
@@ -170,13 +201,13 @@ static int open_socket(struct chardev *c, const char *path, struct error *err)
 	return r ? error_errno(err, r, "console socket %s", path) : 0;
 }
 
-static int open_file(struct chardev *c, const char *path, struct error *err)
+static int use_file(struct chardev *c, const char *path, struct error *err)
 {
-	c->out_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (c->out_fd < 0)
-		return error_errno(err, -errno, "cannot open console file %s", path);
-	c->owned = true;
-	return 0;
+	int r;
+
+	c->path = strdup(path);
+	r = c->path ? open_file(c) : -ENOMEM;
+	return r ? error_errno(err, r, "cannot open console file %s", path) : 0;
 }
 
 static int open_spec(struct chardev *c, const char *spec, struct error *err)
@@ -188,7 +219,7 @@ static int open_spec(struct chardev *c, const char *spec, struct error *err)
 	if (!strncmp(spec, "socket=", 7) && spec[7])
 		return open_socket(c, spec + 7, err);
 	if (!strncmp(spec, "file=", 5) && spec[5])
-		return open_file(c, spec + 5, err);
+		return use_file(c, spec + 5, err);
 	return error_set(err, -EINVAL, "console \"%s\" is not one of " CHARDEV_HELP, spec);
 }
 
@@ -203,7 +234,7 @@ int chardev_create(const char *spec, struct loop *loop, const struct chardev_ops
 	c->loop = loop;
 	c->ops = ops;
 	c->arg = arg;
-	c->in_fd = c->out_fd = c->listen_fd = -1;
+	c->in_fd = c->out_fd = c->listen_fd = c->file_fd = -1;
 	r = open_spec(c, spec, err);
 	if (r) {
 		chardev_destroy(c);
@@ -221,6 +252,8 @@ void chardev_destroy(struct chardev *c)
 		tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
 	drop_client(c);
 	loop_remove(&c->listener);
+	if (c->file_fd >= 0)
+		close(c->file_fd);
 	if (c->listen_fd >= 0) {
 		close(c->listen_fd);
 		unlink(c->path);

@@ -4,9 +4,10 @@
 
 /*
  * The host end of a console: standard input and output, a UNIX socket that one client at a
- * time may use, or a file (output alone). The last bytes of output are kept and replayed to
- * who connects. Output never blocks the guest: what a slow or absent reader cannot take is
- * dropped. Input is given on only while the guest side takes it. Lock: the VM's.
+ * time may use, or a file (output alone; a client can still be adopted beside it). The last bytes
+ * of output are kept and replayed to who connects. Output never blocks the guest: what a slow or
+ * absent reader cannot take is dropped. Input is given on only while the guest side takes it. Lock:
+ * the VM's.
  */
 
 #include <stdbool.h>
