@@ -814,6 +814,16 @@ static int copy_out(int fd)
 	return n < 0 ? -errno : 0;
 }
 
+/* What a long-running guest printed before (vmm/chardev.c). */
+static void copy_older(const char *path)
+{
+	CLEANUP_FREE char *old = io_format("%s.old", path);
+	CLEANUP_CLOSE int fd = old ? open(old, O_RDONLY | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		copy_out(fd);
+}
+
 static int show_log(const char *name, const struct flags *f, struct error *err)
 {
 	CLEANUP_FREE char *dir = NULL;
@@ -830,6 +840,7 @@ static int show_log(const char *name, const struct flags *f, struct error *err)
 	if (fd < 0)
 		return error_set(err, -ENOENT, "there is no VM %s (\"wisp vm list\" shows all)",
 				 name);
+	copy_older(path);
 	r = copy_out(fd);
 	while (!r && f->follow && state_alive(dir)) {
 		poll(NULL, 0, FOLLOW_MS);
