@@ -272,13 +272,15 @@ static int choose_accel(struct up *up, struct error *err)
 	return 0;
 }
 
-static void print_console(const struct lab_config *c, unsigned node)
+static void print_reasons(const struct lab_config *c, unsigned node)
 {
-	CLEANUP_FREE char *tail = lab_console_tail(c, node);
+	CLEANUP_FREE char *console = lab_console_tail(c, node);
+	CLEANUP_FREE char *log = lab_log_tail(c);
 	char name[16];
 
-	fprintf(stderr, "---- the end of what %s printed ----\n%s\n----\n", node_name(node, name),
-		tail && *tail ? tail : "(nothing)");
+	fprintf(stderr, "---- the end of what %s printed:\n%s\n", node_name(node, name),
+		console && *console ? console : "(nothing)");
+	fprintf(stderr, "---- the end of the log of QEMU and virtiofsd:\n%s----\n", log ? log : "");
 }
 
 static int wait_nodes(const struct lab_config *c, struct error *err)
@@ -290,7 +292,7 @@ static int wait_nodes(const struct lab_config *c, struct error *err)
 		int r = lab_wait_ready(c, i, READY_TIMEOUT_NS, err);
 
 		if (r) {
-			print_console(c, i);
+			print_reasons(c, i);
 			return r;
 		}
 		fprintf(stderr, "wisp lab: %s is up after %.1f s (%s)\n", node_name(i, name),

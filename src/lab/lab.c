@@ -23,7 +23,7 @@
 #include "net/message.h"
 #include "net/state.h"
 
-#define CONSOLE_TAIL 3000 /* bytes */
+#define TAIL 2000 /* bytes of a log that are shown */
 #define POLL_MS 100
 
 /*
@@ -309,21 +309,31 @@ int lab_wait_ready(const struct lab_config *config, unsigned node, uint64_t time
 	}
 }
 
+static char *file_tail(const char *path)
+{
+	CLEANUP_CLOSE int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	char *text = calloc(1, TAIL + 1);
+	struct stat st;
+
+	if (fd >= 0 && text && !fstat(fd, &st) &&
+	    pread(fd, text, TAIL, st.st_size > TAIL ? st.st_size - TAIL : 0) < 0)
+		*text = 0;
+	return text;
+}
+
 char *lab_console_tail(const struct lab_config *config, unsigned node)
 {
 	char name[16];
 	CLEANUP_FREE char *path = io_format("%s/%s.console", config->dir, node_name(node, name));
-	CLEANUP_CLOSE int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	char *text = calloc(1, CONSOLE_TAIL + 1);
-	struct stat st;
 
-	if (fd >= 0 && text && !fstat(fd, &st)) {
-		off_t start = st.st_size > CONSOLE_TAIL ? st.st_size - CONSOLE_TAIL : 0;
+	return file_tail(path);
+}
 
-		if (pread(fd, text, CONSOLE_TAIL, start) < 0)
-			*text = 0;
-	}
-	return text;
+char *lab_log_tail(const struct lab_config *config)
+{
+	CLEANUP_FREE char *path = io_format("%s/log", config->dir);
+
+	return file_tail(path);
 }
 
 int lab_stop(const char *name, struct error *err)

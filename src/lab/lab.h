@@ -61,8 +61,12 @@ int lab_connect(const char *name, const char *node, int timeout_ms, int *ret, st
 int lab_wait_ready(const struct lab_config *config, unsigned node, uint64_t timeout_ns,
 		   struct error *err);
 
-/* The last lines of what the node printed (new, the caller frees it; "" when nothing). */
+/*
+ * The last lines of what the node printed, and of what its processes said (new, the caller
+ * frees it; "" when nothing).
+ */
 char *lab_console_tail(const struct lab_config *config, unsigned node);
+char *lab_log_tail(const struct lab_config *config);
 
 /* Ends the lab and waits until it is gone. 1 when there was one, 0 when not, or -errno. */
 int lab_stop(const char *name, struct error *err);

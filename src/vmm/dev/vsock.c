@@ -69,13 +69,14 @@ static void start(struct vsock *vs)
 	vs->starved = vs->tx_blocked = false;
 	virtq_disable_kicks(vs->rx.q);
 	loop_modify_fd(vs->listen_source, EPOLLIN);
-	loop_set_timer(vs->retry, 1, 0);
 	for (c = TAILQ_FIRST(&vs->all); c; c = next) {
 		next = TAILQ_NEXT(c, all);
 		if (conn_attach(c))
 			conn_reset(c);
 		else if (c->hung_up)
 			vsock_want_work(c);
+		else if (c->state == CONN_CONNECTING)
+			loop_set_timer(vs->retry, 1, 0);
 	}
 	vsock_work(vs);
 }

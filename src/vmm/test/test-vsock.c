@@ -402,6 +402,35 @@ static void test_guest_initiated(void **state)
 	end(f);
 }
 
+/* The listener's queue is full for a moment: the guest waits instead of being refused. */
+static void test_busy_listener(void **state)
+{
+	struct fixture *f = begin();
+	char path[80];
+	int listener = listen_at(f, 77, path, sizeof(path)), waiting[2], fd;
+
+	assert_int_equal(listen(listener, 0), 0);
+	waiting[0] = io_unix_connect_nonblock(path, NULL);
+	waiting[1] = io_unix_connect_nonblock(path, NULL);
+	assert_int_equal(waiting[1], -EAGAIN);
+	op(f, VIRTIO_VSOCK_OP_REQUEST, 5000, 77);
+	expect_nothing(f);
+	close(accept(listener, NULL, NULL));
+	expect(f, VIRTIO_VSOCK_OP_RESPONSE);
+	fd = accept(listener, NULL, NULL);
+	assert_true(fd >= 0);
+	/* It goes away while the guest waits. */
+	waiting[1] = io_unix_connect_nonblock(path, NULL);
+	op(f, VIRTIO_VSOCK_OP_REQUEST, 5001, 77);
+	close(listener);
+	expect(f, VIRTIO_VSOCK_OP_RST);
+	close(fd);
+	close(waiting[0]);
+	close(waiting[1]);
+	unlink(path);
+	end(f);
+}
+
 static void test_half_close(void **state)
 {
 	struct fixture *f = begin();
@@ -821,12 +850,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_host_initiated), cmocka_unit_test(test_early_data),
 		cmocka_unit_test(test_host_refused),   cmocka_unit_test(test_guest_initiated),
-		cmocka_unit_test(test_half_close),     cmocka_unit_test(test_slow_host),
-		cmocka_unit_test(test_credit_lies),    cmocka_unit_test(test_slow_guest),
-		cmocka_unit_test(test_starved),	       cmocka_unit_test(test_reset_flood),
-		cmocka_unit_test(test_bad_packets),    cmocka_unit_test(test_many),
-		cmocka_unit_test(test_pause),	       cmocka_unit_test(test_restored),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_busy_listener),  cmocka_unit_test(test_half_close),
+		cmocka_unit_test(test_slow_host),      cmocka_unit_test(test_credit_lies),
+		cmocka_unit_test(test_slow_guest),     cmocka_unit_test(test_starved),
+		cmocka_unit_test(test_reset_flood),    cmocka_unit_test(test_bad_packets),
+		cmocka_unit_test(test_many),	       cmocka_unit_test(test_pause),
+		cmocka_unit_test(test_restored),       cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests_name("vsock", tests, NULL, NULL);
