@@ -230,6 +230,17 @@ int io_peer_uid(int fd, uid_t *uid, pid_t *pid)
 	return 0;
 }
 
+void io_open_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd < 3);
+	if (fd >= 3)
+		close(fd);
+}
+
 int io_make_dirs(const char *path, mode_t mode, struct error *err)
 {
 	char part[PATH_MAX];

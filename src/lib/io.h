@@ -38,6 +38,12 @@ int io_unix_connect_nonblock(const char *path, struct error *err);
 /* The peer's uid as the kernel knows it (SO_PEERCRED), pid in *pid when not NULL; or -errno. */
 int io_peer_uid(int fd, uid_t *uid, pid_t *pid);
 
+/*
+ * Opens /dev/null for those of descriptors 0 to 2 that are closed, so that no other file gets
+ * their numbers; first thing in a main function.
+ */
+void io_open_standard_fds(void);
+
 /* mkdir -p with the mode for new directories. */
 int io_make_dirs(const char *path, mode_t mode, struct error *err);
 
