@@ -9,6 +9,7 @@
 #include "agent/client.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 
 static int print_json(json_t *value)
 {
@@ -90,8 +91,11 @@ static int run(const char *address, const char *what, int argc, char **argv, str
 int main(int argc, char **argv)
 {
 	struct error err = {"usage: agent-client ADDRESS COMMAND..."};
-	int r = argc < 3 ? -1 : run(argv[1], argv[2], argc - 2, argv + 2, &err);
+	int r = -1;
 
+	io_open_standard_fds();
+	if (argc >= 3)
+		r = run(argv[1], argv[2], argc - 2, argv + 2, &err);
 	if (r < 0)
 		fprintf(stderr, "agent-client: %s\n", err.text);
 	return r < 0 ? 255 : r;

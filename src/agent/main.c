@@ -15,6 +15,7 @@
 #include "lib/cleanup.h"
 #include "lib/command.h"
 #include "lib/error.h"
+#include "lib/io.h"
 
 #define EXIT_USAGE 2
 #define MAX_LISTEN 16
@@ -82,18 +83,6 @@ static void agent_done(struct agent *agent)
 	programs_done(agent);
 	listeners_done(agent);
 	loop_destroy(agent->loop);
-}
-
-/* Descriptors 0 to 2 exist, so that no pipe or socket gets their numbers. */
-static void fill_standard_fds(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd < 3);
-	if (fd >= 3)
-		close(fd);
 }
 
 static int run_init(void)
@@ -164,7 +153,7 @@ static int run_service(const struct command *cmd, int argc, char **argv)
 	struct error err;
 	int r;
 
-	fill_standard_fds();
+	io_open_standard_fds();
 	log_init(&agent.log, "wisp-agent", STDERR_FILENO, LOG_WARN);
 	option_start(&parser, cmd, argc, argv);
 	r = parse_options(&agent, listens, &count, &parser, &err);

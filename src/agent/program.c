@@ -401,10 +401,23 @@ static bool group_gone(const struct program *p)
 	return kill(-p->pid, 0) < 0 && errno == ESRCH;
 }
 
+/* What waits for the program's output no longer does; a terminal is hung up by closing it. */
+static void outputs_abandon(struct program *p)
+{
+	for (int i = 0; i < 2; i++) {
+		if (p->spec.terminal)
+			stream_close(&p->streams[i]);
+		/* A pipe stays open: a last message of the program must not kill it (SIGPIPE). */
+		loop_remove(&p->streams[i].source);
+	}
+}
+
 void program_hangup(struct program *p)
 {
 	p->session = NULL;
-	close_all(p);
+	input_close(p);
+	status_close(p);
+	outputs_abandon(p);
 	p->timed_out = false;
 	if (p->exited && group_gone(p)) {
 		program_destroy(p);

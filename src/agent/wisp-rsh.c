@@ -147,8 +147,10 @@ int main(int argc, char **argv)
 {
 	struct args args = {0};
 	struct error err;
-	int code = parse_args(argc, argv, &args);
+	int code;
 
+	io_open_standard_fds();
+	code = parse_args(argc, argv, &args);
 	if (code >= 0)
 		return code;
 	if (run(&args, &code, &err)) {
