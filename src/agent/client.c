@@ -247,9 +247,9 @@ int client_copy_in(int fd, const char *src, const char *dest, const char *user, 
 	int r;
 
 	copy = copy ? copy : &own;
-	copy->channel = &ch;
 	if (access(src, R_OK) < 0)
 		return error_errno(err, -errno, "cannot read %s", src);
+	copy->channel = &ch;
 	channel_init(&ch, fd);
 	r = copy_start(&ch,
 		       json_pack("{s:s,s:s,s:s*}", "op", "copy-in", "path", dest, "name", name),
