@@ -16,6 +16,7 @@
 #include "image/initrd.h"
 #include "image/kernel.h"
 #include "image/manifest.h"
+#include "image/modules.h"
 #include "image/progress.h"
 #include "image/root.h"
 #include "image/sources.h"
@@ -39,6 +40,7 @@ struct builder {
 	struct spec spec;
 	struct kernel kernel;
 	struct root root;
+	const char **modules; /* of the initrd; the strings are others' */
 	char *name, *agent, *rsh;
 	char agent_digest[DIGEST_TEXT], rsh_digest[DIGEST_TEXT], spec_digest[DIGEST_TEXT];
 	char key[DIGEST_TEXT]; /* the same key, the same image */
@@ -55,6 +57,7 @@ static void builder_done(struct builder *b)
 	spec_done(&b->spec);
 	kernel_done(&b->kernel);
 	root_done(&b->root);
+	free(b->modules);
 	free(b->name);
 	free(b->agent);
 	free(b->rsh);
@@ -132,13 +135,31 @@ static int get_programs(struct builder *b, struct error *err)
 	return rc < 0 ? rc : digest_file(b->rsh, b->rsh_digest, NULL, err);
 }
 
+/* Lists the modules and, before the long work, finds out whether the kernel has them. */
+static int check_modules(struct builder *b, struct error *err)
+{
+	struct modules modules;
+	size_t n = ARRAY_SIZE(base_modules), wanted = 0;
+	int rc;
+
+	while (b->spec.modules[wanted])
+		wanted++;
+	b->modules = calloc(n + wanted + 1, sizeof(*b->modules));
+	if (!b->modules)
+		return no_memory(err);
+	memcpy(b->modules, base_modules, sizeof(base_modules));
+	memcpy(b->modules + n, b->spec.modules, wanted * sizeof(*b->modules));
+	rc = modules_load(b->kernel.modules, b->modules, &modules, err);
+	if (rc == 0)
+		modules_done(&modules);
+	return rc;
+}
+
 static json_t *modules_json(const struct builder *b)
 {
 	json_t *array = json_array();
 
-	for (size_t i = 0; i < ARRAY_SIZE(base_modules); i++)
-		json_array_append_new(array, json_string(base_modules[i]));
-	for (char **module = b->spec.modules; *module; module++)
+	for (const char **module = b->modules; *module; module++)
 		json_array_append_new(array, json_string(*module));
 	return array;
 }
@@ -188,24 +209,12 @@ static int copy_file(const char *from, const char *to, struct error *err)
 
 static int make_initrd(struct builder *b, const char *output, struct error *err)
 {
-	json_t *modules = modules_json(b), *module;
-	const char **names = calloc(json_array_size(modules) + 1, sizeof(*names));
-	size_t i;
-	int rc;
-
-	json_array_foreach (modules, i, module)
-		if (names)
-			names[i] = json_string_value(module);
 	/* Not compressed: it is read from memory faster than lz4 could be unpacked. */
-	rc = names ? initrd_build(&(struct initrd){.modules = b->kernel.modules,
-						   .names = names,
-						   .agent = b->agent,
-						   .rsh = b->rsh},
-				  output, err)
-		   : no_memory(err);
-	free(names);
-	json_decref(modules);
-	return rc;
+	return initrd_build(&(struct initrd){.modules = b->kernel.modules,
+					     .names = b->modules,
+					     .agent = b->agent,
+					     .rsh = b->rsh},
+			    output, err);
 }
 
 /* Puts a part into the new folder and its row into parts. from NULL: the initrd. */
@@ -314,6 +323,8 @@ int image_build(const struct image_build *build, char **ret_name, struct error *
 		rc = get_programs(&b, err);
 	if (rc == 0)
 		rc = get_kernel(&b, err);
+	if (rc == 0)
+		rc = check_modules(&b, err);
 	if (rc == 0)
 		rc = progress_check(&b.progress, err);
 	if (rc == 0)
