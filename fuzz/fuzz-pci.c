@@ -19,7 +19,6 @@
 struct fuzz {
 	struct guest guest;
 	struct echo *echo[2];
-	struct device *rng;
 	struct input in;
 };
 
@@ -33,7 +32,6 @@ enum operation {
 	OP_WRITE,
 	OP_SIGNAL,
 	OP_RUN,
-	OP_RESET,
 	OPERATIONS
 };
 
@@ -102,9 +100,6 @@ static void operate(struct fuzz *f)
 	case OP_RUN:
 		guest_run(g);
 		break;
-	case OP_RESET:
-		f->rng->ops->reset(f->rng);
-		break;
 	}
 }
 
@@ -126,15 +121,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct device_config rng = {.desc = &rng_desc};
 	struct fuzz f = {.in = {data, size, 0}};
-	struct guest_device dev;
+	struct guest_device probed;
+	struct device *dev;
 
 	guest_create(&f.guest);
 	f.guest.vm.log.level = -1;
 	f.echo[0] = echo_create(&f.guest.vm);
 	f.echo[1] = echo_create(&f.guest.vm);
-	guest_require(!rng_desc.create(&f.guest.vm, &rng, &f.rng, NULL));
+	guest_require(!rng_desc.create(&f.guest.vm, &rng, &dev, NULL));
 	for (unsigned i = 0; i < 2; i++)
-		guest_probe(&f.guest, ECHO_ID, i, &dev);
+		guest_probe(&f.guest, ECHO_ID, i, &probed);
 	f.guest.gsis_max = 3; /* fewer than vectors */
 	for (unsigned i = 0; i < OPERATIONS_MAX && f.in.pos < f.in.size; i++) {
 		operate(&f);

@@ -64,8 +64,6 @@ struct device_ops {
 	int (*restored)(struct device *dev, struct error *err);
 	/* Adds the device's counters to the object. May be NULL. */
 	void (*stats)(struct device *dev, json_t *object);
-	/* Power-on state, for a reboot of the VM. vCPUs are stopped. */
-	void (*reset)(struct device *dev);
 	void (*destroy)(struct device *dev);
 };
 

@@ -313,16 +313,6 @@ void pci_remove(struct pci_function *fn)
 	fn->msix = NULL;
 }
 
-void pci_reset(struct pci_function *fn)
-{
-	unmap_all(fn);
-	memcpy(fn->config, fn->power_on, sizeof(fn->config));
-	for (unsigned i = 0; i < ARRAY_SIZE(fn->bar); i++)
-		fn->bar[i].addr = bar_address(fn->config, i);
-	if (fn->msix)
-		msix_reset(fn->msix);
-}
-
 static const struct state_field pci_state[] = {
 	STATE_ARRAY(struct pci_function, config),
 	STATE_END,

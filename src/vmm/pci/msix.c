@@ -228,18 +228,6 @@ void msix_destroy(struct msix *m)
 	free(m);
 }
 
-void msix_reset(struct msix *m)
-{
-	m->fn->config[msix_control_offset(m) + 1] &=
-		(uint8_t) ~((PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL) >> 8);
-	for (unsigned i = 0; i < m->count; i++) {
-		disconnect(m, &m->vector[i], true);
-		drain(m->vector[i].fd);
-		memset(m->table[i], 0, sizeof(m->table[i]));
-		m->table[i][3] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
-	}
-}
-
 void msix_signal(struct msix *m, uint16_t vector)
 {
 	/* Fails only when the counter is full, and then the vector is pending already. */

@@ -25,9 +25,6 @@ struct pci_function;
 int msix_create(struct pci_function *fn, unsigned bar, unsigned nvectors, struct error *err);
 void msix_destroy(struct msix *msix);
 
-/* All masked, function disabled, nothing pending. */
-void msix_reset(struct msix *msix);
-
 /* Raises the vector (nothing for 0xffff, VIRTIO_MSI_NO_VECTOR, or one out of range). Any thread. */
 void msix_signal(struct msix *msix, uint16_t vector);
 

@@ -73,9 +73,6 @@ int pci_add_capability(struct pci_function *fn, uint8_t id, uint8_t size);
 int pci_add(struct pci_function *fn, struct error *err);
 void pci_remove(struct pci_function *fn);
 
-/* Power-on values of command register, BARs and MSI-X. */
-void pci_reset(struct pci_function *fn);
-
 /* Saved state: the parts of a function, what to do before they are saved, and after they came
  * back (see device_ops.pause and .restored). */
 void pci_add_state(struct pci_function *fn, struct device *dev);

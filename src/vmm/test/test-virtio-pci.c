@@ -485,21 +485,6 @@ static void test_pause(void **state)
 	assert_int_equal(f->echo->resumes, 1);
 }
 
-static void test_vm_reset(void **state)
-{
-	struct fixture *f = *state;
-	struct device *dev = &f->echo->virtio.device;
-	uint32_t bar = guest_config_read(&f->guest, 1, PCI_BASE_ADDRESS_0, 4);
-
-	guest_config_write(&f->guest, 1, PCI_BASE_ADDRESS_0, bar + 0x100000, 4);
-	dev->ops->reset(dev);
-	assert_int_equal(guest_config_read(&f->guest, 1, PCI_BASE_ADDRESS_0, 4), bar);
-	assert_int_equal(guest_config_read(&f->guest, 1, PCI_COMMAND, 2), 0);
-	assert_int_equal(f->guest.nioeventfds, 0);
-	guest_probe(&f->guest, ECHO_ID, 0, &f->dev);
-	guest_start(&f->dev, ~0ULL, 8);
-}
-
 /* Saved state: a second guest continues where the first one stopped. */
 
 static size_t save(struct device *dev, uint8_t *buf, size_t size)
@@ -636,7 +621,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_window, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_every_width, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pause, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_save_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore_damaged, setup, teardown),
 	};

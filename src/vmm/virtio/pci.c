@@ -756,14 +756,6 @@ static void device_stats(struct device *device, json_t *object)
 		dev->cls->stats(dev, object);
 }
 
-static void device_reset(struct device *device)
-{
-	struct virtio *dev = container_of(device, struct virtio, device);
-
-	reset(dev);
-	pci_reset(&dev->fn);
-}
-
 static void device_destroy(struct device *device)
 {
 	struct virtio *dev = container_of(device, struct virtio, device);
@@ -777,7 +769,6 @@ static const struct device_ops device_ops = {
 	.resume = device_resume,
 	.restored = device_restored,
 	.stats = device_stats,
-	.reset = device_reset,
 	.destroy = device_destroy,
 };
 
