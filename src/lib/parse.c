@@ -5,43 +5,55 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
-/* Reads digits of the base; returns the first byte behind them or NULL (none, overflow). */
-static const char *scan_number(const char *text, int base, uint64_t *ret)
+/*
+ * Reads digits of the base; returns the first byte behind them, NULL when there are none. What
+ * does not fit in 64 bits sets *overflow.
+ */
+static const char *scan_digits(const char *text, unsigned base, uint64_t *ret, bool *overflow)
 {
-	char *end;
-	unsigned long long v;
+	const char *p = text;
+	uint64_t v = 0;
 
-	/* strtoull skips white space and takes signs; a value a person types has neither. */
-	if (base == 16 ? !isxdigit((unsigned char)*text) : !isdigit((unsigned char)*text))
-		return NULL;
-	errno = 0;
-	v = strtoull(text, &end, base);
-	if (errno)
-		return NULL;
+	*overflow = false;
+	for (; isxdigit((unsigned char)*p); p++) {
+		unsigned digit = *p <= '9' ? (unsigned)*p - '0' : ((unsigned)*p | 0x20) - 'a' + 10;
+
+		if (digit >= base)
+			break;
+		*overflow |= __builtin_mul_overflow(v, base, &v);
+		*overflow |= __builtin_add_overflow(v, digit, &v);
+	}
 	*ret = v;
-	return end;
+	return p > text ? p : NULL;
+}
+
+/* The same where a number that does not fit is no number: all limits are far lower. */
+static const char *scan_number(const char *text, unsigned base, uint64_t *ret)
+{
+	bool overflow;
+	const char *end = scan_digits(text, base, ret, &overflow);
+
+	return overflow ? NULL : end;
 }
 
 int parse_u64(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *ret,
 	      struct error *err)
 {
 	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	bool overflow;
 	uint64_t v;
-	const char *end;
+	const char *end = scan_digits(hex ? text + 2 : text, hex ? 16 : 10, &v, &overflow);
 
-	end = scan_number(hex ? text + 2 : text, hex ? 16 : 10, &v);
 	if (!end || *end)
 		return error_set(err, -EINVAL, "%s \"%s\" is not a number", what, text);
-	if (v < min || v > max)
+	if (overflow || v < min || v > max)
 		return error_set(err, -ERANGE, "%s %s is out of range (%llu to %llu)", what, text,
 				 (unsigned long long)min, (unsigned long long)max);
 	*ret = v;
@@ -95,11 +107,12 @@ static int unit_shift(const char *unit)
 
 int parse_size(const char *text, uint64_t default_unit, uint64_t *ret, struct error *err)
 {
+	bool overflow;
 	uint64_t v, factor;
-	const char *end = scan_number(text, 10, &v);
+	const char *end = scan_digits(text, 10, &v, &overflow);
 	int shift = 0;
 
-	if (end && *end == ' ')
+	if (end && end[0] == ' ' && end[1])
 		end++;
 	if (end && *end)
 		shift = unit_shift(end);
@@ -107,7 +120,7 @@ int parse_size(const char *text, uint64_t default_unit, uint64_t *ret, struct er
 		return error_set(err, -EINVAL,
 				 "size \"%s\" is not a number with a unit K, M, G or T", text);
 	factor = *end ? 1ULL << shift : default_unit ? default_unit : 1;
-	if (__builtin_mul_overflow(v, factor, &v))
+	if (overflow || __builtin_mul_overflow(v, factor, &v))
 		return error_set(err, -ERANGE, "size %s is too large", text);
 	*ret = v;
 	return 0;
@@ -140,7 +153,7 @@ static const char *scan_cpu_range(const char *p, cpu_set_t *set)
 		if (p && *p == ':')
 			p = scan_number(p + 1, 10, &step);
 	}
-	if (!p || last < first || last >= CPU_SETSIZE || !step)
+	if (!p || last < first || last >= CPU_SETSIZE || !step || step >= CPU_SETSIZE)
 		return NULL;
 	for (uint64_t cpu = first; cpu <= last; cpu += step)
 		CPU_SET(cpu, set);
@@ -228,6 +241,7 @@ bad:
 
 int parse_mac(const char *text, uint8_t ret[6], struct error *err)
 {
+	static const uint8_t none[6];
 	uint8_t mac[6];
 	const char *p = text;
 
@@ -241,8 +255,9 @@ int parse_mac(const char *text, uint8_t ret[6], struct error *err)
 		mac[i] = (uint8_t)v;
 		p = end + 1;
 	}
-	if (mac[0] & 1)
-		return error_set(err, -EINVAL, "MAC address \"%s\" is a multicast address", text);
+	if (mac[0] & 1 || !memcmp(mac, none, sizeof(mac)))
+		return error_set(err, -EINVAL, "MAC address \"%s\" is no address of one interface",
+				 text);
 	memcpy(ret, mac, sizeof(mac));
 	return 0;
 }

@@ -48,7 +48,7 @@ struct pci_address {
 };
 int parse_pci_address(const char *text, struct pci_address *ret, struct error *err);
 
-/* MAC address aa:bb:cc:dd:ee:ff; multicast addresses are refused. */
+/* MAC address aa:bb:cc:dd:ee:ff; multicast addresses and zero are refused. */
 int parse_mac(const char *text, uint8_t ret[6], struct error *err);
 
 #endif
