@@ -22,7 +22,7 @@ struct loop_source {
 	struct loop_source *next;
 	enum source_kind kind;
 	int fd;
-	bool removed; /* freed after the batch: an event of the batch may still name it */
+	bool removed; /* freed by the next run_once(): events it already has may name it */
 	union {
 		loop_fd_fn *on_fd;
 		loop_timer_fn *on_timer;
@@ -37,15 +37,14 @@ struct loop {
 	pthread_mutex_t *lock;
 	struct loop_source *sources;
 	struct loop_source *removed;
-	bool dispatching;
 	uint64_t wakeups;
 };
 
-static void source_free(struct loop_source *s)
+/* Timers and signals have an fd of ours. */
+static void close_own_fd(struct loop_source *s)
 {
 	if (s->kind != SOURCE_FD)
 		close(s->fd);
-	free(s);
 }
 
 static void free_list(struct loop_source **list)
@@ -54,7 +53,9 @@ static void free_list(struct loop_source **list)
 		struct loop_source *s = *list;
 
 		*list = s->next;
-		source_free(s);
+		if (!s->removed)
+			close_own_fd(s);
+		free(s);
 	}
 }
 
@@ -174,7 +175,8 @@ int loop_add_signal(struct loop *loop, int signo, loop_signal_fn *fn, void *arg,
 	int r;
 
 	sigemptyset(&set);
-	sigaddset(&set, signo);
+	if (sigaddset(&set, signo) < 0)
+		return -errno;
 	r = pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (r)
 		return -r;
@@ -205,11 +207,9 @@ void loop_remove(struct loop_source **source)
 	*source = NULL;
 	epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
 	unlink_source(&s->loop->sources, s);
+	close_own_fd(s);
+	/* Another thread may be between epoll_wait() and the lock, with an event of this. */
 	s->removed = true;
-	if (!s->loop->dispatching) {
-		source_free(s);
-		return;
-	}
 	s->next = s->loop->removed;
 	s->loop->removed = s;
 }
@@ -246,7 +246,6 @@ static int run_once(struct loop *loop, int timeout_ms, bool *stop)
 	loop->wakeups++;
 	if (loop->lock)
 		pthread_mutex_lock(loop->lock);
-	loop->dispatching = true;
 	for (int i = 0; i < n; i++) {
 		struct loop_source *s = events[i].data.ptr;
 		uint64_t count;
@@ -256,7 +255,6 @@ static int run_once(struct loop *loop, int timeout_ms, bool *stop)
 		else if (!s->removed && ++done)
 			dispatch(s, events[i].events);
 	}
-	loop->dispatching = false;
 	free_list(&loop->removed);
 	if (loop->lock)
 		pthread_mutex_unlock(loop->lock);

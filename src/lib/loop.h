@@ -57,10 +57,13 @@ void loop_remove(struct loop_source **source);
 /* Dispatches until loop_stop(); returns 0 or -errno. Can be run again after a stop. */
 int loop_run(struct loop *loop);
 
-/* Waits at most timeout_ms (-1: for ever) and dispatches once. Number dispatched or -errno. */
+/*
+ * Waits at most timeout_ms (-1: for ever) and dispatches once. Number dispatched or -errno. Neither
+ * this nor loop_run() may be called from a callback.
+ */
 int loop_run_once(struct loop *loop, int timeout_ms);
 
-/* Makes loop_run() return after the callback that runs now. Any thread, async-signal-safe. */
+/* Makes loop_run() return soon: after the callbacks that are due. Any thread, async-signal-safe. */
 void loop_stop(struct loop *loop);
 
 /* How often the loop has woken up so far. */
