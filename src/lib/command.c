@@ -116,8 +116,10 @@ int option_next(struct option_parser *p, const char **value, struct error *err)
 			return parse_letter(p, value, err);
 		} else {
 			p->argv[p->nargs++] = word;
-			/* A "--" right behind the last own word separates, it is no argument. */
 			p->ended = p->cmd->stops_at_args;
+			/* A "--" right behind the last own word separates, it is no argument. */
+			if (p->ended && p->pos < p->argc && !strcmp(p->argv[p->pos], "--"))
+				p->pos++;
 		}
 	}
 	while (p->pos < p->argc)

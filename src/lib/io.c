@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -138,6 +139,8 @@ static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
 	char dir[PATH_MAX], base[PATH_MAX];
 
 	*addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (!*path) /* would be an address without a file, and so without its permissions */
+		return -ENOENT;
 	if (strlen(path) < sizeof(addr->sun_path)) {
 		strcpy(addr->sun_path, path);
 		return 0;
@@ -185,18 +188,33 @@ int io_unix_connect_nonblock(const char *path, struct error *err)
 /* Unlinks the socket of a server that is gone; -EADDRINUSE when one answers. */
 static int remove_stale_socket(const char *path)
 {
-	CLEANUP_CLOSE int fd = io_unix_connect(path, NULL);
+	CLEANUP_CLOSE int fd = io_unix_connect_nonblock(path, NULL);
 	struct stat st;
 
-	if (fd >= 0)
+	if (fd >= 0 || fd == -EAGAIN)
 		return -EADDRINUSE;
 	if (fd == -ECONNREFUSED && !lstat(path, &st) && S_ISSOCK(st.st_mode))
 		unlink(path);
 	return 0;
 }
 
+/*
+ * Of two servers that start at once, one must not take the other's new socket for a stale one: the
+ * directory is locked until the fd is closed. A directory that cannot be read is not locked.
+ */
+static int lock_directory_of(const char *path)
+{
+	CLEANUP_FREE char *copy = strdup(path);
+	int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	return fd;
+}
+
 int io_unix_listen(const char *path, struct error *err)
 {
+	CLEANUP_CLOSE int lock = lock_directory_of(path);
 	CLEANUP_CLOSE int dir = -1;
 	CLEANUP_CLOSE int fd = -1;
 	struct sockaddr_un addr;
@@ -244,10 +262,11 @@ void io_open_standard_fds(void)
 int io_make_dirs(const char *path, mode_t mode, struct error *err)
 {
 	char part[PATH_MAX];
+	struct stat st;
 
 	if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
 		return error_errno(err, -ENAMETOOLONG, "cannot create directory %s", path);
-	for (char *p = part + 1;; p++) {
+	for (char *p = part + (*part == '/');; p++) {
 		char c = *p;
 
 		if (c && c != '/')
@@ -257,8 +276,11 @@ int io_make_dirs(const char *path, mode_t mode, struct error *err)
 			return error_errno(err, -errno, "cannot create directory %s", part);
 		*p = c;
 		if (!c)
-			return 0;
+			break;
 	}
+	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+		return error_errno(err, -ENOTDIR, "cannot create directory %s", path);
+	return 0;
 }
 
 char *io_format(const char *fmt, ...)

@@ -3,6 +3,7 @@
 
 #include "lib/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -66,9 +67,12 @@ void log_write(const struct log *log, enum log_level level, const char *subsyste
 		used += (size_t)n;
 	if (used > sizeof(line) - 1)
 		used = sizeof(line) - 1;
+	/* What guests and peers make us say stays in its line. */
+	for (size_t i = 0; i < used; i++)
+		if (iscntrl((unsigned char)line[i]))
+			line[i] = ' ';
 	line[used++] = '\n';
 	/* A log that cannot be written (full disk, closed pipe) must not stop the VM. */
-	if (write(log->fd, line, used) < 0)
-		errno = saved;
+	(void)!write(log->fd, line, used);
 	errno = saved;
 }
