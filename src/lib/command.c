@@ -220,14 +220,21 @@ static void completion_of(FILE *out, const struct command *cmd)
 	const struct option_desc *o;
 
 	fprintf(out, "\t\"%s \"*)\n\t\tcase \"$prev\" in\n", cmd->name);
-	for (unsigned i = 0; (o = option_at(cmd, i)); i++)
-		if (o->arg)
-			fprintf(out, "\t\t--%s) COMPREPLY=($(%s)); return ;;\n", o->name,
-				complete_action(o->complete));
+	for (unsigned i = 0; (o = option_at(cmd, i)); i++) {
+		if (!o->arg)
+			continue;
+		fprintf(out, "\t\t--%s", o->name);
+		if (o->letter)
+			fprintf(out, "|-%c", o->letter);
+		fprintf(out, ") mapfile -t COMPREPLY < <(%s); return ;;\n",
+			complete_action(o->complete));
+	}
 	fprintf(out, "\t\tesac\n\t\tif [[ $cur == -* ]]; then\n\t\t\tCOMPREPLY=($(compgen -W \"");
 	for (unsigned i = 0; (o = option_at(cmd, i)); i++)
 		fprintf(out, "%s--%s", i ? " " : "", o->name);
-	fprintf(out, "\" -- \"$cur\"))\n\t\telse\n\t\t\tCOMPREPLY=($(%s))\n\t\tfi\n\t\treturn ;;\n",
+	fprintf(out,
+		"\" -- \"$cur\"))\n\t\telse\n\t\t\tmapfile -t COMPREPLY < <(%s)\n\t\tfi\n"
+		"\t\treturn ;;\n",
 		complete_action(cmd->complete));
 }
 
