@@ -88,6 +88,8 @@ int jsonline_call(int fd, const json_t *request, json_t **answer, struct error *
 	struct jsonline line = {0};
 	int r = jsonline_write(fd, request);
 
+	if (r == -EPIPE) /* a server that refuses us has said why before it hung up */
+		r = 0;
 	while (!r)
 		r = jsonline_read(&line, fd, 16 * 1024 * 1024);
 	if (r > 0)
