@@ -37,6 +37,17 @@ static inline bool log_enabled(const struct log *log, enum log_level level)
 	return log && (int)level <= log->level;
 }
 
+/*
+ * For messages that a guest or a peer can cause as often as it likes: true the 1st, 2nd, 4th,
+ * 8th... time. *count starts at 0.
+ */
+static inline bool log_due(unsigned *count)
+{
+	unsigned before = (*count)++;
+
+	return !(before & (before + 1));
+}
+
 /* Writes one line if the level is on. Keeps errno. Any thread. log may be NULL (nothing). */
 void log_write(const struct log *log, enum log_level level, const char *subsystem, const char *fmt,
 	       ...) __attribute__((format(printf, 4, 5)));

@@ -144,7 +144,7 @@ static void config_write(struct pci_function *fn, unsigned offset, const uint8_t
 					  (data[i - offset] & fn->writable[i]));
 	if ((touches(offset, len, PCI_COMMAND, 2) ||
 	     touches(offset, len, PCI_BASE_ADDRESS_0, 24)) &&
-	    bars_update(fn, &err))
+	    bars_update(fn, &err) && log_due(&fn->complaints))
 		log_warn(&fn->vm->log, "pci", "BAR not moved: %s", err.text);
 	if (fn->msix && touches(offset, len, msix_control_offset(fn->msix), 2))
 		msix_control_written(fn->msix);

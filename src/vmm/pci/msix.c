@@ -115,8 +115,9 @@ static void update(struct msix *m, unsigned i)
 	if (r) {
 		/* KVM refused the guest's message, or there are no routes left. */
 		disconnect(m, &m->vector[i], true);
-		log_warn(&m->fn->vm->log, "pci", "%s: MSI-X vector %u is not connected: %s",
-			 m->fn->name, i, strerrordesc_np(-r));
+		if (log_due(&m->fn->complaints))
+			log_warn(&m->fn->vm->log, "pci", "%s: MSI-X vector %u is not connected: %s",
+				 m->fn->name, i, strerrordesc_np(-r));
 	}
 }
 

@@ -45,6 +45,7 @@ struct pci_function {
 	struct pci_bar bar[6];		   /* memory BARs, 32 bits */
 	uint16_t cap_end;		   /* where the next capability goes */
 	uint8_t cap_last;		   /* offset of the last capability's header, 0: none */
+	unsigned complaints;		   /* log lines the guest caused */
 	struct msix *msix;		   /* or NULL */
 	/*
 	 * Called for accesses that touch [hook_start, hook_end) of the configuration space:

@@ -142,10 +142,8 @@ void virtio_broken(struct virtio *dev, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	/* The 1st, 2nd, 4th, 8th... time. */
-	if (!(dev->breaks & (dev->breaks + 1)))
+	if (log_due(&dev->breaks))
 		log_warn(&dev->device.vm->log, name(dev), "needs a reset by its driver: %s", why);
-	dev->breaks++;
 	update_watches(dev);
 	if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		interrupt(dev, dev->config_vector, ISR_CONFIG);
@@ -521,7 +519,7 @@ static void bar_moved(void *arg, uint64_t addr, bool mapped)
 		uint64_t at = addr + REGION_NOTIFY + i * NOTIFY_MULTIPLIER;
 		int r = vm_ioeventfd(dev->device.vm, at, 0, false, dev->queue[i].kick_fd, mapped);
 
-		if (r && mapped)
+		if (r && mapped && log_due(&dev->fn.complaints))
 			log_warn(&dev->device.vm->log, name(dev),
 				 "queue %u is kicked by exits, which is slow: no ioeventfd: %s", i,
 				 strerrordesc_np(-r));

@@ -105,7 +105,7 @@ struct virtio {
 	bool active; /* between activate and deactivate */
 	bool broken; /* DEVICE_NEEDS_RESET was set */
 	bool paused;
-	unsigned breaks; /* how often it was broken, so that a guest cannot flood the log */
+	unsigned breaks; /* how often it was broken */
 };
 
 /*
