@@ -46,6 +46,7 @@ enum {
 	OPT_USER,
 	OPT_CWD,
 	OPT_ENV,
+	OPT_FRESH,
 	OPT_TTY,
 	OPT_NO_TTY,
 };
@@ -388,12 +389,14 @@ static int run_here(const struct command *cmd, const struct lab_config *c, char 
 
 /* Runs the program in the node with our streams. Returns its exit code. */
 static int exec_in(const struct command *cmd, const char *lab, const char *node,
-		   const struct client_exec *exec)
+		   const struct client_exec *exec, bool fresh)
 {
 	CLEANUP_CLOSE int fd = -1;
 	struct error err;
 	int code, r = lab_connect(lab, node, CONNECT_TIMEOUT_MS, &fd, &err);
 
+	if (!r)
+		r = lab_freshen(lab, node, exec->cwd, exec->argv, fresh, &err);
 	if (!r)
 		r = client_exec(fd, exec, &code, &err);
 	return r ? cli_fail(cmd, EXIT_CANNOT_RUN, &err) : code;
@@ -426,7 +429,7 @@ static int run_there(const struct command *cmd, const struct lab_config *c, cons
 
 	inherit_env(&env);
 	exec.env = (const char *const *)env.v;
-	return exec_in(cmd, c->name, node, &exec);
+	return exec_in(cmd, c->name, node, &exec, false);
 }
 
 static int run_run(const struct command *cmd, int argc, char **argv)
@@ -485,6 +488,7 @@ const struct command cmd_lab_run = {
 struct exec_options {
 	const char *lab, *user, *cwd;
 	struct args env;
+	bool fresh;
 	int tty; /* 1 yes, 0 no, -1 when both ends are terminals */
 };
 
@@ -510,6 +514,9 @@ static int parse_exec(struct option_parser *parser, struct exec_options *o, stru
 			if (!strchr(value, '='))
 				return error_set(err, -EINVAL, "--env %s is not NAME=VALUE", value);
 			args_add(&o->env, "%s", value);
+			break;
+		case OPT_FRESH:
+			o->fresh = true;
 			break;
 		default:
 			o->tty = r == OPT_TTY;
@@ -544,7 +551,7 @@ static int run_exec(const struct command *cmd, int argc, char **argv)
 		exec.cwd = o.cwd;
 		exec.user = o.user;
 		exec.terminal = o.tty >= 0 ? o.tty : isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-		r = exec_in(cmd, o.lab, parser.argv[0], &exec);
+		r = exec_in(cmd, o.lab, parser.argv[0], &exec, o.fresh);
 	} else {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	}
@@ -572,6 +579,9 @@ static const struct option_desc exec_options[] = {
 	 .name = "tty",
 	 .letter = 't',
 	 .help = "Give it a terminal (default when input and output are terminals)"},
+	{.id = OPT_FRESH,
+	 .name = "fresh",
+	 .help = "Make the node look at all files of this machine again"},
 	{.id = OPT_NO_TTY, .name = "no-tty", .letter = 'T', .help = "Give it none"},
 	{0}};
 
@@ -579,9 +589,12 @@ const struct command cmd_lab_exec = {
 	.name = "lab exec",
 	.args = "NODE [--] [PROGRAM [ARGUMENT...]]",
 	.summary = "Run a program in a node; without one, a shell",
-	.details = "The program's input, output, errors and exit code are those of this command "
-		   "(128 + N when signal N ended it); 126 when it could not be run. Signals are "
-		   "passed on.",
+	.details =
+		"The program's input, output, errors and exit code are those of this command "
+		"(128 + N when signal N ended it); 126 when it could not be run. Signals are "
+		"passed on.\n\nA node remembers the files it has seen. It looks again "
+		"when the program, a file among its arguments, Wisp's own programs or the images "
+		"have changed here since; --fresh makes it look again in any case.",
 	.options = exec_options,
 	.stops_at_args = true,
 	.complete = COMPLETE_NODE,

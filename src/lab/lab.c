@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 
 #include "agent/client.h"
-#include "image/initrd.h"
 #include "image/kernel.h"
+#include "lab/fresh.h"
 #include "lab/supervise.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -25,24 +25,14 @@
 
 #define TAIL 2000 /* bytes of a log that are shown */
 #define POLL_MS 100
-
-/*
- * What a node's kernel loads before its root is there, and what people come to the lab for:
- * KVM, its networks, device passthrough. Names that are built in are left out. An emulated CPU is
- * an AMD one; with hardware the module of the other vendor refuses.
- */
-static const char *const node_modules[] = {
-	"virtio_pci", "virtiofs", "overlay",   "virtio_net",  "virtio_blk", "virtio_rng",
-	"kvm-amd",    "tun",	  "vhost_net", "vhost_vsock", "vfio-pci",   "bridge",
-	"veth",	      "nvme",	  "loop",      "squashfs",    "kvm-intel",  NULL,
-};
+#define CONNECT_TIMEOUT_MS 5000
 
 void lab_config_done(struct lab_config *c)
 {
 	free(c->name);
 	free(c->dir);
 	free(c->kernel);
-	free(c->initrd);
+	free(c->agent);
 	free(c->modules);
 	free(c->virtiofsd);
 	free(c->preload);
@@ -69,29 +59,6 @@ static int find_virtiofsd(char **ret, struct error *err)
 			 "virtiofsd where that is a package");
 }
 
-/* The same input makes the same initrd, so labs that start at once may all write it. */
-static int make_initrd(const struct kernel *kernel, bool kvm, char **ret, struct error *err)
-{
-	const char *names[ARRAY_SIZE(node_modules)];
-	CLEANUP_FREE char *agent = NULL;
-	CLEANUP_FREE char *file = io_format("initrd-%s-%s", kernel->release, kvm ? "kvm" : "tcg");
-	CLEANUP_FREE char *path = NULL;
-	struct initrd initrd = {.modules = kernel->modules, .names = names, .lz4 = true};
-	int r = file ? paths_program("wisp-agent", &agent, err) : -ENOMEM;
-
-	if (!r)
-		r = paths_cache("lab", file, &path, err);
-	initrd.agent = agent;
-	memcpy(names, node_modules, sizeof(names));
-	if (!kvm)
-		names[ARRAY_SIZE(names) - 2] = NULL;
-	if (!r)
-		r = initrd_build(&initrd, path, err);
-	if (!r)
-		*ret = take_ptr(path);
-	return r;
-}
-
 int lab_prepare(struct lab_config *config, const char *kernel_package, struct error *err)
 {
 	struct kernel kernel = {0};
@@ -102,7 +69,7 @@ int lab_prepare(struct lab_config *config, const char *kernel_package, struct er
 	if (!r)
 		r = kernel_get(kernel_package ? kernel_package : KERNEL_DEFAULT, &kernel, err);
 	if (!r)
-		r = make_initrd(&kernel, config->kvm, &config->initrd, err);
+		r = paths_program("wisp-agent", &config->agent, err);
 	if (!r) {
 		config->kernel = take_ptr(kernel.vmlinuz);
 		config->modules = take_ptr(kernel.modules);
@@ -246,6 +213,39 @@ int lab_connect(const char *name, const char *node, int timeout_ms, int *ret, st
 	return r;
 }
 
+/* Runs a script in the node, with our standard error for all it says. */
+static int run_script(int fd, const char *const *argv, const char *what, struct error *err)
+{
+	struct client_exec exec = {.argv = argv,
+				   .cwd = "/",
+				   .in_fd = -1,
+				   .out_fd = STDERR_FILENO,
+				   .err_fd = STDERR_FILENO};
+	int code = 0, r = client_exec(fd, &exec, &code, err);
+
+	if (r)
+		return error_prefix(err, r, "cannot %s", what);
+	return code ? error_set(err, -EIO, "cannot %s: exit code %d", what, code) : 0;
+}
+
+int lab_freshen(const char *name, const char *node, const char *cwd, const char *const *argv,
+		bool always, struct error *err)
+{
+	/* Drops what is known of files that are not in use; their pages go with it. */
+	static const char *const forget[] = {"sh", "-c", "echo 2 >/proc/sys/vm/drop_caches", NULL};
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_CLOSE int fd = -1;
+	int r = paths_run("lab", name, &dir, err);
+
+	if (r || (!always && !fresh_stale(dir, node, cwd, argv)))
+		return r;
+	r = lab_connect(name, node, CONNECT_TIMEOUT_MS, &fd, err);
+	/* The mark comes first: what changes meanwhile is looked at again. */
+	if (!r)
+		r = fresh_mark(dir, node, err);
+	return r ? r : run_script(fd, forget, "make the node look at its files again", err);
+}
+
 /*
  * What the agent leaves to us. $1 is the folder of the kernel's modules, the others are the shared
  * directories. The devices are for everybody: a node is for experiments.
@@ -268,19 +268,10 @@ static const char finish_script[] =
 static int finish_node(const struct lab_config *config, int fd, struct error *err)
 {
 	const char *argv[LAB_SHARES_MAX + 6] = {"sh", "-c", finish_script, "sh", config->modules};
-	struct client_exec exec = {.argv = argv,
-				   .cwd = "/",
-				   .in_fd = -1,
-				   .out_fd = STDERR_FILENO,
-				   .err_fd = STDERR_FILENO};
-	int code = 0, r;
 
 	for (unsigned i = 0; i < config->nshares; i++)
 		argv[5 + i] = config->shares[i];
-	r = client_exec(fd, &exec, &code, err);
-	if (r)
-		return error_prefix(err, r, "cannot finish the set-up");
-	return code ? error_set(err, -EIO, "the set-up of the node exited with %d", code) : 0;
+	return run_script(fd, argv, "finish the set-up", err);
 }
 
 /*

@@ -19,7 +19,7 @@ void lab_config_done(struct lab_config *config);
 
 /*
  * Finds what nodes are made of: QEMU, virtiofsd, the kernel of a Debian package (KERNEL_DEFAULT
- * when NULL), our agent, and packs the initrd. Fills kernel, initrd and virtiofsd.
+ * when NULL) and our agent. Fills kernel, modules, agent, virtiofsd and preload.
  */
 int lab_prepare(struct lab_config *config, const char *kernel_package, struct error *err);
 
@@ -53,6 +53,13 @@ bool lab_crashed(const char *name);
  * -EHOSTDOWN: the node has ended; others: no answer within timeout_ms.
  */
 int lab_connect(const char *name, const char *node, int timeout_ms, int *ret, struct error *err);
+
+/*
+ * Makes the node see the files of this machine as they are now, when what argv names has changed
+ * since it looked (lab/fresh.h), or in any case.
+ */
+int lab_freshen(const char *name, const char *node, const char *cwd, const char *const *argv,
+		bool always, struct error *err);
 
 /*
  * Waits until the node's agent answers and finishes the node's set-up. Fails as soon as the

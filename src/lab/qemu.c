@@ -151,7 +151,7 @@ void qemu_args(const struct lab_config *c, unsigned node, struct args *a)
 	args_add(a, "-kernel");
 	args_add(a, "%s", c->kernel);
 	args_add(a, "-initrd");
-	args_add(a, "%s", c->initrd);
+	args_add(a, "%s/initrd", c->dir);
 	args_add(a, "-append");
 	args_add(a, "%s", cmdline ? cmdline : "");
 	args_add(a, "-netdev");
@@ -178,7 +178,7 @@ void qemu_args(const struct lab_config *c, unsigned node, struct args *a)
  * chroot does, also as root of a user namespace. The options are understood by the C program
  * of QEMU 7 and by its successor in Rust.
  */
-void virtiofsd_args(const struct lab_config *c, const char *source, struct args *a)
+void virtiofsd_args(const struct lab_config *c, const char *source, bool cached, struct args *a)
 {
 	args_add(a, "%s", c->virtiofsd);
 	args_add(a, "--fd=3");
@@ -191,7 +191,7 @@ void virtiofsd_args(const struct lab_config *c, const char *source, struct args 
 	args_add(a, "-o");
 	args_add(a, "sandbox=chroot");
 	args_add(a, "-o");
-	args_add(a, "cache=auto");
+	args_add(a, "cache=%s", cached ? "always" : "auto");
 	args_add(a, "-o");
 	args_add(a, "xattr");
 }

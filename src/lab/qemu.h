@@ -24,13 +24,13 @@ struct lab_disk {
 struct lab_config {
 	char *name, *dir; /* its state directory */
 	unsigned nodes, cpus, hugepages;
-	uint64_t memory;       /* bytes, of each node */
-	bool nvme;	       /* an NVMe disk with SR-IOV in each node */
-	bool kvm;	       /* hardware virtualization instead of emulation */
-	char *kernel, *initrd; /* files */
-	char *modules;	       /* folder lib/modules/RELEASE of that kernel */
-	char *virtiofsd;       /* program */
-	char *preload;	       /* library for it (noatime.c) when the user is not root, else NULL */
+	uint64_t memory;      /* bytes, of each node */
+	bool nvme;	      /* an NVMe disk with SR-IOV in each node */
+	bool kvm;	      /* hardware virtualization instead of emulation */
+	char *kernel, *agent; /* files: the bzImage, the static wisp-agent */
+	char *modules;	      /* folder lib/modules/RELEASE of that kernel */
+	char *virtiofsd;      /* program */
+	char *preload;	      /* library for it (noatime.c) when the user is not root, else NULL */
 	char *shares[LAB_SHARES_MAX];
 	unsigned nshares;
 	struct lab_disk disks[LAB_DISKS_MAX];
@@ -48,7 +48,11 @@ char *node_address(unsigned node, char *buf);
 /* The command line of a node's QEMU, of its kernel (one string), and of a virtiofsd. */
 void qemu_args(const struct lab_config *config, unsigned node, struct args *ret);
 char *node_cmdline(const struct lab_config *config, unsigned node);
-/* source: the directory it serves, on a listening socket at descriptor 3. */
-void virtiofsd_args(const struct lab_config *config, const char *source, struct args *ret);
+/*
+ * source: the directory it serves, on a listening socket at descriptor 3. cached: the node need not
+ * ask whether files have changed (lab/fresh.h).
+ */
+void virtiofsd_args(const struct lab_config *config, const char *source, bool cached,
+		    struct args *ret);
 
 #endif

@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "image/initrd.h"
+#include "lab/fresh.h"
 #include "lab/qemu.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -108,7 +110,7 @@ static int start_fs(const struct lab_config *config, const char *source, bool re
 
 	if (r < 0)
 		return error_errno(err, r, "cannot make a socket for virtiofsd");
-	virtiofsd_args(config, source, &args);
+	virtiofsd_args(config, source, read_only, &args);
 	if (args.failed)
 		return error_errno(err, -ENOMEM, "cannot start virtiofsd");
 	process.argv = (const char *const *)args.v;
@@ -131,6 +133,38 @@ static int start_qemu(const struct lab_config *config, unsigned index, const int
 	return process_start(&process, pid, err);
 }
 
+/*
+ * What a node's kernel loads before its root is there, and what people come to the lab for:
+ * KVM, its networks, device passthrough. Names that are built in are left out. An emulated CPU is
+ * an AMD one; with hardware the module of the other vendor refuses.
+ */
+static int make_initrd(const struct lab_config *config, struct error *err)
+{
+	const char *const names[] = {"virtio_pci",
+				     "virtiofs",
+				     "overlay",
+				     "virtio_net",
+				     "virtio_blk",
+				     "virtio_rng",
+				     "kvm-amd",
+				     "tun",
+				     "vhost_net",
+				     "vhost_vsock",
+				     "vfio-pci",
+				     "bridge",
+				     "veth",
+				     "nvme",
+				     "loop",
+				     "squashfs",
+				     config->kvm ? "kvm-intel" : NULL,
+				     NULL};
+	struct initrd initrd = {
+		.modules = config->modules, .names = names, .agent = config->agent, .lz4 = true};
+	CLEANUP_FREE char *path = io_format("%s/initrd", config->dir);
+
+	return path ? initrd_build(&initrd, path, err) : -ENOMEM;
+}
+
 static int make_nvme_file(const struct lab_config *config, const char *name, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s/%s.nvme", config->dir, name);
@@ -150,6 +184,8 @@ static int start_node(struct net_keeper *keeper, struct lab *lab, unsigned index
 	char name[16];
 	int r = net_keeper_tap(keeper, node_name(index, name), &fds[QEMU_FD_TAP], err);
 
+	if (!r)
+		r = fresh_mark(config->dir, name, err);
 	if (!r && config->nvme)
 		r = make_nvme_file(config, name, err);
 	for (unsigned i = 0; !r && i <= config->nshares; i++) {
@@ -170,7 +206,7 @@ static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 {
 	struct lab *lab = arg;
 	struct rlimit files;
-	int r = 0;
+	int r = make_initrd(lab->config, err);
 
 	/* virtiofsd holds a descriptor for each file the node knows. */
 	if (!getrlimit(RLIMIT_NOFILE, &files)) {

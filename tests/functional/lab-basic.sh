@@ -62,6 +62,18 @@ lab exec node2 -- sh -c "echo from node2 >'$TMP/share/result'"
 expect share "$(cat "$TMP/share/result")" "from node2"
 expect "share in the other node" "$(lab exec node1 cat "$TMP/share/result")" "from node2"
 
+echo "files that change here are seen"
+mkdir "$WISP_BUILD/lab-test.$$"
+at_exit "rm -r '$WISP_BUILD/lab-test.$$'"
+for i in 1 2 3; do
+	printf '#!/bin/sh\necho %s\n' "$i" >"$WISP_BUILD/lab-test.$$/new"
+	chmod +x "$WISP_BUILD/lab-test.$$/new"
+	mv "$WISP_BUILD/lab-test.$$/new" "$WISP_BUILD/lab-test.$$/script"
+	expect "version" "$(lab exec node1 "$WISP_BUILD/lab-test.$$/script")" "$i"
+	expect "its text" "$(lab exec --fresh node1 tail -n 1 "$WISP_BUILD/lab-test.$$/script")" \
+		"echo $i"
+done
+
 echo "exec: codes, streams, several at once"
 rc=0
 lab exec node1 -- sh -c 'echo out; echo err >&2; exit 7' >"$TMP/out" 2>"$TMP/err" || rc=$?
