@@ -31,6 +31,7 @@
 
 /* What every image can use: the devices of wisp-vmm and the root's file systems. */
 static const char *const base_modules[] = {
+	"?pvpanic_mmio", /* first: tells of panics */
 	"virtio_pci",	  "virtio_blk", "virtio_net", "vmw_vsock_virtio_transport",
 	"virtio_console", "virtio_rng", "squashfs",   "overlay",
 };

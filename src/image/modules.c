@@ -290,7 +290,7 @@ int modules_load(const char *folder, const char *const *names, struct modules *r
 		m.list ? index_make(&index, folder, err) : error_set(err, -ENOMEM, "out of memory");
 
 	for (; rc == 0 && *names; names++)
-		rc = add_module(&index, &m, *names, true, 0, err);
+		rc = add_module(&index, &m, *names + (**names == '?'), **names != '?', 0, err);
 	if (rc < 0) {
 		modules_done(&m);
 		return error_prefix(err, rc, "%s", folder);

@@ -25,7 +25,8 @@ struct modules {
 
 /*
  * Finds the named modules (NULL ends the list) and what they need below folder
- * (lib/modules/RELEASE) and reads them. Names that are built into the kernel are left out. Returns
+ * (lib/modules/RELEASE) and reads them. Names that are built into the kernel are left out, and so
+ * are names after a "?" that do not exist. Returns
  * 0, -ENOENT for a name that does not exist, or -errno. Free with modules_done(). Any thread.
  */
 int modules_load(const char *folder, const char *const *names, struct modules *ret,
