@@ -474,10 +474,12 @@ static void end_vm(struct vm *vm, int status)
 	let_go(vm);
 }
 
+/* A guest that reboots before it was ever up would do so for ever. */
 static bool wants_restart(const struct vm *vm, int status)
 {
 	return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_REBOOT &&
-	       strcmp(record_text(vm->config, "on-reboot"), "exit") != 0;
+	       strcmp(record_text(vm->config, "on-reboot"), "exit") != 0 &&
+	       record_exists(vm->dir, RECORD_READY);
 }
 
 static void on_vmm_end(struct vm *vm, int status)
