@@ -70,8 +70,6 @@ void program_hangup(struct program *program);
 /* The loop's SIGCHLD: reaps everything, also what init inherited. */
 void programs_reap(struct agent *agent);
 void programs_done(struct agent *agent);
-/* In a child of the agent before it becomes another program: default signals and limits. */
-void child_reset(const struct agent *agent);
 /* As init: runs one program with the console as output; its end is logged. */
 int program_start_plain(struct agent *agent, const char *path, struct error *err);
 

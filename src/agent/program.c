@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program that runs for a session: started, fed with stdin within its credit, read
- * while the client takes frames, signalled, reaped.
+ * A program that runs for a session: fed with stdin within its credit, read while the client
+ * takes frames, signalled, reaped.
  */
 
 #include "agent/agent.h"
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent/runspec.h"
+#include "agent/spawn.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
@@ -337,12 +338,7 @@ int program_frame(struct program *p, const struct frame *frame, struct error *er
 	}
 }
 
-/* What the child wrote about its failure. */
-struct start_failure {
-	int stage, code;
-};
-
-static void program_failed(struct program *p, const struct start_failure *f)
+static void program_failed(struct program *p, const struct spawn_failure *f)
 {
 	struct session *s = p->session;
 	struct error err;
@@ -369,7 +365,7 @@ static void program_started(struct program *p)
 static void on_status(void *arg, uint32_t events)
 {
 	struct program *p = arg;
-	struct start_failure f;
+	struct spawn_failure f;
 	ssize_t n = read(p->status_fd, &f, sizeof(f));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -485,106 +481,6 @@ void programs_done(struct agent *agent)
 		program_destroy(agent->programs);
 }
 
-void child_reset(const struct agent *agent)
-{
-	sigset_t none;
-
-	sigemptyset(&none);
-	for (int signo = 1; signo < _NSIG; signo++)
-		signal(signo, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	setrlimit(RLIMIT_NOFILE, &agent->child_nofile);
-}
-
-/* The child's ends of its standard streams. */
-struct child_fds {
-	int in, out, err, status;
-};
-
-/* Runs in the child; never returns. */
-static _Noreturn void child_main(const struct program *p, const struct child_fds *fds)
-{
-	struct start_failure f = {.stage = STAGE_TERMINAL};
-
-	setsid();
-	if ((!p->spec.terminal || !ioctl(fds->in, TIOCSCTTY, 0)) && dup2(fds->in, 0) >= 0 &&
-	    dup2(fds->out, 1) >= 0 && dup2(fds->err, 2) >= 0) {
-		child_reset(p->agent);
-		f.stage = (int)runspec_exec(&p->spec);
-	}
-	f.code = errno;
-	if (write(fds->status, &f, sizeof(f)) != sizeof(f))
-		_exit(125);
-	_exit(126);
-}
-
-/* One pipe: the agent's end does not block. ours: 0 the reading end, 1 the writing end. */
-static int make_pipe(int ours, int *ours_fd, int *theirs_fd)
-{
-	int fds[2];
-
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	*ours_fd = fds[ours];
-	*theirs_fd = fds[!ours];
-	return fcntl(fds[ours], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
-}
-
-static int open_pipes(struct program *p, struct child_fds *theirs)
-{
-	int r = make_pipe(1, &p->in_fd, &theirs->in);
-
-	if (!r)
-		r = make_pipe(0, &p->streams[0].fd, &theirs->out);
-	return r ? r : make_pipe(0, &p->streams[1].fd, &theirs->err);
-}
-
-static int open_terminal(struct program *p, struct child_fds *theirs)
-{
-	struct winsize ws = {.ws_row = (unsigned short)p->spec.rows,
-			     .ws_col = (unsigned short)p->spec.cols};
-	int unlock = 0, master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-
-	p->streams[0].fd = master;
-	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0 ||
-	    ioctl(master, TIOCSWINSZ, &ws) < 0)
-		return -errno;
-	/* Two descriptors: reading and writing are watched apart. */
-	p->in_fd = fcntl(master, F_DUPFD_CLOEXEC, 3);
-	theirs->in = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (p->in_fd < 0 || theirs->in < 0)
-		return -errno;
-	theirs->out = fcntl(theirs->in, F_DUPFD_CLOEXEC, 3);
-	theirs->err = fcntl(theirs->in, F_DUPFD_CLOEXEC, 3);
-	if (theirs->out < 0 || theirs->err < 0)
-		return -errno;
-	/* The user may open /dev/tty's name; not allowed to us, not needed by most. */
-	if (!geteuid() && fchown(theirs->in, p->spec.user.uid, (gid_t)-1) < 0)
-		return -errno;
-	return 0;
-}
-
-static int program_fork(struct program *p, struct child_fds *theirs, struct error *err)
-{
-	int r = p->spec.terminal ? open_terminal(p, theirs) : open_pipes(p, theirs);
-
-	if (!r)
-		r = make_pipe(0, &p->status_fd, &theirs->status);
-	if (!r)
-		r = loop_add_fd(p->agent->loop, p->status_fd, EPOLLIN, on_status, p,
-				&p->status_source);
-	if (!r)
-		r = loop_add_timer(p->agent->loop, on_timer, p, &p->timer);
-	if (!r) {
-		p->pid = fork();
-		if (!p->pid)
-			child_main(p, theirs);
-		if (p->pid < 0)
-			r = -errno;
-	}
-	return r ? error_errno(err, r, "cannot start %s", p->spec.path) : 0;
-}
-
 static struct program *program_new(struct agent *agent, struct session *session)
 {
 	struct program *p = calloc(1, sizeof(*p));
@@ -606,10 +502,33 @@ static void program_add(struct program *p)
 	p->agent->programs = p;
 }
 
+/* Starts it and watches for its failure. */
+static int program_spawn(struct program *p, struct error *err)
+{
+	struct spawned fds;
+	int r = loop_add_timer(p->agent->loop, on_timer, p, &p->timer);
+
+	if (r)
+		return error_errno(err, r, "cannot start %s", p->spec.path);
+	r = spawn(p->agent, &p->spec, &fds, err);
+	if (r)
+		return r;
+	p->pid = fds.pid;
+	p->in_fd = fds.in;
+	p->streams[0].fd = fds.out;
+	p->streams[1].fd = fds.err;
+	p->status_fd = fds.status;
+	r = loop_add_fd(p->agent->loop, p->status_fd, EPOLLIN, on_status, p, &p->status_source);
+	if (!r)
+		return 0;
+	/* Reaped as an orphan. */
+	kill(p->pid, SIGKILL);
+	return error_errno(err, r, "cannot start %s", p->spec.path);
+}
+
 int program_start(struct agent *agent, struct session *session, const json_t *request,
 		  struct program **ret, struct error *err)
 {
-	struct child_fds theirs = {-1, -1, -1, -1};
 	struct program *p = program_new(agent, session);
 	int r;
 
@@ -617,11 +536,7 @@ int program_start(struct agent *agent, struct session *session, const json_t *re
 		return error_errno(err, -ENOMEM, "cannot start a program");
 	r = runspec_parse(request, &p->spec, err);
 	if (!r)
-		r = program_fork(p, &theirs, err);
-	close_fd(&theirs.in);
-	close_fd(&theirs.out);
-	close_fd(&theirs.err);
-	close_fd(&theirs.status);
+		r = program_spawn(p, err);
 	if (r) {
 		program_destroy(p);
 		return r;
@@ -639,18 +554,8 @@ int program_start_plain(struct agent *agent, const char *path, struct error *err
 			     : error_errno(err, -ENOMEM, "cannot start %s", path);
 
 	json_decref(request);
-	if (!r) {
-		p->pid = fork();
-		if (!p->pid) {
-			setsid();
-			child_reset(agent);
-			runspec_exec(&p->spec);
-			log_error(&agent->log, "exec", "cannot run %s: %s", path, strerror(errno));
-			_exit(127);
-		}
-		if (p->pid < 0)
-			r = error_errno(err, -errno, "cannot start %s", path);
-	}
+	if (!r)
+		r = spawn_plain(agent, &p->spec, &p->pid, err);
 	if (!r)
 		program_add(p);
 	else if (p)

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/spawn.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/copy.h"
+#include "agent/spawn.h"
 #include "agent/user.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
