@@ -27,7 +27,7 @@ kill -TERM $up
 expect_nothing_left "after SIGTERM to up"
 
 echo "QEMU of one node, virtiofsd of the other"
-lab up --nodes 2 --memory 1G 2>/dev/null
+lab up --nodes 2 --memory 1G 2>"$TMP/log" || fail "up: $(cat "$TMP/log")"
 kill -9 "$(lab_pids qemu-system 'name node1')"
 wait_for 10 node_says node1 'QEMU was killed by signal 9' || fail "status: $(lab status)"
 refuse 126 "node1 of lab lab does not run: QEMU was killed" lab exec node1 true
@@ -47,9 +47,9 @@ lab down 2>/dev/null
 expect_nothing_left "after kill -9 of the keeper and down"
 
 echo "up after a crash"
-lab up --memory 1G 2>/dev/null
+lab up --memory 1G 2>"$TMP/log" || fail "up: $(cat "$TMP/log")"
 kill -9 "$(lab_keeper)"
-lab up --memory 1G 2>/dev/null || fail "up after a crash"
+lab up --memory 1G 2>"$TMP/log" || fail "up after a crash: $(cat "$TMP/log")"
 lab exec node1 true || fail "the new lab does not work"
 
 echo "a stopped keeper does not stop down"
