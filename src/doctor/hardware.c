@@ -86,7 +86,6 @@ void probe_cpu_features(const struct probe_context *c, struct probe_result *ret)
 	static const struct {
 		const char *flag, *why;
 	} wanted[] = {
-		{"x2apic", "more than 255 vCPUs and cheap interrupts"},
 		{"constant_tsc", "a steady clock in guests"},
 		{"nonstop_tsc", "a steady clock in guests"},
 	};

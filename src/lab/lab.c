@@ -25,6 +25,7 @@
 
 #define TAIL 2000 /* bytes of a log that are shown */
 #define POLL_MS 100
+#define TSC_SAMPLE_MS 50
 #define CONNECT_TIMEOUT_MS 5000
 
 void lab_config_done(struct lab_config *c)
@@ -59,6 +60,17 @@ static int find_virtiofsd(char **ret, struct error *err)
 			 "virtiofsd where that is a package");
 }
 
+/* Against the system's clock, for long enough to be right to some millionths. */
+static unsigned measure_tsc_khz(void)
+{
+	uint64_t start_ns = io_now_ns(), start = __builtin_ia32_rdtsc(), ns, ticks;
+
+	poll(NULL, 0, TSC_SAMPLE_MS);
+	ns = io_now_ns() - start_ns;
+	ticks = __builtin_ia32_rdtsc() - start;
+	return (unsigned)(ticks * 1000 / (ns / 1000));
+}
+
 int lab_prepare(struct lab_config *config, const char *kernel_package, struct error *err)
 {
 	struct kernel kernel = {0};
@@ -68,6 +80,7 @@ int lab_prepare(struct lab_config *config, const char *kernel_package, struct er
 		r = paths_program("wisp-noatime.so", &config->preload, err);
 	if (!r)
 		r = kernel_get(kernel_package ? kernel_package : KERNEL_DEFAULT, &kernel, err);
+	config->tsc_khz = measure_tsc_khz();
 	if (!r)
 		r = paths_program("wisp-agent", &config->agent, err);
 	if (!r) {

@@ -117,6 +117,16 @@ char *node_cmdline(const struct lab_config *c, unsigned node)
 		 "wisp.listen=tcp:%s:%d,from=" LAB_BRIDGE_ADDRESS,
 		 node_name(node, name), node_mac(node, mac), node_address(node, address),
 		 LAB_PREFIX, address, LAB_AGENT_PORT);
+	/*
+	 * A busy machine delivers an emulated timer late. The kernel then takes it for broken and
+	 * panics, or gets the frequency of the TSC wrong; both know better here. The TSC is that of
+	 * this machine and the same on all CPUs, which makes it the clock of the node and of its
+	 * KVM.
+	 */
+	if (!c->kvm)
+		args_extend(&line,
+			    " no_timer_check tsc=reliable tsc_early_khz=%u cryptomgr.notests",
+			    c->tsc_khz);
 	if (c->hugepages)
 		args_extend(&line, " hugepages=%u", c->hugepages);
 	for (unsigned i = 0; i < c->nodes; i++)

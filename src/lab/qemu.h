@@ -27,6 +27,7 @@ struct lab_config {
 	uint64_t memory;      /* bytes, of each node */
 	bool nvme;	      /* an NVMe disk with SR-IOV in each node */
 	bool kvm;	      /* hardware virtualization instead of emulation */
+	unsigned tsc_khz;     /* of this machine, which an emulated CPU shows as well */
 	char *kernel, *agent; /* files: the bzImage, the static wisp-agent */
 	char *modules;	      /* folder lib/modules/RELEASE of that kernel */
 	char *virtiofsd;      /* program */

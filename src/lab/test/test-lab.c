@@ -86,10 +86,12 @@ static void test_kernel(void **state)
 	CLEANUP_FREE char *line = NULL;
 
 	c.hugepages = 7;
+	c.tsc_khz = 2500000;
 	line = node_cmdline(&c, 0);
 	assert_non_null(strstr(line, " wisp.name=node1 wisp.net=52:54:00:77:00:02,10.77.0.2/24 "));
 	assert_non_null(strstr(line, " wisp.listen=tcp:10.77.0.2:1024,from=10.77.0.1 "));
 	assert_non_null(strstr(line, " hugepages=7 "));
+	assert_non_null(strstr(line, " tsc_early_khz=2500000 "));
 	assert_non_null(strstr(line, " wisp.hosts=node1=10.77.0.2,node2=10.77.0.3"));
 }
 
