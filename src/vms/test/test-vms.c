@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Addresses, command lines, ends and footprints of VMs. */
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "lib/args.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "vms/footprint.h"
+#include "vms/network.h"
+#include "vms/record.h"
+#include "vms/vmmargs.h"
+
+static void test_subnet(void **state)
+{
+	static const char *const bad[] = {
+		"",	      "10.78.0.0",  "10.78.0.0/",    "10.78.0.0/30", "10.78.0.1/24",
+		"10.0.0.0/7", "8.8.8.0/24", "172.32.0.0/24", "10.78.0/24",   "10.78.0.0/24x",
+	};
+	struct subnet s;
+	struct error err;
+	char text[18];
+	uint32_t a;
+
+	assert_int_equal(subnet_parse(SUBNET_DEFAULT, &s, &err), 0);
+	assert_int_equal(s.base, 0x0a4e0000);
+	assert_string_equal(subnet_format(subnet_last(&s), text), "10.78.0.254");
+	assert_int_equal(subnet_parse("172.31.255.248/29", &s, &err), 0);
+	assert_string_equal(subnet_format(subnet_last(&s), text), "172.31.255.254");
+	assert_int_equal(subnet_parse_address(&s, "172.31.255.250", &a, &err), 0);
+	assert_string_equal(subnet_mac(a, text), "02:57:ac:1f:ff:fa");
+	assert_int_equal(subnet_parse_address(&s, "172.31.255.249", &a, &err), -EINVAL);
+	assert_int_equal(subnet_parse_address(&s, "172.31.255.255", &a, &err), -EINVAL);
+	assert_int_equal(subnet_parse_address(&s, "x", &a, &err), -EINVAL);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(subnet_parse(bad[i], &s, &err), -EINVAL);
+}
+
+static json_t *sample(const char *disk)
+{
+	json_t *config = json_pack("{ss,ss,ss,ss,ss,ss,si,ss,ss,ss,sb}", "name", "a", "kernel",
+				   "/k", "initrd", "/i", "root", "/r", "mac", "02:57:0a:4e:00:02",
+				   "address", "10.78.0.2", "prefix", 24, "vhost", "off", "memory",
+				   "1G", "cmdline", "debug", "prefault", 1);
+
+	json_object_set_new(config, "disks", json_pack("[{sssb}]", "path", disk, "readonly", 1));
+	return config;
+}
+
+static bool has(const struct args *args, const char *text)
+{
+	for (size_t i = 0; i < args->n; i++)
+		if (!strcmp(args->v[i], text))
+			return true;
+	return false;
+}
+
+static void test_args(void **state)
+{
+	CLEANUP_FREE char *many = calloc(1, 4000);
+	json_t *config = sample("/d");
+	struct args args = {0};
+	struct error err;
+
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "a=10.78.0.2", &args, &err), 0);
+	assert_string_equal(args.v[0], "/vmm");
+	assert_true(has(&args, "console=ttyS0 quiet panic=-1 wisp.root=/dev/vda wisp.name=a "
+			       "wisp.net=02:57:0a:4e:00:02,10.78.0.2/24 wisp.hosts=a=10.78.0.2 "
+			       "debug"));
+	assert_true(has(&args, "--memory=1G"));
+	assert_true(has(&args, "--prefault"));
+	assert_true(has(&args, "block,path=/r,readonly"));
+	assert_true(has(&args, "block,path=/d,readonly"));
+	assert_true(has(&args, "--device=net,fd=3,mac=02:57:0a:4e:00:02,vhost=off"));
+	assert_true(has(&args, "--serial=file=/run/a/console"));
+	for (size_t i = 0; i < args.n; i++)
+		assert_null(strstr(args.v[i], "--cpus"));
+	args_done(&args);
+
+	/* Names that do not fit are left for later; the command line stays whole. */
+	memset(many, 'x', 3999);
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", many, &args, &err), 0);
+	for (size_t i = 0; i < args.n; i++)
+		assert_null(strstr(args.v[i], "xxxx"));
+	args_done(&args);
+	json_decref(config);
+
+	config = sample("/with,comma");
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "", &args, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "/with,comma"));
+	args_done(&args);
+	json_decref(config);
+}
+
+static void expect_end(int status, const char *reason, const char *key, int value, const char *said)
+{
+	json_t *end = network_describe_end(status, "wisp-vmm: a: why");
+
+	assert_string_equal(record_text(end, "reason"), reason);
+	assert_int_equal(json_integer_value(json_object_get(end, key)), value);
+	assert_string_equal(record_text(end, "said"), said);
+	json_decref(end);
+}
+
+static void test_ends(void **state)
+{
+	expect_end(0, "powered off", "code", 0, "");
+	expect_end(1 << 8, "failed", "code", 1, "wisp-vmm: a: why");
+	expect_end(11 << 8, "guest kernel panic", "code", 11, "wisp-vmm: a: why");
+	expect_end(77 << 8, "wisp-vmm exited with 77", "code", 77, "wisp-vmm: a: why");
+	expect_end(SIGKILL, "killed by signal 9 (Killed)", "signal", 9, "");
+}
+
+static void test_footprint(void **state)
+{
+	char smaps[] = "5581d0a00000-5581d0a10000 r-xp 00000000 00:1f 123 /usr/bin/wisp-vmm\n"
+		       "Size:                 64 kB\n"
+		       "Rss:                  60 kB\n"
+		       "Anonymous:             4 kB\n"
+		       "VmFlags: rd ex mr mw me\n"
+		       "5581d2000000-5581d2021000 rw-p 00000000 00:00 0 [heap]\n"
+		       "Rss:                 100 kB\n"
+		       "Anonymous:           100 kB\n"
+		       "7f0000000000-7f0040000000 rw-s 00000000 00:01 77 /memfd:guest-ram "
+		       "(deleted)\n"
+		       "Rss:               50000 kB\n"
+		       "Anonymous:             0 kB\n"
+		       "Private_Hugetlb:    2048 kB\n"
+		       "7f0050000000-7f0050003000 rw-s 00000000 00:0e 9 anon_inode:kvm-vcpu:0\n"
+		       "Rss:                   0 kB\n"
+		       "Anonymous:             0 kB\n";
+	struct footprint f;
+
+	footprint_parse(smaps, &f);
+	assert_int_equal(f.guest, 52048ull << 10);
+	assert_int_equal(f.anonymous, 104 << 10);
+	assert_int_equal(f.file, 56 << 10);
+}
+
+static void test_record(void **state)
+{
+	char dir[] = "/tmp/wisp-vms-XXXXXX", path[64];
+	json_t *value = json_pack("{ss}", "name", "a"), *back;
+	struct error err;
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(record_read(dir, RECORD_END, &back, &err), -ENOENT);
+	assert_false(record_exists(dir, RECORD_END));
+	assert_int_equal(record_write(dir, RECORD_END, value, &err), 0);
+	assert_true(record_exists(dir, RECORD_END));
+	assert_int_equal(record_read(dir, RECORD_END, &back, &err), 0);
+	assert_true(json_equal(value, back));
+	assert_string_equal(record_text(back, "none"), "");
+	json_decref(back);
+	json_decref(value);
+	snprintf(path, sizeof(path), "%s/" RECORD_END, dir);
+	assert_int_equal(truncate(path, 3), 0);
+	assert_int_equal(record_read(dir, RECORD_END, &back, &err), -EBADMSG);
+	unlink(path);
+	rmdir(dir);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_subnet), cmocka_unit_test(test_args),
+		cmocka_unit_test(test_ends),   cmocka_unit_test(test_footprint),
+		cmocka_unit_test(test_record),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
