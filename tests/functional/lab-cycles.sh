@@ -20,7 +20,7 @@ cache=${WISP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/wisp}
 i=0
 while [ $i -lt "$rounds" ]; do
 	i=$((i + 1))
-	lab up --memory 1G 2>/dev/null || fail "round $i: up"
+	lab up --memory 1G 2>"$TMP/log" || fail "round $i: up: $(cat "$TMP/log")"
 	lab exec node1 true || fail "round $i: exec"
 	lab down 2>/dev/null || fail "round $i: down"
 	expect_nothing_left "round $i"
