@@ -4,7 +4,7 @@
 # Alone: tests/run doctor
 . "$(dirname "$0")/lib.sh"
 
-refuse 2 "unexpected argument" wisp doctor something
+refuse 2 "there is no fact" wisp doctor something
 wisp doctor >"$TMP/text"
 timeout 30 wisp doctor --json >"$TMP/json"
 python3 - "$TMP/json" "$TMP/text" <<'EOF'
