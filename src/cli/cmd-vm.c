@@ -717,14 +717,15 @@ static int collect_stats(const char *name, json_t **ret, struct error *err)
 
 static void print_exits(const json_t *stats)
 {
-	const json_t *vcpus = json_object_get(stats, "vcpu_exits"), *kinds, *count;
+	json_t *vcpus = json_object_get(stats, "vcpu_exits"), *kinds, *count;
 	const char *kind;
 	size_t i;
 
 	json_array_foreach (vcpus, i, kinds) {
 		printf("vcpu %-9zu", i);
-		json_object_foreach ((json_t *)kinds, kind, count)
+		json_object_foreach (kinds, kind, count) {
 			printf(" %s %lld", kind, (long long)json_integer_value(count));
+		}
 		putchar('\n');
 	}
 }

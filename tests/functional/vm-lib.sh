@@ -31,12 +31,11 @@ wait_for() {
 # The pids of our VMs' processes: keepers, greeters and wisp-vmm have our folder in their
 # environment; so have we and our children, which are known by their names.
 vm_processes() {
-	for vm_p in /proc/[0-9]*; do
-		if grep -qzxF "WISP_RUN=$WISP_RUN" "$vm_p/environ" 2>/dev/null; then
-			case $(cat "$vm_p/comm" 2>/dev/null) in
-			wisp-keeper | wisp-vmm) echo "${vm_p#/proc/}" ;;
-			esac
-		fi
+	grep -lzxF "WISP_RUN=$WISP_RUN" /proc/[0-9]*/environ 2>/dev/null | while read -r vm_p; do
+		vm_p=${vm_p%/environ}
+		case $(cat "$vm_p/comm" 2>/dev/null) in
+		wisp-keeper | wisp-vmm) echo "${vm_p#/proc/}" ;;
+		esac
 	done
 }
 
@@ -62,6 +61,6 @@ for vm in json.load(sys.stdin):
 }
 
 expect_nothing_left() {
-	wait_for 10 no_processes || fail "$1: processes are left: $(vm_processes)"
+	wait_for 30 no_processes || fail "$1: processes are left: $(vm_processes)"
 	expect "$1: files left" "$(find "$WISP_RUN" -mindepth 2 2>/dev/null)" ""
 }
