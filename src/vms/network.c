@@ -458,7 +458,11 @@ static char *last_words(const struct vm *vm)
 	while (n > 0 && tail[n - 1] == '\n')
 		tail[--n] = 0;
 	line = n > 0 ? strrchr(tail, '\n') : NULL;
-	return strdup(line ? line + 1 : tail);
+	line = line ? line + 1 : tail;
+	for (char *c = line; *c; c++) /* JSON takes no broken UTF-8 */
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	return strdup(line);
 }
 
 static void end_vm(struct vm *vm, int status)
