@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,8 +68,12 @@ static void on_input(void *arg, uint32_t events)
 	n = read(c->in_fd, buf, room < sizeof(buf) ? room : sizeof(buf));
 	if (n > 0)
 		c->ops->input(c->arg, buf, (size_t)n);
-	else if (!n || (errno != EAGAIN && errno != EINTR))
+	else if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	else if (c->owned)
 		drop_client(c);
+	else
+		loop_remove(&c->input); /* the end of standard input, not of our output */
 }
 
 void chardev_input_ready(struct chardev *c)
@@ -79,6 +85,29 @@ void chardev_input_ready(struct chardev *c)
 		drop_client(c);
 }
 
+/*
+ * Pipes and terminals: they are shared with others and so cannot be made non-blocking, but one
+ * that poll() calls writable takes PIPE_BUF bytes at once.
+ */
+static ssize_t write_ready(int fd, const uint8_t *data, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		struct pollfd p = {.fd = fd, .events = POLLOUT};
+		size_t some = len - done < PIPE_BUF ? len - done : PIPE_BUF;
+		ssize_t n;
+
+		if (poll(&p, 1, 0) != 1)
+			break;
+		n = write(fd, data + done, some);
+		if (n < 0)
+			return n;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
 /* A reader that does not read must not stop the guest: what does not fit is lost to it. */
 static void write_some(struct chardev *c, const uint8_t *data, size_t len)
 {
@@ -88,7 +117,7 @@ static void write_some(struct chardev *c, const uint8_t *data, size_t len)
 		return;
 	n = send(c->out_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0 && errno == ENOTSOCK)
-		n = write(c->out_fd, data, len);
+		n = write_ready(c->out_fd, data, len);
 	if (n < 0 && errno != EAGAIN && errno != EINTR && c->owned)
 		drop_client(c);
 }
@@ -97,7 +126,7 @@ static void replay(struct chardev *c)
 {
 	size_t at = c->written % HISTORY_SIZE;
 
-	if (c->written > HISTORY_SIZE)
+	if (c->written >= HISTORY_SIZE)
 		write_some(c, c->history + at, HISTORY_SIZE - at);
 	write_some(c, c->history, at);
 }
@@ -168,7 +197,7 @@ void chardev_output(struct chardev *c, const uint8_t *data, size_t len)
 	write_some(c, data, len);
 }
 
-static int open_stdio(struct chardev *c)
+static int open_stdio(struct chardev *c, struct error *err)
 {
 	struct termios raw;
 	int r;
@@ -184,7 +213,7 @@ static int open_stdio(struct chardev *c)
 	}
 	r = loop_add_fd(c->loop, STDIN_FILENO, EPOLLIN, on_input, c, &c->input);
 	/* Regular files and /dev/null cannot be polled: then there is output alone. */
-	return r == -EPERM ? 0 : r;
+	return r && r != -EPERM ? error_errno(err, r, "console on standard input") : 0;
 }
 
 static int open_socket(struct chardev *c, const char *path, struct error *err)
@@ -215,7 +244,7 @@ static int open_spec(struct chardev *c, const char *spec, struct error *err)
 	if (!strcmp(spec, "none"))
 		return 0;
 	if (!strcmp(spec, "stdio"))
-		return open_stdio(c);
+		return open_stdio(c, err);
 	if (!strncmp(spec, "socket=", 7) && spec[7])
 		return open_socket(c, spec + 7, err);
 	if (!strncmp(spec, "file=", 5) && spec[5])
