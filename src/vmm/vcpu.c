@@ -73,8 +73,15 @@ static void handle_mmio(struct vcpu *v)
 		bus_read(&vm->mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
 }
 
-/* KVM could not go on: the registers tell where, for the report. */
-static void report_stuck(struct vcpu *v, const char *what, uint64_t detail)
+/* The vCPU runs no further: what it would do now comes after the end of the VM. */
+static void end_with(struct vcpu *v, enum vm_end why)
+{
+	v->ended = true;
+	vm_end(v->vm, why);
+}
+
+/* The guest or KVM cannot go on: the registers tell where. */
+static void give_up(struct vcpu *v, enum vm_end why, const char *what, uint64_t detail)
 {
 	struct kvm_regs regs = {0};
 	struct kvm_sregs sregs = {0};
@@ -86,19 +93,20 @@ static void report_stuck(struct vcpu *v, const char *what, uint64_t detail)
 		  "0x%llx",
 		  v->index, what, (unsigned long long)detail, regs.rip, regs.rsp, sregs.cr0,
 		  sregs.cr2, sregs.cr3);
+	end_with(v, why);
 }
 
 static void handle_system_event(struct vcpu *v)
 {
 	switch (v->run->system_event.type) {
 	case KVM_SYSTEM_EVENT_SHUTDOWN:
-		vm_end(v->vm, VM_POWER_OFF);
+		end_with(v, VM_POWER_OFF);
 		break;
 	case KVM_SYSTEM_EVENT_RESET:
-		vm_end(v->vm, VM_REBOOT);
+		end_with(v, VM_REBOOT);
 		break;
 	case KVM_SYSTEM_EVENT_CRASH:
-		vm_end(v->vm, VM_PANIC);
+		end_with(v, VM_PANIC);
 		break;
 	}
 }
@@ -121,8 +129,7 @@ static void handle_exit(struct vcpu *v)
 	count(v, EXIT_OTHER);
 	switch (run->exit_reason) {
 	case KVM_EXIT_SHUTDOWN:
-		report_stuck(v, "triple fault", 0);
-		vm_end(v->vm, VM_TRIPLE_FAULT);
+		give_up(v, VM_TRIPLE_FAULT, "triple fault", 0);
 		break;
 	case KVM_EXIT_SYSTEM_EVENT:
 		handle_system_event(v);
@@ -132,23 +139,21 @@ static void handle_exit(struct vcpu *v)
 	case KVM_EXIT_HLT:
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
-		report_stuck(v, "the CPU refused to enter the guest",
-			     run->fail_entry.hardware_entry_failure_reason);
-		vm_end(v->vm, VM_ERROR);
+		give_up(v, VM_ERROR, "the CPU refused to enter the guest",
+			run->fail_entry.hardware_entry_failure_reason);
 		break;
 	case KVM_EXIT_INTERNAL_ERROR:
-		report_stuck(v, "KVM could not emulate an instruction", run->internal.suberror);
-		vm_end(v->vm, VM_ERROR);
+		give_up(v, VM_ERROR, "KVM could not emulate an instruction",
+			run->internal.suberror);
 		break;
 	default:
-		report_stuck(v, "unexpected exit", run->exit_reason);
-		vm_end(v->vm, VM_ERROR);
+		give_up(v, VM_ERROR, "unexpected exit", run->exit_reason);
 	}
 }
 
 /*
  * A kick arrived: KVM_RUN returned with EINTR, so the previous exit's data has been consumed.
- * Waits while the VM is paused. Returns false when the thread has to end.
+ * Waits while the VM is paused, or to the end. Returns false when the thread has to end.
  */
 static bool obey(struct vcpu *v)
 {
@@ -157,7 +162,7 @@ static bool obey(struct vcpu *v)
 
 	pthread_mutex_lock(&c->lock);
 	v->run->immediate_exit = 0;
-	while ((c->pause || v->failed) && !c->quit) {
+	while ((c->pause || v->ended) && !c->quit) {
 		v->parked = true;
 		pthread_cond_broadcast(&c->changed);
 		pthread_cond_wait(&c->changed, &c->lock);
@@ -170,7 +175,7 @@ static bool obey(struct vcpu *v)
 
 static void run_loop(struct vcpu *v)
 {
-	for (;;) {
+	while (!v->ended) {
 		int r = ioctl(v->fd, KVM_RUN, 0);
 
 		if (!r) {
@@ -180,15 +185,10 @@ static void run_loop(struct vcpu *v)
 			if (!obey(v))
 				return;
 		} else {
-			log_error(&v->vm->log, "vcpu", "vCPU %u: KVM_RUN failed: %s", v->index,
-				  strerror(errno));
-			report_stuck(v, "KVM_RUN failed", (uint64_t)errno);
-			vm_end(v->vm, VM_ERROR);
-			v->failed = true;
-			obey(v);
-			return;
+			give_up(v, VM_ERROR, "KVM_RUN failed with error number", (uint64_t)errno);
 		}
 	}
+	obey(v);
 }
 
 static void *vcpu_thread(void *arg)

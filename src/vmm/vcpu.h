@@ -29,7 +29,7 @@ struct vcpu {
 	pthread_t thread;
 	bool started;
 	bool parked; /* vcpu_control.lock */
-	bool failed; /* KVM_RUN gave up: parked until the end */
+	bool ended;  /* does not run any more: parked until the VM is destroyed */
 	_Atomic uint64_t exits[EXIT_KINDS];
 };
 
