@@ -184,6 +184,21 @@ static void drop_client(struct client *client)
 	jsonline_done(&client->line);
 }
 
+/* A text made from a peer's bytes may have been cut inside a character, which JSON cannot hold. */
+static json_t *text_value(const char *text)
+{
+	json_t *value = json_string(text);
+	char ascii[sizeof(((struct error *)0)->text)];
+	size_t n = 0;
+
+	if (value)
+		return value;
+	for (; text[n] && n < sizeof(ascii) - 1; n++)
+		ascii[n] = text[n] < 0 ? '?' : text[n];
+	ascii[n] = 0;
+	return json_string(ascii);
+}
+
 /* Builds {"version", "ok", "result"|"error"}; takes result. */
 static json_t *make_answer(const json_t *request, int r, json_t *result, const struct error *err)
 {
@@ -197,8 +212,9 @@ static json_t *make_answer(const json_t *request, int r, json_t *result, const s
 	if (r >= 0)
 		json_object_set(answer, "result", result);
 	else
-		json_object_set_new(answer, "error",
-				    json_pack("{s:i, s:s}", "errno", -r, "text", err->text));
+		json_object_set_new(
+			answer, "error",
+			json_pack("{s:i, s:o}", "errno", -r, "text", text_value(err->text)));
 	json_decref(result);
 	return answer;
 }
@@ -256,7 +272,7 @@ static void on_client(void *arg, uint32_t events)
 static int admit(struct control *c, int fd)
 {
 	struct client *client = NULL;
-	uid_t uid;
+	uid_t uid = (uid_t)-1;
 	int r;
 
 	if (io_peer_uid(fd, &uid, NULL) || (uid != geteuid() && uid != 0)) {
