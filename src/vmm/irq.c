@@ -137,13 +137,18 @@ void irq_msi_free(struct vm *vm, int gsi)
 int irq_msi_set(struct vm *vm, int gsi, uint64_t addr, uint32_t data)
 {
 	struct msi_route *route = &vm->routes->msi[gsi - IRQ_PINS];
+	struct msi_route old = *route;
+	int r;
 
-	if (route->valid && route->addr == addr && route->data == data)
+	if (old.valid && old.addr == addr && old.data == data)
 		return 0;
 	route->addr = addr;
 	route->data = data;
 	route->valid = true;
-	return irq_update(vm);
+	r = irq_update(vm);
+	if (r)
+		*route = old;
+	return r;
 }
 
 static int irqfd(struct vm *vm, int gsi, int eventfd, unsigned flags)
