@@ -132,6 +132,7 @@ int main(int argc, char **argv)
 
 	/* One heap for all threads: an arena for each would cost more than all our state. */
 	mallopt(M_ARENA_MAX, 1);
+	io_open_standard_fds();
 	signal(SIGPIPE, SIG_IGN);
 	r = config_parse(&config, argc, argv, &err);
 	if (r <= 0) {
