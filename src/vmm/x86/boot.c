@@ -26,7 +26,8 @@
 
 static int open_regular(const char *path, const char *what, uint64_t *size, struct error *err)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Without waiting for the writer of a FIFO. */
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)

@@ -22,7 +22,6 @@
 #define INITRD_MAX 0x22c
 #define PREF_ADDRESS 0x258
 #define INIT_SIZE 0x260
-#define HEADER_MIN 0x264
 #define XLF_KERNEL_64 1
 #define ENTRY_64 0x200
 
@@ -43,7 +42,7 @@ static uint64_t get64(const uint8_t *p)
 
 static int check_header(const uint8_t *head, size_t size, struct error *err)
 {
-	if (size < HEADER_MIN)
+	if (size < SETUP_SECTS + sizeof(((struct kernel *)0)->setup_header))
 		return error_set(err, -ENOEXEC, "bzImage is truncated in its header");
 	if (get16(head + BOOT_FLAG) != 0xaa55)
 		return error_set(err, -ENOEXEC, "bzImage has no boot flag 0xaa55");
@@ -129,8 +128,13 @@ static int add_segment(struct kernel *k, const Elf64_Phdr *p, uint64_t file_size
 				 " to %" PRIu64 ", the file has %" PRIu64,
 				 (uint64_t)p->p_offset, (uint64_t)(p->p_offset + p->p_filesz),
 				 file_size);
+	if (__builtin_add_overflow(p->p_paddr, p->p_memsz, &end))
+		return error_set(err, -ENOEXEC,
+				 "ELF kernel is damaged: a segment of %" PRIu64
+				 " bytes at 0x%" PRIx64 " goes beyond all addresses",
+				 (uint64_t)p->p_memsz, (uint64_t)p->p_paddr);
 	/* Below 1 MiB are our own tables. */
-	if (p->p_paddr < 0x100000 || __builtin_add_overflow(p->p_paddr, p->p_memsz, &end))
+	if (p->p_paddr < 0x100000)
 		return error_set(err, -ENOEXEC,
 				 "ELF kernel wants to be loaded at 0x%" PRIx64 ", below 1 MiB",
 				 (uint64_t)p->p_paddr);
