@@ -80,6 +80,7 @@ static void mask_register(struct cpuid *c, uint32_t leaf, uint32_t subleaf, enum
 static void trim_xsave(struct cpuid *c)
 {
 	struct kvm_cpuid_entry2 *main_leaf = cpuid_find(c, 0xd, 0);
+	const struct kvm_cpuid_entry2 *xss = cpuid_find(c, 0xd, 1);
 	uint32_t size = 576; /* legacy area and header */
 
 	if (!main_leaf)
@@ -88,6 +89,9 @@ static void trim_xsave(struct cpuid *c)
 		struct kvm_cpuid_entry2 *e = cpuid_find(c, 0xd, i);
 
 		if (!e)
+			continue;
+		/* States of the supervisor (XSS) count in the compacted format alone. */
+		if (i < 32 && xss && xss->ecx & BIT(i))
 			continue;
 		if (i >= 32 || !(main_leaf->eax & BIT(i)))
 			e->eax = e->ebx = e->ecx = e->edx = 0;
