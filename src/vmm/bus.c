@@ -77,13 +77,17 @@ void bus_done(struct bus *bus)
 	*bus = (struct bus){0};
 }
 
-/* The range that holds the whole access, or NULL. */
+/*
+ * The range that holds the whole access, or NULL. An access across a page border comes from KVM in
+ * two pieces of any length: devices have no registers that such pieces are.
+ */
 static const struct bus_range *find(const struct bus *bus, uint64_t addr, unsigned len)
 {
 	unsigned at = lower_bound(bus, addr);
 	const struct bus_range *r = &bus->range[at];
 
-	if (at == bus->count || addr < r->base || len > r->size - (addr - r->base))
+	if (len & (len - 1) || at == bus->count || addr < r->base ||
+	    len > r->size - (addr - r->base))
 		return NULL;
 	return r;
 }
