@@ -239,7 +239,18 @@ static void serial_destroy(struct device *dev)
 	free(s);
 }
 
-static const struct device_ops serial_ops = {.stats = serial_stats, .destroy = serial_destroy};
+static int serial_restored(struct device *dev, struct error *err)
+{
+	struct serial *s = (struct serial *)dev;
+
+	if (s->fifo_count > sizeof(s->fifo))
+		return error_set(err, -EBADMSG, "serial: %u bytes in a FIFO of %zu", s->fifo_count,
+				 sizeof(s->fifo));
+	return 0;
+}
+
+static const struct device_ops serial_ops = {
+	.restored = serial_restored, .stats = serial_stats, .destroy = serial_destroy};
 
 const struct device_desc serial_desc = {
 	.name = "serial",
