@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* KVM's part of a test guest: routes, irqfds and ioeventfds that only remember. */
+/* KVM's part of a test guest: routes, irqfds, ioeventfds and vCPUs that only remember. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,8 +7,10 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/loop.h"
 #include "vmm/irq.h"
 #include "vmm/test/guest-driver.h"
+#include "vmm/vcpu.h"
 
 static struct guest *guest_of(struct vm *vm)
 {
@@ -111,4 +113,39 @@ int vm_add_device(struct vm *vm, struct device *dev, struct error *err)
 	snprintf(dev->id, sizeof(dev->id), "%s%u", dev->desc->name, n);
 	vm->devices[vm->ndevices++] = dev;
 	return 0;
+}
+
+void irq_pulse(struct vm *vm, unsigned pin)
+{
+	guest_of(vm)->pulses[pin]++;
+}
+
+int irq_update(struct vm *vm)
+{
+	guest_of(vm)->irq_updates++;
+	return 0;
+}
+
+void vm_end(struct vm *vm, enum vm_end why)
+{
+	if (!vm->end)
+		vm->end = (int)why;
+	loop_stop(vm->loop);
+}
+
+int vm_pause(struct vm *vm)
+{
+	if (!guest_of(vm)->pause_result)
+		guest_of(vm)->paused = true;
+	return guest_of(vm)->pause_result;
+}
+
+void vm_resume(struct vm *vm)
+{
+	guest_of(vm)->paused = false;
+}
+
+bool vcpus_paused(const struct vm *vm)
+{
+	return guest_of((struct vm *)vm)->paused;
 }

@@ -59,6 +59,7 @@ void guest_destroy(struct guest *g)
 	for (unsigned i = 0; i < GUEST_GSIS; i++)
 		guest_require(!g->gsi[i].used);
 	bus_done(&g->vm.mmio);
+	bus_done(&g->vm.pio);
 	memory_destroy(&g->vm.mem);
 	loop_destroy(g->vm.loop);
 	pthread_mutex_destroy(&g->vm.lock);

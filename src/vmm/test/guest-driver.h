@@ -49,7 +49,11 @@ struct guest {
 		int fd;
 	} ioeventfd[GUEST_DEVICES * VIRTIO_QUEUES_MAX];
 	unsigned nioeventfds;
-	bool no_ioeventfd; /* vm_ioeventfd() fails, writes reach the device */
+	bool no_ioeventfd;	   /* vm_ioeventfd() fails, writes reach the device */
+	unsigned pulses[IRQ_PINS]; /* of irq_pulse() */
+	unsigned irq_updates;	   /* calls of irq_update() */
+	bool paused;
+	int pause_result; /* of vm_pause() */
 	struct device *devices[GUEST_DEVICES];
 };
 
