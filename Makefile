@@ -35,7 +35,7 @@ bench: packages build
 	bench/run $(ARGS)
 # As root after `make build` as yourself.
 install: $(BUILD)/build.ninja
-	meson configure --prefix=$(PREFIX) $(BUILD)
+	$(if $(filter-out file,$(origin PREFIX)),meson configure --prefix=$(PREFIX) $(BUILD))
 	meson install -C $(BUILD)
 clean:
 	rm -rf build build-* $(BUILD)

@@ -134,6 +134,10 @@ static void test_modules(void **state)
 	assert_string_equal(m.list[2].name, "mid");
 	assert_string_equal(m.list[3].name, "top_one");
 	modules_done(&m);
+	assert_int_equal(
+		modules_load(folder, (const char *const[]){"?nope", "?low", NULL}, &m, &f->err), 0);
+	assert_int_equal(m.n, 1);
+	modules_done(&m);
 	assert_int_equal(modules_load(folder, (const char *const[]){"nope", NULL}, &m, &f->err),
 			 -ENOENT);
 	assert_non_null(strstr(f->err.text, "no kernel module nope"));
