@@ -130,7 +130,7 @@ int pipeline_run(const char *const *from, const char *const *to, const char *log
 		 struct progress *progress, struct error *err)
 {
 	struct pipeline p = {.progress = progress, .messages = -1};
-	const char *const names[] = {"mmdebstrap", to[0]};
+	const char *const names[] = {"mmdebstrap", "sqfstar"};
 	int rc;
 
 	p.log = fopen(log, "we");

@@ -324,20 +324,22 @@ static int make_root(struct build *b, const char *log, struct progress *progress
 {
 	CLEANUP_FREE char *squashfs = io_format("%s/root.squashfs", b->tmp);
 	CLEANUP_ARGS struct args from = {0};
-	/* sqfstar takes "/" from nowhere in the archive. */
-	const char *const to[] = {"sqfstar",
+	/*
+	 * sqfstar does not take the archive's "/", but makes one that belongs to whoever runs
+	 * it (its -root-uid does nothing): that has to be root, of a user namespace at least.
+	 */
+	const char *const to[] = {"unshare",
+				  "--map-root-user",
+				  "sqfstar",
 				  "-quiet",
 				  "-no-progress",
 				  "-root-mode",
 				  "755",
-				  "-root-uid",
-				  "0",
-				  "-root-gid",
-				  "0",
 				  "-comp",
 				  b->spec->compression,
 				  squashfs,
 				  NULL};
+	const char *const *packer = to + (geteuid() == 0 ? 2 : 0);
 	int rc = prepare(b, err);
 
 	if (rc < 0)
@@ -345,7 +347,7 @@ static int make_root(struct build *b, const char *log, struct progress *progress
 	make_command(b, &from);
 	if (from.failed || !squashfs)
 		return error_set(err, -E2BIG, "too many packages or steps");
-	rc = pipeline_run((const char *const *)from.list, to, log, progress, err);
+	rc = pipeline_run((const char *const *)from.list, packer, log, progress, err);
 	if (rc == -EINTR)
 		return rc;
 	if (rc < 0)
