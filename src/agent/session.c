@@ -262,19 +262,17 @@ static bool session_read(struct session *s)
 
 static bool session_write(struct session *s)
 {
-	bool was_full = session_full(s);
-
 	while (buffer_used(&s->out)) {
+		/* Asked each time: resuming may have filled it again. */
+		bool was_full = session_full(s);
 		ssize_t n =
 			send(s->fd, s->out.data + s->out.start, buffer_used(&s->out), MSG_NOSIGNAL);
 
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR;
 		buffer_consume(&s->out, (size_t)n);
-		if (was_full && s->program && !session_full(s)) {
-			was_full = false;
+		if (was_full && s->program && !session_full(s))
 			program_resume(s->program);
-		}
 	}
 	if (s->state == SESSION_CLOSING) {
 		s->state = SESSION_CLOSED;
