@@ -25,7 +25,7 @@
 #define AREA (128u << 10)
 #define QUEUE_SIZE 64
 #define HEADER sizeof(struct virtio_vsock_hdr)
-#define CID 5
+#define CID 5u
 #define CLIENTS 4
 #define FIRST_PORT 0x40000000u /* of connections from the host */
 

@@ -193,7 +193,7 @@ static json_t *text_value(const char *text)
 
 	if (value)
 		return value;
-	for (; text[n] && n < sizeof(ascii) - 1; n++)
+	for (; n < sizeof(ascii) - 1 && text[n]; n++)
 		ascii[n] = text[n] < 0 ? '?' : text[n];
 	ascii[n] = 0;
 	return json_string(ascii);

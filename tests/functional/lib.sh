@@ -48,14 +48,3 @@ refuse() {
 		fail "$*: did not say \"$refuse_text\""
 	}
 }
-
-# Runs a command where Linux guests can run: in the emulated node of the shared lab, or here.
-# $TMP is the same folder on both sides.
-in_lab() {
-	if [ -n "${WISP_TEST_LAB-}" ]; then
-		wisp lab exec --name "$WISP_TEST_LAB" node1 -- env "PATH=$PATH" \
-			${WISP_HOME:+"WISP_HOME=$WISP_HOME"} ${WISP_CACHE:+"WISP_CACHE=$WISP_CACHE"} "$@"
-	else
-		"$@"
-	fi
-}

@@ -9,7 +9,8 @@ if [ -z "${WISP_TEST_NODE:-}" ]; then
 	if [ -n "${WISP_TEST_LAB:-}" ]; then
 		rc=0
 		wisp lab exec -n "$WISP_TEST_LAB" -e WISP_TEST_NODE=1 -e WISP_BUILD="$WISP_BUILD" \
-			-e WISP_TEST_LAB= -e TMPDIR=/tmp node1 -- "$0" || rc=$?
+			-e WISP_TEST_LAB= -e TMPDIR=/tmp \
+			${WISP_HOME:+-e "WISP_HOME=$WISP_HOME"} node1 -- "$0" || rc=$?
 		exit $rc
 	fi
 	wisp doctor kvm >/dev/null || skip "KVM cannot run Linux here (tests/run NAME uses a lab)"
