@@ -34,7 +34,9 @@ expect "read-only data" "$(guest left sha256sum /dev/vdc | cut -d' ' -f1)" \
 
 echo "network: both ways, checked"
 transfer() {
-	guest "$2" sh -c 'busybox timeout 120 busybox nc -l -p 7000 | sha256sum' >"$TMP/heard" &
+	# Busybox's nc hangs up at the end of its input: the listener's never ends.
+	guest "$2" sh -c 'rm -f /tmp/fifo; mkfifo /tmp/fifo; exec 9<>/tmp/fifo
+		busybox timeout 120 busybox nc -l -p 7000 <&9 | sha256sum' >"$TMP/heard" &
 	listener=$!
 	guest "$1" sh -c "for i in 1 2 3 4 5 6 7 8 9; do
 		busybox nc -w 60 $2 7000 </tmp/data && exit 0; sleep 1; done; exit 1"
