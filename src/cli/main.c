@@ -6,12 +6,14 @@
 
 #include "cli/commands.h"
 #include "build-config.h"
+#include "lib/io.h"
 
 int main(int argc, char **argv)
 {
 	const struct command *cmd;
 	int used;
 
+	io_open_standard_fds();
 	if (argc > 1 && !strcmp(argv[1], "--version")) {
 		printf("wisp %s\n", WISP_VERSION);
 		return 0;

@@ -130,6 +130,7 @@ int main(int argc, char **argv)
 	struct error err = {0};
 	int r;
 
+	io_open_standard_fds();
 	/* One heap for all threads: an arena for each would cost more than all our state. */
 	mallopt(M_ARENA_MAX, 1);
 	io_open_standard_fds();
