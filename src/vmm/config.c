@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "build-config.h"
@@ -127,12 +128,12 @@ static int add_device(struct vm_config *c, const char *value, struct error *err)
 	r = device_config_parse(value, d, err);
 	if (r)
 		return r;
-	for (unsigned i = 0; i < c->ndevices; i++)
+	for (unsigned i = 0; i <= c->ndevices; i++)
 		same += c->device[i].desc == d->desc;
-	if (same >= d->desc->max)
+	c->ndevices++;
+	if (same > d->desc->max)
 		return error_set(err, -ENOSPC, "a VM can have %u %s device%s, no more",
 				 d->desc->max, d->desc->name, d->desc->max > 1 ? "s" : "");
-	c->ndevices++;
 	return 0;
 }
 
@@ -258,8 +259,16 @@ int config_parse(struct vm_config *config, int argc, char **argv, struct error *
 		r = error_set(err, -EINVAL, "unexpected argument \"%s\"", parser.argv[0]);
 	if (!r && !c.kernel)
 		r = error_set(err, -EINVAL, "no kernel given (--kernel FILE; --help tells more)");
-	if (r)
+	if (r) {
+		config_done(&c);
 		return r;
+	}
 	*config = c;
 	return 1;
+}
+
+void config_done(struct vm_config *c)
+{
+	while (c->ndevices)
+		free(c->device[--c->ndevices].text);
 }

@@ -36,9 +36,12 @@ struct vm_config {
 
 /*
  * Parses argv of wisp-vmm. Returns 1 and the configuration, 0 when help or version was
- * printed, -EINVAL with the reason. Strings point into argv or are never freed.
+ * printed, -EINVAL with the reason. Strings point into argv.
  */
 int config_parse(struct vm_config *config, int argc, char **argv, struct error *err);
+
+/* Frees what a configuration that was parsed holds. */
+void config_done(struct vm_config *config);
 
 /* The command description behind it, for the generated documentation. */
 extern const struct command vmm_command;

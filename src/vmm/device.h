@@ -28,11 +28,11 @@ struct device_key {
 
 #define DEVICE_KEYS_MAX 16
 
-/* What --device KIND,key=value,... said. Strings live as long as the process. */
+/* What --device KIND,key=value,... said. */
 struct device_config {
 	const struct device_desc *desc;
 	const char *value[DEVICE_KEYS_MAX]; /* by index of desc->keys; NULL: not given */
-	char *text;			    /* the copy they point into */
+	char *text;			    /* the copy they point into, the configuration's to free */
 };
 
 struct device_desc {

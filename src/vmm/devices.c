@@ -68,7 +68,7 @@ static int parse_keys(char *text, struct device_config *cfg, struct error *err)
 
 int device_config_parse(const char *text, struct device_config *ret, struct error *err)
 {
-	char *copy = strdup(text); /* the values point into it: it stays for good */
+	char *copy = strdup(text); /* the values point into it */
 	size_t len = strcspn(text, ",");
 	struct device_config cfg = {.text = copy};
 	int r;

@@ -142,6 +142,7 @@ int main(int argc, char **argv)
 		return r ? 2 : 0;
 	}
 	r = run_vm(&config, &why, &err);
+	config_done(&config);
 	if (r) {
 		fprintf(stderr, "wisp-vmm: %s: %s\n", config.name, err.text);
 		return 1;

@@ -34,12 +34,6 @@ static int parse(struct vm_config *c, const char *line, struct error *err)
 	return config_parse(c, argc, argv, err);
 }
 
-static void free_devices(struct vm_config *c)
-{
-	for (unsigned i = 0; i < c->ndevices; i++)
-		free(c->device[i].text);
-}
-
 static void test_defaults(void **state)
 {
 	struct vm_config c;
@@ -98,7 +92,7 @@ static void test_all(void **state)
 	assert_false(c.restart_on_reboot);
 	assert_int_equal(c.log_level, LOG_DEBUG);
 	assert_string_equal(c.log_file, "l");
-	free_devices(&c);
+	config_done(&c);
 }
 
 static void test_refused(void **state)
@@ -173,17 +167,17 @@ static void test_too_many_devices(void **state)
 
 	/* Of one kind, and of all together. */
 	assert_int_equal(parse_devices(&c, 1, 16, &err), 1);
-	free_devices(&c);
+	config_done(&c);
 	assert_int_equal(parse_devices(&c, 1, 17, &err), -ENOSPC);
 	assert_string_equal(err.text, "a VM can have 16 block devices, no more");
 	assert_int_equal(parse(&c, "-k k -d rng -d rng", &err), -ENOSPC);
 	assert_string_equal(err.text, "a VM can have 1 rng device, no more");
 	assert_int_equal(parse_devices(&c, 2, 8, &err), 1);
 	assert_int_equal(c.ndevices, 16);
-	free_devices(&c);
+	config_done(&c);
 	assert_int_equal(parse_devices(&c, 3, 8, &err), 1);
 	assert_int_equal(c.ndevices, CONFIG_DEVICES_MAX);
-	free_devices(&c);
+	config_done(&c);
 	assert_int_equal(parse_devices(&c, 3, 9, &err), -ENOSPC);
 	assert_string_equal(err.text, "more than 24 devices");
 }
