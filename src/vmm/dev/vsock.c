@@ -230,7 +230,7 @@ static int configure(struct vsock *vs, const struct device_config *cfg, struct e
 	if (mode == VHOST_ON || (mode == VHOST_AUTO && !vs->path)) {
 		r = open_vhost(vs, err);
 		return r && mode == VHOST_AUTO
-			       ? error_prefix(err, r, "vsock has no path=SOCKET, and without it")
+			       ? error_prefix(err, r, "vsock without path=SOCKET needs vhost-vsock")
 			       : r;
 	}
 	if (!vs->path)
