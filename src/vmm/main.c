@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
@@ -78,6 +79,17 @@ static int run(struct vm *vm, const struct vm_config *config, const struct boot_
 	return r;
 }
 
+/* Sockets of the guest's connections may be thousands. Nothing here uses select(). */
+static void raise_file_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files))
+		return;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static int run_vm(const struct vm_config *config, enum vm_end *why, struct error *err)
 {
 	struct boot_files files;
@@ -89,6 +101,7 @@ static int run_vm(const struct vm_config *config, enum vm_end *why, struct error
 
 	if (r)
 		return r;
+	raise_file_limit();
 	r = loop_create(&loop);
 	if (r) {
 		boot_close(&files);
