@@ -411,12 +411,13 @@ static void test_bad_masks(void **state)
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct cpuid c = intel();
+		struct cpuid c = intel(), before = c;
 		struct error err = {0};
 
 		assert_int_equal(model_apply_text(&c, "m", cases[i].text, &err), -EINVAL);
 		if (strncmp(err.text, cases[i].where, strlen(cases[i].where)))
 			fail_msg("\"%s\"", err.text);
+		assert_memory_equal(&c, &before, sizeof(c));
 	}
 }
 

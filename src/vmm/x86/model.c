@@ -129,6 +129,7 @@ static int apply_line(struct cpuid *c, const char *line)
 
 int model_apply_text(struct cpuid *c, const char *path, const char *text, struct error *err)
 {
+	struct cpuid masked = *c;
 	char line[160];
 
 	for (unsigned n = 1; *text; n++) {
@@ -136,14 +137,15 @@ int model_apply_text(struct cpuid *c, const char *path, const char *text, struct
 
 		snprintf(line, sizeof(line), "%.*s", (int)(len < 159 ? len : 159), text);
 		line[strcspn(line, "#")] = 0;
-		if (line[strspn(line, " \t\r")] && apply_line(c, line))
+		if (line[strspn(line, " \t\r")] && apply_line(&masked, line))
 			return error_set(err, -EINVAL,
 					 "%s:%u: \"%s\" is not like \"0x7 0 ebx 0x200\" (leaf, "
 					 "subleaf, register, mask)",
 					 path, n, line);
 		text += len + (text[len] == '\n');
 	}
-	trim_xsave(c);
+	trim_xsave(&masked);
+	*c = masked;
 	return 0;
 }
 
