@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void set_text(struct error *err, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void set_text(struct error *err, const char *fmt,
+							   va_list ap)
 {
 	/* The arguments may point into err->text itself. */
 	struct error text;

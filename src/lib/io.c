@@ -214,7 +214,7 @@ static int lock_directory_of(const char *path)
 
 int io_unix_listen(const char *path, struct error *err)
 {
-	CLEANUP_CLOSE int lock = lock_directory_of(path);
+	__attribute__((unused)) CLEANUP_CLOSE int lock = lock_directory_of(path);
 	CLEANUP_CLOSE int dir = -1;
 	CLEANUP_CLOSE int fd = -1;
 	struct sockaddr_un addr;
