@@ -59,6 +59,31 @@ diff -r "$TMP/tree" "$TMP/back" || fail "the tree came back changed"
 refuse 1 "cannot be a destination" wisp vm cp "$TMP/data" "$TMP/out" a:/no-such-folder
 refuse 2 "one side is NAME:PATH" wisp vm cp a:/etc/hosts b:/etc/hosts
 
+echo "a shell and the progress of a copy, on a terminal"
+cat >"$TMP/terminal" <<'EOF'
+import os, pty, sys
+# terminal INPUT TEXT COMMAND...: runs it on a terminal, types INPUT; it must print TEXT
+pid, fd = pty.fork()
+if not pid:
+    os.execvp(sys.argv[3], sys.argv[3:])
+os.write(fd, sys.argv[1].encode())
+seen = b""
+try:
+    while data := os.read(fd, 4096):
+        seen += data
+except OSError:
+    pass
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+if sys.argv[2].encode() not in seen:
+    sys.exit(f"not in {seen!r}: {sys.argv[2]}")
+sys.exit(status)
+EOF
+rc=0
+python3 "$TMP/terminal" 'echo $((6 * 7)) $TERM; exit 3
+' "42 " wisp vm shell a || rc=$?
+expect "exit code of the shell" $rc 3
+python3 "$TMP/terminal" "" "1 files, 4.8 MiB" wisp vm cp "$TMP/data" a:/tmp/ || fail "progress"
+
 echo "console"
 python3 - <<'EOF' || fail "the console"
 import os, pty, select, sys, termios, time
