@@ -28,9 +28,9 @@ build: packages $(BUILD)/build.ninja
 demo: build
 	demo/run $(ARGS)
 check: packages-check
-	tests/run $(ARGS)
+	@tests/run $(ARGS)
 soak: packages-check
-	tests/run soak $(ARGS)
+	@tests/run build soak $(ARGS)
 bench: packages build
 	bench/run $(ARGS)
 # As root after `make build` as yourself.
