@@ -15,7 +15,7 @@ refuse 255 "no VM m3 runs on network default" wisp vm exec m1 wisp-rsh m3 hostna
 echo "OpenMPI"
 expect OpenMPI "$(wisp vm exec m1 -- mpirun.openmpi -np 2 --host m1,m2 hostname | sort | tr '\n' ' ')" \
 	"m1 m2 "
-wisp vm exec m1 -- mpirun.openmpi -np 2 --host m1,m2 NPopenmpi -u 256 -o /tmp/np.out
+wisp vm exec m1 -- mpirun.openmpi -np 2 --host m1,m2 NPopenmpi -u 16 -o /tmp/np.out
 echo "MPICH"
 expect MPICH "$(wisp vm exec m1 -- mpirun.mpich -np 2 -hosts m1,m2 hostname | sort | tr '\n' ' ')" \
 	"m1 m2 "
