@@ -24,19 +24,20 @@ struct pipeline {
 	FILE *log;
 	char line[256]; /* the current one, cut */
 	size_t used;
-	char reason[256]; /* the first that begins with "E:", else the last one */
+	char reason[256]; /* the first line that begins with "E:", else the first of all */
 	bool reason_is_error;
 };
 
 static void end_line(struct pipeline *p)
 {
-	bool is_error = !strncmp(p->line, "E:", 2);
+	bool is_error;
 
 	p->line[p->used] = '\0';
 	p->used = 0;
+	is_error = !strncmp(p->line, "E:", 2);
 	if (!strncmp(p->line, "I:", 2))
 		progress_now(p->progress, p->line + 2);
-	else if (p->line[0] && !p->reason_is_error) {
+	else if (p->line[0] && (is_error ? !p->reason_is_error : !p->reason[0])) {
 		p->reason_is_error = is_error;
 		memcpy(p->reason, p->line, sizeof(p->reason));
 	}
