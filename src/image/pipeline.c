@@ -37,7 +37,8 @@ static void end_line(struct pipeline *p)
 	is_error = !strncmp(p->line, "E:", 2);
 	if (!strncmp(p->line, "I:", 2))
 		progress_now(p->progress, p->line + 2);
-	else if (p->line[0] && (is_error ? !p->reason_is_error : !p->reason[0])) {
+	else if (p->line[0] && strncmp(p->line, "W:", 2) &&
+		 (is_error ? !p->reason_is_error : !p->reason[0])) {
 		p->reason_is_error = is_error;
 		memcpy(p->reason, p->line, sizeof(p->reason));
 	}
