@@ -53,8 +53,8 @@ expect "through cat" "$(wisp vm exec a cat <"$TMP/data" | sha256sum)" "$(sha256s
 mkdir -p "$TMP/tree/below"
 cp "$TMP/data" "$TMP/tree/below/"
 ln -s below/data "$TMP/tree/link"
-wisp vm cp "$TMP/tree" a:/root/copy
-wisp vm cp a:/root/copy "$TMP/back"
+wisp vm cp "$TMP/tree" a:/tmp/copy
+wisp vm cp a:/tmp/copy "$TMP/back"
 diff -r "$TMP/tree" "$TMP/back" || fail "the tree came back changed"
 refuse 1 "cannot be a destination" wisp vm cp "$TMP/data" "$TMP/out" a:/no-such-folder
 refuse 2 "one side is NAME:PATH" wisp vm cp a:/etc/hosts b:/etc/hosts
