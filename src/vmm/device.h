@@ -32,7 +32,7 @@ struct device_key {
 struct device_config {
 	const struct device_desc *desc;
 	const char *value[DEVICE_KEYS_MAX]; /* by index of desc->keys; NULL: not given */
-	char *text;			    /* the copy they point into, the configuration's to free */
+	char *text; /* the copy they point into, the configuration's to free */
 };
 
 struct device_desc {
