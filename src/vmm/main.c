@@ -125,13 +125,12 @@ static int run_vm(const struct vm_config *config, enum vm_end *why, struct error
 	return r;
 }
 
-/* A reboot is a new start of the program: nothing of the old machine can survive in the new. */
+/*
+ * A reboot is a new start of the program: nothing of the old machine can survive in the new.
+ * Signals stay blocked, so that one that comes in between waits for the new machine.
+ */
 static void restart(char **argv)
 {
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	execv("/proc/self/exe", argv);
 	fprintf(stderr, "wisp-vmm: cannot restart after a reboot: %s\n", strerror(errno));
 }
