@@ -37,7 +37,7 @@ struct loop {
 	pthread_mutex_t *lock;
 	struct loop_source *sources;
 	struct loop_source *removed;
-	uint64_t wakeups;
+	_Atomic uint64_t wakeups;
 };
 
 /* Timers and signals have an fd of ours. */

@@ -66,7 +66,7 @@ int loop_run_once(struct loop *loop, int timeout_ms);
 /* Makes loop_run() return soon: after the callbacks that are due. Any thread, async-signal-safe. */
 void loop_stop(struct loop *loop);
 
-/* How often the loop has woken up so far. */
+/* How often the loop has woken up so far. Any thread. */
 uint64_t loop_wakeups(const struct loop *loop);
 
 #endif
