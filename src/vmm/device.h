@@ -88,8 +88,8 @@ static inline void device_add_state(struct device *dev, const char *name,
 /* Value of a key, NULL when it was not given. The key must be in the description. */
 const char *device_config_get(const struct device_config *cfg, const char *key);
 
-/* Parses "KIND,key=value,..." against the table; *cfg keeps pointers into a copy of text. */
-int device_config_parse(const char *text, struct device_config *cfg, struct error *err);
+/* Parses "KIND,key=value,..." against the table; *ret keeps pointers into a copy of text. */
+int device_config_parse(const char *text, struct device_config *ret, struct error *err);
 
 /* The kinds, ended by NULL, and a description of all of them for --help and man pages. */
 extern const struct device_desc *const device_table[];
