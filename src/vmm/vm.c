@@ -34,11 +34,16 @@
 
 void vm_end(struct vm *vm, enum vm_end why)
 {
-	int running = VM_RUNNING;
+	int old = VM_RUNNING;
 
-	/* The first reason counts: a vCPU may still fault while the others stop. */
-	if (atomic_compare_exchange_strong(&vm->end, &running, (int)why))
+	/*
+	 * The first reason counts: a vCPU may still fault while the others stop. But who stops a
+	 * VM that is about to reboot does not want it back.
+	 */
+	if (atomic_compare_exchange_strong(&vm->end, &old, (int)why))
 		loop_stop(vm->loop);
+	else if (why == VM_STOPPED && old == VM_REBOOT)
+		atomic_compare_exchange_strong(&vm->end, &old, (int)why);
 }
 
 int vm_add_device(struct vm *vm, struct device *dev, struct error *err)
