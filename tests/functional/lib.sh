@@ -48,3 +48,9 @@ refuse() {
 		fail "$*: did not say \"$refuse_text\""
 	}
 }
+
+# Runs a command in the node of the shared lab, with our images.
+in_lab() {
+	wisp lab exec --name "$WISP_TEST_LAB" node1 -- env "PATH=$PATH" "WISP_BUILD=$WISP_BUILD" \
+		${WISP_HOME:+"WISP_HOME=$WISP_HOME"} TMPDIR=/tmp "$@"
+}
