@@ -62,16 +62,6 @@ rc=0
 wait $client || rc=$?
 expect "SIGTERM" $rc 143
 
-# A signal gets through although the program leaves its full stdin unread.
-$agent_client exec sh -c 'echo ready; exec sleep 1000' <"/dev/zero" >"$TMP/out" &
-client=$!
-wait_for 10 grep -q ready "$TMP/out"
-sleep 0.5
-kill -USR1 $client
-rc=0
-wait $client || rc=$?
-expect "SIGUSR1 beside a blocked stdin" $rc 138
-
 # A reader that stopped stops its own program and nobody else.
 mkfifo "$TMP/slow"
 $agent_client exec cat /dev/zero >"$TMP/slow" &
