@@ -25,6 +25,7 @@
 #define PROTOCOL_WITH_PAYLOAD 0x0208
 #define MAX_FILE (256u << 20)
 #define MAX_KERNEL (512u << 20)
+#define MAX_SEGMENTS 64 /* Linux has 5 */
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -46,9 +47,14 @@ static int check_elf(const uint8_t *image, size_t size, struct error *err)
 	if (e.e_ident[EI_CLASS] != ELFCLASS64 || e.e_ident[EI_DATA] != ELFDATA2LSB ||
 	    e.e_machine != EM_X86_64)
 		return error_set(err, -ENOEXEC, "the kernel is not for 64-bit x86");
-	if (e.e_phentsize != sizeof(Elf64_Phdr) || !e.e_phnum || e.e_phoff > size ||
-	    (size - e.e_phoff) / sizeof(Elf64_Phdr) < e.e_phnum)
-		return error_set(err, -ENOEXEC, "the kernel's ELF program headers are cut off");
+	/* The headers must not overlap: trim_zeros() changes one and relies on the other. */
+	if (e.e_phentsize != sizeof(Elf64_Phdr) || !e.e_phnum || e.e_phoff < sizeof(e) ||
+	    e.e_phoff > size || (size - e.e_phoff) / sizeof(Elf64_Phdr) < e.e_phnum)
+		return error_set(err, -ENOEXEC,
+				 "the kernel's ELF program headers are cut off or overlap");
+	if (e.e_phnum > MAX_SEGMENTS)
+		return error_set(err, -ENOEXEC, "the kernel has %u ELF segments (at most %u)",
+				 e.e_phnum, MAX_SEGMENTS);
 	for (unsigned i = 0; i < e.e_phnum; i++) {
 		Elf64_Phdr p;
 

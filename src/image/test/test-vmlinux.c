@@ -194,6 +194,12 @@ static void test_bad_elf(void **state)
 	e->e_phoff = UINT64_MAX - 8;
 	refuse(kernel, KERNEL_SIZE, "headers are cut off");
 	make_kernel(kernel);
+	e->e_phoff = sizeof(*e) - 5;
+	refuse(kernel, KERNEL_SIZE, "overlap");
+	make_kernel(kernel);
+	e->e_phnum = 65;
+	refuse(kernel, KERNEL_SIZE, "65 ELF segments");
+	make_kernel(kernel);
 	e->e_machine = EM_AARCH64;
 	refuse(kernel, KERNEL_SIZE, "not for 64-bit x86");
 	make_kernel(kernel);
