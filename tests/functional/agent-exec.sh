@@ -46,21 +46,40 @@ refuse 255 "cannot run nosuch: No such file" agent exec nosuch
 refuse 255 "cannot run /: Permission denied" agent exec /
 refuse 255 "cannot change to directory /nosuch: No such file" agent exec -d /nosuch id
 
+# shown PATTERN: waits until the client in the background shows it; before it is started,
+# "$TMP/out" must be away, as what the one before it wrote is no sign of this one.
+shown() {
+	wait_for 30 grep -qs "$1" "$TMP/out"
+}
+
 # Signals to the client go to the program; one that handles it decides its code.
+rm -f "$TMP/out"
 $agent_client exec sh -c 'trap "exit 3" TERM; echo ready; while :; do sleep 0.1; done' >"$TMP/out" &
 client=$!
-wait_for 10 grep -q ready "$TMP/out"
+shown ready
 kill -TERM $client
 rc=0
 wait $client || rc=$?
 expect "SIGTERM handled by the program" $rc 3
+rm -f "$TMP/out"
 $agent_client exec sh -c 'echo ready; exec sleep 1000' >"$TMP/out" &
 client=$!
-wait_for 10 grep -q ready "$TMP/out"
+shown ready
 kill -TERM $client
 rc=0
 wait $client || rc=$?
 expect "SIGTERM" $rc 143
+
+# A signal gets through although the program leaves its full stdin unread.
+rm -f "$TMP/out"
+$agent_client exec sh -c 'echo ready; exec sleep 1000' <"/dev/zero" >"$TMP/out" &
+client=$!
+shown ready
+sleep 0.5
+kill -USR1 $client
+rc=0
+wait $client || rc=$?
+expect "SIGUSR1 beside a blocked stdin" $rc 138
 
 # A reader that stopped stops its own program and nobody else.
 mkfifo "$TMP/slow"
@@ -90,16 +109,18 @@ expect "end of input" "$(printf 'a\nb\n' | agent exec -t wc -l | tail -n 1 | tr 
 expect "last words" "$(agent exec -n -t seq 1 20000 | tail -n 1 | tr -d '\r')" 20000
 
 # A client that is killed takes its program along: SIGHUP, and SIGKILL for the deaf.
+rm -f "$TMP/out"
 $agent_client exec sh -c 'trap "echo got >'"$TMP/hup"'; exit" HUP; echo ready
 	while :; do sleep 0.1; done' >"$TMP/out" &
 client=$!
-wait_for 10 grep -q ready "$TMP/out"
+shown ready
 kill -KILL $client
 wait $client || :
 wait_for 10 test -e "$TMP/hup"
+rm -f "$TMP/out"
 $agent_client exec sh -c 'trap "" HUP; echo $$; exec sleep 1000' >"$TMP/out" &
 client=$!
-wait_for 10 grep -q . "$TMP/out"
+shown .
 kill -KILL $client
 wait $client || :
 wait_for 20 gone "$(cat "$TMP/out")"
