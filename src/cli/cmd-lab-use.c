@@ -33,13 +33,16 @@ int lab_exec(const struct command *cmd, const char *lab, const char *node,
 	     const struct client_exec *exec, bool fresh)
 {
 	CLEANUP_CLOSE int fd = -1;
-	struct error err;
+	struct error err, why;
 	int code, r = lab_connect(lab, node, CONNECT_TIMEOUT_MS, &fd, &err);
 
 	if (!r)
 		r = lab_freshen(lab, node, exec->cwd, exec->argv, fresh, &err);
 	if (!r)
 		r = client_exec(fd, exec, &code, &err);
+	/* A connection that breaks says less than the node's end. */
+	if (r < 0 && lab_check_node(lab, node, &why))
+		err = why;
 	return r ? cli_fail(cmd, EXIT_CANNOT_RUN, &err) : code;
 }
 
@@ -236,7 +239,7 @@ static void print_lab(const char *name, const struct lab_status *s)
 {
 	char memory[32];
 
-	printf("lab %s: each node %u CPUs, %s, %s\n", name, s->cpus,
+	printf("lab %s: each node %u CPU%s, %s, %s\n", name, s->cpus, s->cpus > 1 ? "s" : "",
 	       format_size(s->memory, memory, sizeof(memory)),
 	       strcmp(s->accel, "kvm") ? "emulated" : "hardware virtualization");
 	for (unsigned i = 0; i < s->nodes; i++)

@@ -226,6 +226,14 @@ int lab_connect(const char *name, const char *node, int timeout_ms, int *ret, st
 	return r;
 }
 
+int lab_check_node(const char *name, const char *node, struct error *err)
+{
+	CLEANUP_CLOSE int control = open_control(name, err);
+	struct lab_node found;
+
+	return control < 0 ? control : find_running(control, name, node, &found, err);
+}
+
 /* Runs a script in the node, with our standard error for all it says. */
 static int run_script(int fd, const char *const *argv, const char *what, struct error *err)
 {

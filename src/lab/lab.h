@@ -54,6 +54,9 @@ bool lab_crashed(const char *name);
  */
 int lab_connect(const char *name, const char *node, int timeout_ms, int *ret, struct error *err);
 
+/* 0 while the node runs; else what lab_connect() says of it. */
+int lab_check_node(const char *name, const char *node, struct error *err);
+
 /*
  * Makes the node see the files of this machine as they are now, when what argv names has changed
  * since it looked (lab/fresh.h), or in any case.

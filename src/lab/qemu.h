@@ -23,7 +23,7 @@ struct lab_disk {
 
 struct lab_config {
 	char *name, *dir; /* its state directory */
-	unsigned nodes, cpus, hugepages;
+	unsigned nodes, cpus, hugepages; /* cpus, hugepages: of each node */
 	uint64_t memory;      /* bytes, of each node */
 	bool nvme;	      /* an NVMe disk with SR-IOV in each node */
 	bool kvm;	      /* hardware virtualization instead of emulation */

@@ -6,6 +6,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -67,6 +69,18 @@ static int connect_within(int fd, const struct sockaddr_in *to, int timeout_ms)
 	return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
 }
 
+/* A peer that was switched off never says so: ask it when it is silent. */
+static void watch_peer(int fd)
+{
+	int on = 1, idle_s = 15, interval_s = 5, count = 9, limit_ms = 60000;
+
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
+}
+
 int net_connect_tcp(int control, const char *address, uint16_t port, int timeout_ms, int *ret,
 		    struct error *err)
 {
@@ -82,6 +96,7 @@ int net_connect_tcp(int control, const char *address, uint16_t port, int timeout
 	r = connect_within(fd, &to, timeout_ms);
 	if (r)
 		return error_errno(err, r, "cannot connect to %s:%u", address, (unsigned)port);
+	watch_peer(fd);
 	*ret = take_fd(&fd);
 	return 0;
 }

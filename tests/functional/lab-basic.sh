@@ -12,7 +12,7 @@ refuse 126 "no lab lab runs" lab exec node1 true
 lab down 2>/dev/null || fail "down without a lab is no error"
 
 start=$(date +%s)
-lab up --nodes 2 --cpus 2 --memory 2G --hugepages 8 --nvme --share "$TMP/share" \
+lab up --nodes 2 --memory 2G --hugepages 8 --nvme --share "$TMP/share" \
 	--disk "node2:$TMP/disk"
 echo "two nodes after $(($(date +%s) - start)) s"
 refuse 1 "runs already" lab up
@@ -26,7 +26,7 @@ for lab in json.load(sys.stdin):
 
 echo "in the node"
 expect hostname "$(lab exec node2 hostname)" node2
-expect cpus "$(lab exec node1 nproc)" 2
+expect cpus "$(lab exec node1 nproc)" 1
 expect hugepages "$(lab exec node1 cat /proc/sys/vm/nr_hugepages)" 8
 expect devices "$(lab exec node1 -- sh -c \
 	'for d in kvm net/tun vhost-net vhost-vsock vfio/vfio; do [ -w /dev/$d ] && echo $d; done' |
