@@ -3,6 +3,7 @@
 
 #include "vmm/vcpu.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/kvm.h>
@@ -13,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
@@ -22,6 +24,7 @@
 #include "vmm/x86/cpu.h"
 
 #define KICK_SIGNAL SIGUSR1
+#define XTILEDATA 18 /* the XSAVE component of AMX tiles */
 #define STACK_SIZE (128 * 1024) /* touched pages count, and they are few */
 
 /* The signal only has to interrupt KVM_RUN; immediate_exit closes the race before it. */
@@ -236,12 +239,29 @@ static int create_control(struct vm *vm)
 	return sigaction(KICK_SIGNAL, &action, NULL) < 0 ? -errno : 0;
 }
 
+/*
+ * State that is large (AMX) is given to the vCPUs of a process that asked before it made the
+ * first. Without it the guest's CPUs have no AMX, as KVM then does not list it.
+ */
+static void permit_large_state(struct vm *vm)
+{
+	uint64_t supported = 0;
+	struct kvm_device_attr attr = {.attr = KVM_X86_XCOMP_GUEST_SUPP,
+				       .addr = (uintptr_t)&supported};
+
+	if (ioctl(vm->kvm_fd, KVM_GET_DEVICE_ATTR, &attr) < 0 || !(supported & 1ULL << XTILEDATA))
+		return;
+	if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) < 0)
+		log_warn(&vm->log, "vcpu", "no AMX for the guest: %s", strerror(errno));
+}
+
 int vcpus_create(struct vm *vm, uint64_t entry, struct error *err)
 {
 	unsigned n = topology_vcpus(&vm->config->topology);
 	int run_size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	int r = create_control(vm);
 
+	permit_large_state(vm);
 	vm->vcpus = calloc(n, sizeof(*vm->vcpus));
 	if (r || !vm->vcpus || run_size < 0)
 		return error_errno(err, r ? r : run_size < 0 ? -errno : -ENOMEM, "vCPUs");
