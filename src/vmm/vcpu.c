@@ -24,7 +24,7 @@
 #include "vmm/x86/cpu.h"
 
 #define KICK_SIGNAL SIGUSR1
-#define XTILEDATA 18 /* the XSAVE component of AMX tiles */
+#define XTILEDATA 18		/* the XSAVE component of AMX tiles */
 #define STACK_SIZE (128 * 1024) /* touched pages count, and they are few */
 
 /* The signal only has to interrupt KVM_RUN; immediate_exit closes the race before it. */
