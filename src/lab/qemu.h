@@ -22,16 +22,16 @@ struct lab_disk {
 };
 
 struct lab_config {
-	char *name, *dir; /* its state directory */
+	char *name, *dir;		 /* its state directory */
 	unsigned nodes, cpus, hugepages; /* cpus, hugepages: of each node */
-	uint64_t memory;      /* bytes, of each node */
-	bool nvme;	      /* an NVMe disk with SR-IOV in each node */
-	bool kvm;	      /* hardware virtualization instead of emulation */
-	unsigned tsc_khz;     /* of this machine, which an emulated CPU shows as well */
-	char *kernel, *agent; /* files: the bzImage, the static wisp-agent */
-	char *modules;	      /* folder lib/modules/RELEASE of that kernel */
-	char *virtiofsd;      /* program */
-	char *preload;	      /* library for it (noatime.c) when the user is not root, else NULL */
+	uint64_t memory;		 /* bytes, of each node */
+	bool nvme;			 /* an NVMe disk with SR-IOV in each node */
+	bool kvm;			 /* hardware virtualization instead of emulation */
+	unsigned tsc_khz;		 /* of this machine, which an emulated CPU shows as well */
+	char *kernel, *agent;		 /* files: the bzImage, the static wisp-agent */
+	char *modules;			 /* folder lib/modules/RELEASE of that kernel */
+	char *virtiofsd;		 /* program */
+	char *preload; /* library for it (noatime.c) when the user is not root, else NULL */
 	char *shares[LAB_SHARES_MAX];
 	unsigned nshares;
 	struct lab_disk disks[LAB_DISKS_MAX];
