@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "build-config.h"
-#include "image/digest.h"
+#include "lib/digest.h"
 #include "image/image.h"
 #include "image/initrd.h"
 #include "image/kernel.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "image/digest.h"
+#include "lib/digest.h"
 #include "image/manifest.h"
 #include "image/tree.h"
 #include "lib/cleanup.h"

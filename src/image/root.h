@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "image/digest.h"
+#include "lib/digest.h"
 
 struct error;
 struct progress;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef WISP_IMAGE_DIGEST_H
-#define WISP_IMAGE_DIGEST_H
+#ifndef WISP_LIB_DIGEST_H
+#define WISP_LIB_DIGEST_H
 
 /* SHA-256, written as 64 hexadecimal digits. Any thread. */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 by libcrypto. */
 
-#include "image/digest.h"
+#include "lib/digest.h"
 
 #include <errno.h>
 #include <fcntl.h>
