@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The PCI host: configuration space through ECAM, and BARs that follow what the guest writes
+ * The PCI host: configuration space through ECAM and the two ports of old, which kernels use
+ * before they have read the ACPI tables, and BARs that follow what the guest writes
  * there. Every byte of configuration space has a mask of the bits the guest may change; BAR
  * sizing falls out of it (a BAR's low address bits cannot be written).
  */
@@ -27,9 +28,19 @@
 #define BRIDGE_DEVICE 0x0d57
 #define BRIDGE_CLASS 0x060000
 
+/*
+ * Configuration mechanism #1 (PCI 3.0, 3.2.2.3.2): the port takes bus, device, function and
+ * dword, four ports behind it are that dword.
+ */
+#define ADDRESS_PORT 0xcf8
+#define DATA_PORT 0xcfc
+#define ADDRESS_ENABLE 0x80000000u
+#define ADDRESS_BITS 0x80fffffcu
+
 struct pci_host {
 	struct pci_function *slot[PCI_SLOTS];
-	uint64_t next; /* free addresses of the window begin here */
+	uint32_t address; /* what ADDRESS_PORT was given */
+	uint64_t next;	  /* free addresses of the window begin here */
 	struct pci_function bridge;
 };
 
@@ -191,6 +202,71 @@ static void ecam_write(void *dev, uint64_t offset, const void *data, unsigned le
 
 static const struct bus_ops ecam_ops = {.read = ecam_read, .write = ecam_write};
 
+static void address_read(void *dev, uint64_t offset, void *data, unsigned len)
+{
+	struct pci_host *host = dev;
+
+	memset(data, 0xff, len);
+	if (len == 4)
+		put32(data, host->address);
+}
+
+/* Anything but a dword is not for the register. */
+static void address_write(void *dev, uint64_t offset, const void *data, unsigned len)
+{
+	struct pci_host *host = dev;
+	uint32_t v;
+
+	if (len != 4)
+		return;
+	memcpy(&v, data, sizeof(v));
+	host->address = le32toh(v) & ADDRESS_BITS;
+}
+
+/* Where ECAM has what the data ports show; UINT64_MAX: nowhere. */
+static uint64_t selected(const struct pci_host *host, uint64_t offset, unsigned len)
+{
+	uint64_t devfn = host->address >> 8 & 0xffff; /* and the bus, of which there is one */
+
+	if (!(host->address & ADDRESS_ENABLE) || devfn > 0xff || offset + len > 4)
+		return UINT64_MAX;
+	return devfn << 12 | (host->address & 0xff) | offset;
+}
+
+static void data_read(void *dev, uint64_t offset, void *data, unsigned len)
+{
+	uint64_t at = selected(dev, offset, len);
+
+	memset(data, 0xff, len);
+	if (at != UINT64_MAX)
+		ecam_read(dev, at, data, len);
+}
+
+static void data_write(void *dev, uint64_t offset, const void *data, unsigned len)
+{
+	uint64_t at = selected(dev, offset, len);
+
+	if (at != UINT64_MAX)
+		ecam_write(dev, at, data, len);
+}
+
+static const struct bus_ops address_ops = {.read = address_read, .write = address_write};
+static const struct bus_ops data_ops = {.read = data_read, .write = data_write};
+
+static int add_ports(struct vm *vm, struct pci_host *host, struct error *err)
+{
+	struct bus_range address = {.base = ADDRESS_PORT,
+				    .size = 4,
+				    .ops = &address_ops,
+				    .dev = host,
+				    .name = "pci-address"};
+	struct bus_range data = {
+		.base = DATA_PORT, .size = 4, .ops = &data_ops, .dev = host, .name = "pci-data"};
+	int r = bus_add(&vm->pio, &address, err);
+
+	return r ? r : bus_add(&vm->pio, &data, err);
+}
+
 int pci_host_create(struct vm *vm, struct error *err)
 {
 	struct bus_range range = {
@@ -202,12 +278,12 @@ int pci_host_create(struct vm *vm, struct error *err)
 		return error_errno(err, -ENOMEM, "PCI host");
 	host->next = PCI_MMIO_BASE;
 	range.dev = host;
-	r = bus_add(&vm->mmio, &range, err);
-	if (r) {
-		free(host);
-		return r;
-	}
 	vm->pci = host;
+	r = bus_add(&vm->mmio, &range, err);
+	if (!r)
+		r = add_ports(vm, host, err);
+	if (r)
+		return r;
 	pci_function_init(&host->bridge, vm, "pci-host", BRIDGE_VENDOR, BRIDGE_DEVICE, 0,
 			  BRIDGE_CLASS, 0);
 	return pci_add(&host->bridge, err);
@@ -218,6 +294,8 @@ void pci_host_destroy(struct vm *vm)
 	if (!vm->pci)
 		return;
 	bus_remove(&vm->mmio, PCI_ECAM_BASE);
+	bus_remove(&vm->pio, ADDRESS_PORT);
+	bus_remove(&vm->pio, DATA_PORT);
 	free(vm->pci);
 	vm->pci = NULL;
 }

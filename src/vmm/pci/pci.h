@@ -3,7 +3,8 @@
 #define WISP_VMM_PCI_H
 
 /*
- * PCI Express with one root bus: functions on bus 0, configuration space by ECAM alone.
+ * PCI Express with one root bus: functions on bus 0, configuration space by ECAM, and by the
+ * ports of old (0xcf8, 0xcfc) for kernels that have not read the ACPI tables yet.
  * Addresses of BARs are given when a function is added (there is no firmware), and follow
  * the guest when it moves them. Lock: the VM's.
  */

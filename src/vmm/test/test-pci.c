@@ -116,6 +116,51 @@ static void test_header(void **state)
 	end(&f);
 }
 
+static uint32_t port_read(struct guest *g, uint16_t port, unsigned len)
+{
+	uint32_t v = 0;
+
+	bus_read(&g->vm.pio, port, &v, len);
+	return v;
+}
+
+static void port_write(struct guest *g, uint16_t port, uint32_t v, unsigned len)
+{
+	bus_write(&g->vm.pio, port, &v, len);
+}
+
+/* The ports of old show the first 256 bytes of what ECAM does. */
+static void test_ports(void **state)
+{
+	struct fixture f;
+
+	begin(&f);
+	/* How Linux looks for them: a byte to the last port is not for the register. */
+	port_write(&f.g, 0xcf8, 0x80000000, 4);
+	port_write(&f.g, 0xcfb, 1, 1);
+	assert_int_equal(port_read(&f.g, 0xcf8, 4), 0x80000000);
+	assert_int_equal(port_read(&f.g, 0xcfc, 4), 0x0d578086);
+	port_write(&f.g, 0xcf8, 0x80000800 | PCI_COMMAND, 4);
+	port_write(&f.g, 0xcfc, PCI_COMMAND_MASTER, 2);
+	assert_int_equal(config(&f.g, PCI_COMMAND, 2), PCI_COMMAND_MASTER);
+	assert_int_equal(port_read(&f.g, 0xcfc, 1), PCI_COMMAND_MASTER);
+	assert_int_equal(port_read(&f.g, 0xcfe, 2), PCI_STATUS_CAP_LIST);
+	/* Bits that do not exist, a read of a part, nothing enabled, and nobody there. */
+	port_write(&f.g, 0xcf8, 0xff000803, 4);
+	assert_int_equal(port_read(&f.g, 0xcf8, 4), 0x80000800);
+	assert_int_equal(port_read(&f.g, 0xcf8, 2), 0xffff);
+	port_write(&f.g, 0xcf8, 0x00000800, 4);
+	assert_int_equal(port_read(&f.g, 0xcfc, 4), 0xffffffff);
+	port_write(&f.g, 0xcfc, 0xffff, 2);
+	port_write(&f.g, 0xcf8, 0x80000900, 4);
+	assert_int_equal(port_read(&f.g, 0xcfc, 4), 0xffffffff);
+	port_write(&f.g, 0xcf8, 0x80010800, 4);
+	assert_int_equal(port_read(&f.g, 0xcfc, 4), 0xffffffff);
+	port_write(&f.g, 0xcfc, 0xffffffff, 4);
+	assert_int_equal(config(&f.g, PCI_COMMAND, 2), PCI_COMMAND_MASTER);
+	end(&f);
+}
+
 static void test_bar(void **state)
 {
 	struct fixture f;
@@ -382,9 +427,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header),	     cmocka_unit_test(test_bar),
-		cmocka_unit_test(test_overlap),	     cmocka_unit_test(test_full),
-		cmocka_unit_test(test_capabilities), cmocka_unit_test(test_msix_table),
-		cmocka_unit_test(test_msix_masks),   cmocka_unit_test(test_msix_refused),
+		cmocka_unit_test(test_ports),	     cmocka_unit_test(test_overlap),
+		cmocka_unit_test(test_full),	     cmocka_unit_test(test_capabilities),
+		cmocka_unit_test(test_msix_table),   cmocka_unit_test(test_msix_masks),
+		cmocka_unit_test(test_msix_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,9 +72,11 @@ static void test_args(void **state)
 
 	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "a=10.78.0.2", &args, &err), 0);
 	assert_string_equal(args.v[0], "/vmm");
-	assert_true(has(&args, "console=ttyS0 quiet panic=-1 wisp.root=/dev/vda wisp.name=a "
-			       "wisp.net=02:57:0a:4e:00:02,10.78.0.2/24 wisp.hosts=a=10.78.0.2 "
-			       "debug"));
+	assert_true(
+		has(&args,
+		    "console=ttyS0 quiet panic=-1 cryptomgr.notests wisp.root=/dev/vda wisp.name=a "
+		    "wisp.net=02:57:0a:4e:00:02,10.78.0.2/24 wisp.hosts=a=10.78.0.2 "
+		    "debug"));
 	assert_true(has(&args, "--memory=1G"));
 	assert_true(has(&args, "--prefault"));
 	assert_true(has(&args, "block,path=/r,readonly"));
