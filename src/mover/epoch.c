@@ -80,23 +80,40 @@ static int open_pages(struct epoch *epoch, struct error *err)
 	return 0;
 }
 
+static int read_manifest(const struct store *store, int dir, uint64_t number, struct manifest *ret,
+			 struct error *err)
+{
+	CLEANUP_FREE char *name = io_format("%s/%" PRIu64 "/" MANIFEST_NAME, store->path, number);
+	int rc = name ? manifest_read(dir, name, ret, err)
+		      : error_set(err, -ENOMEM, "out of memory");
+
+	if (rc < 0 || ret->epoch == number)
+		return rc;
+	rc = error_set(err, -EBADMSG, "%s is the manifest of epoch %" PRIu64, name, ret->epoch);
+	manifest_done(ret);
+	return rc;
+}
+
+int epoch_manifest(const struct store *store, uint64_t number, struct manifest *ret,
+		   struct error *err)
+{
+	CLEANUP_CLOSE int dir = store_epoch(store, number, err);
+
+	return dir < 0 ? dir : read_manifest(store, dir, number, ret, err);
+}
+
 int epoch_open(const struct store *store, uint64_t number, struct epoch *ret, struct error *err)
 {
 	struct epoch epoch = {.dir = store_epoch(store, number, err)};
-	CLEANUP_FREE char *name = NULL;
 	int rc = epoch.dir < 0 ? epoch.dir : 0;
 
 	if (rc == 0) {
 		epoch.name = io_format("%s/%" PRIu64, store->path, number);
-		name = io_format("%s/%" PRIu64 "/" MANIFEST_NAME, store->path, number);
-		if (!epoch.name || !name)
+		if (!epoch.name)
 			rc = error_set(err, -ENOMEM, "out of memory");
 	}
 	if (rc == 0)
-		rc = manifest_read(epoch.dir, name, &epoch.manifest, err);
-	if (rc == 0 && epoch.manifest.epoch != number)
-		rc = error_set(err, -EBADMSG, "%s is the manifest of epoch %" PRIu64, name,
-			       epoch.manifest.epoch);
+		rc = read_manifest(store, epoch.dir, number, &epoch.manifest, err);
 	if (rc == 0)
 		rc = open_pages(&epoch, err);
 	if (rc == 0)

@@ -22,6 +22,10 @@ struct epoch {
 	int *file; /* page files */
 };
 
+/* Only the manifest of an epoch; free with manifest_done(). -ENOENT when there is no such epoch. */
+int epoch_manifest(const struct store *store, uint64_t number, struct manifest *ret,
+		   struct error *err);
+
 /* -ENOENT when there is no such epoch, -EBADMSG for damage. Close with epoch_close(). */
 int epoch_open(const struct store *store, uint64_t number, struct epoch *ret, struct error *err);
 void epoch_close(struct epoch *epoch);

@@ -125,6 +125,8 @@ int work_run(struct work *work, struct error *err)
 	CLEANUP_FREE struct member *member = calloc(work->threads, sizeof(*member));
 	unsigned started = 0;
 
+	if (work->threads == 1 && !(work->progress && work->progress->report))
+		return work->run(work, 0, err);
 	if (!member)
 		return error_set(err, -ENOMEM, "out of memory");
 	for (unsigned i = 0; i < work->threads; i++) {

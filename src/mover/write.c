@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,8 +16,7 @@
 #include "lib/crc32c.h"
 #include "lib/error.h"
 #include "lib/io.h"
-#include "mover/index.h"
-#include "mover/manifest.h"
+#include "mover/epoch.h"
 #include "mover/page.h"
 #include "mover/pagefile.h"
 
@@ -72,16 +70,12 @@ static int no_memory(struct error *err)
 /* Checks the parent and takes its identity. */
 static int link_parent(struct writer *w, struct error *err)
 {
-	CLEANUP_CLOSE int dir = -1;
 	struct manifest parent;
 	int rc;
 
 	if (!w->options.parent)
 		return 0;
-	dir = store_epoch(w->store, w->options.parent, err);
-	if (dir < 0)
-		return dir;
-	rc = manifest_read(dir, "the parent's manifest", &parent, err);
+	rc = epoch_manifest(w->store, w->options.parent, &parent, err);
 	if (rc < 0)
 		return rc;
 	memcpy(w->parent, parent.identity, sizeof(w->parent));
