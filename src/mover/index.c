@@ -112,7 +112,7 @@ static int write_head(struct record_writer *w, const struct index *index)
 	wire_put_u64(&out, index->time);
 	wire_put_u32(&out, index->files);
 	wire_put_u32(&out, 0);
-	return record_write(w, RECORD_HEAD, 0, body, out.pos);
+	return record_append(w, RECORD_HEAD, 0, body, out.pos);
 }
 
 static int write_rows(struct record_writer *w, const struct index *index)
@@ -125,7 +125,7 @@ static int write_rows(struct record_writer *w, const struct index *index)
 
 		while (i < index->nrows && out.pos < out.size)
 			row_encode(&out, &index->rows[i++]);
-		rc = record_write(w, RECORD_ROWS, 0, body, out.pos);
+		rc = record_append(w, RECORD_ROWS, 0, body, out.pos);
 	}
 	return rc;
 }
@@ -137,11 +137,11 @@ int index_write(int fd, const struct index *index, struct error *err)
 	int rc = write_head(&w, index);
 
 	if (rc == 0)
-		rc = record_write(&w, RECORD_STATE, 0, index->state, index->state_size);
+		rc = record_append(&w, RECORD_STATE, 0, index->state, index->state_size);
 	if (rc == 0)
 		rc = write_rows(&w, index);
 	if (rc == 0)
-		rc = record_write(&w, RECORD_END, 0, &count, sizeof(count));
+		rc = record_append(&w, RECORD_END, 0, &count, sizeof(count));
 	if (rc < 0)
 		return error_errno(err, rc, "cannot write the index");
 	return 0;
@@ -159,7 +159,7 @@ static int read_head(struct record_reader *r, struct index *index, struct error 
 	const char *magic;
 	uint32_t version;
 	uint64_t shape;
-	int rc = record_read(r, err);
+	int rc = record_next(r, err);
 
 	if (rc < 0)
 		return rc;
@@ -191,7 +191,7 @@ static int read_head(struct record_reader *r, struct index *index, struct error 
 
 static int read_state(struct record_reader *r, struct index *index, struct error *err)
 {
-	int rc = record_read(r, err);
+	int rc = record_next(r, err);
 
 	if (rc < 0)
 		return rc;
@@ -238,7 +238,7 @@ static int read_rows(struct record_reader *r, struct index *index, struct error 
 	size_t room = 0;
 
 	for (;;) {
-		int rc = record_read(r, err);
+		int rc = record_next(r, err);
 
 		if (rc == 0 && r->type == RECORD_END)
 			break;

@@ -21,8 +21,8 @@ static uint64_t padding(uint64_t length)
 	return -length & (ALIGNMENT - 1);
 }
 
-int record_write(struct record_writer *w, uint32_t type, uint32_t flags, const void *body,
-		 uint64_t length)
+int record_append(struct record_writer *w, uint32_t type, uint32_t flags, const void *body,
+		  uint64_t length)
 {
 	static const uint8_t zeros[ALIGNMENT];
 	uint8_t header[RECORD_HEADER_SIZE];
@@ -118,7 +118,7 @@ static int read_body(struct record_reader *r, uint32_t sum, struct error *err)
 	return 0;
 }
 
-int record_read(struct record_reader *r, struct error *err)
+int record_next(struct record_reader *r, struct error *err)
 {
 	for (;; r->next++) {
 		uint32_t flags, sum;

@@ -31,8 +31,8 @@ struct record_writer {
 };
 
 /* Appends a record. 0 or -errno; after a failure the stream is of no use. */
-int record_write(struct record_writer *w, uint32_t type, uint32_t flags, const void *body,
-		 uint64_t length);
+int record_append(struct record_writer *w, uint32_t type, uint32_t flags, const void *body,
+		  uint64_t length);
 
 struct record_reader {
 	int fd;		  /* blocking, not owned */
@@ -50,7 +50,7 @@ struct record_reader {
  * Reads the next record of a type that is known; optional ones of other types are checked and
  * skipped. 0; -EBADMSG for damage, an early end or an unknown mandatory type; or -errno.
  */
-int record_read(struct record_reader *r, struct error *err);
+int record_next(struct record_reader *r, struct error *err);
 
 void record_reader_done(struct record_reader *r);
 

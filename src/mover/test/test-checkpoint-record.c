@@ -107,15 +107,15 @@ static void test_unknown(void **state)
 	struct record_writer w = {.fd = fd};
 	struct record_reader r = {.fd = fd, .name = "stream", .left = STREAM_MAX};
 
-	assert_int_equal(record_write(&w, 77, RECORD_OPTIONAL, "hello", 5), 0);
-	assert_int_equal(record_write(&w, RECORD_STATE, 0, "12345678", 8), 0);
-	assert_int_equal(record_write(&w, 78, 0, "", 0), 0);
+	assert_int_equal(record_append(&w, 77, RECORD_OPTIONAL, "hello", 5), 0);
+	assert_int_equal(record_append(&w, RECORD_STATE, 0, "12345678", 8), 0);
+	assert_int_equal(record_append(&w, 78, 0, "", 0), 0);
 	lseek(fd, 0, SEEK_SET);
-	ok(record_read(&r, &err));
+	ok(record_next(&r, &err));
 	assert_int_equal(r.type, RECORD_STATE);
 	assert_int_equal(r.length, 8);
 	refused(-EBADMSG, "has type 78, which this version of Wisp does not know",
-		record_read(&r, &err));
+		record_next(&r, &err));
 	record_reader_done(&r);
 	close(fd);
 }
@@ -128,7 +128,7 @@ static void test_huge(void **state)
 	int fd = stream_of(data, n);
 	struct record_reader r = {.fd = fd, .name = "stream", .left = 100};
 
-	refused(-EBADMSG, "stream is cut off in record 0", record_read(&r, &err));
+	refused(-EBADMSG, "stream is cut off in record 0", record_next(&r, &err));
 	record_reader_done(&r);
 	close(fd);
 }
