@@ -11,6 +11,7 @@
 
 #include "agent/client.h"
 #include "cli/commands.h"
+#include "cli/exec-options.h"
 #include "lab/lab.h"
 #include "lib/args.h"
 #include "lib/cleanup.h"
@@ -56,42 +57,29 @@ void lab_exec_env(struct args *env)
 			args_add(env, "%s", *e);
 }
 
-struct exec_options {
-	const char *lab, *user, *cwd;
-	struct args env;
+struct lab_exec_options {
+	struct exec_options exec;
+	const char *lab;
 	bool fresh;
-	int tty; /* 1 yes, 0 no, -1 when both ends are terminals */
 };
 
-static int parse_exec(struct option_parser *parser, struct exec_options *o, struct error *err)
+/* 0, OPTION_HELP, or -errno. */
+static int parse_exec(struct option_parser *parser, struct lab_exec_options *o, struct error *err)
 {
 	const char *value;
 	int r;
 
 	while ((r = option_next(parser, &value, err)) > 0) {
-		switch (r) {
-		case OPTION_HELP:
+		if (r == OPTION_HELP)
 			return r;
-		case OPT_NAME:
+		if (r == OPT_NAME)
 			o->lab = value;
-			break;
-		case OPT_USER:
-			o->user = value;
-			break;
-		case OPT_CWD:
-			o->cwd = value;
-			break;
-		case OPT_ENV:
-			if (!strchr(value, '='))
-				return error_set(err, -EINVAL, "--env %s is not NAME=VALUE", value);
-			args_add(&o->env, "%s", value);
-			break;
-		case OPT_FRESH:
+		else if (r == OPT_FRESH)
 			o->fresh = true;
-			break;
-		default:
-			o->tty = r == OPT_TTY;
-		}
+		else
+			r = exec_option(&o->exec, r, value, err);
+		if (r < 0)
+			return r;
 	}
 	if (!r && !parser->argc)
 		r = error_set(err, -EINVAL, "which node? wisp lab exec NODE [--] PROGRAM ...");
@@ -101,59 +89,32 @@ static int parse_exec(struct option_parser *parser, struct exec_options *o, stru
 static int run_exec(const struct command *cmd, int argc, char **argv)
 {
 	CLEANUP_FREE char *cwd = getcwd(NULL, 0);
-	struct exec_options o = {.lab = lab_chosen(NULL), .cwd = cwd, .tty = -1};
-	struct client_exec exec = {
-		.in_fd = STDIN_FILENO, .out_fd = STDOUT_FILENO, .err_fd = STDERR_FILENO};
+	struct lab_exec_options o = {.lab = lab_chosen(NULL), .exec = {.cwd = cwd, .tty = -1}};
 	struct option_parser parser;
 	struct error err;
 	int r;
 
-	lab_exec_env(&o.env);
+	lab_exec_env(&o.exec.env);
 	option_start(&parser, cmd, argc, argv);
 	r = parse_exec(&parser, &o, &err);
 	if (!r) {
-		argv[parser.argc] = NULL;
-		exec.argv = (const char *const *)parser.argv + 1;
-		/* NODE -- PROGRAM: the dashes separate. */
-		if (exec.argv[0] && !strcmp(exec.argv[0], "--"))
-			exec.argv++;
-		exec.shell = !exec.argv[0];
-		exec.env = (const char *const *)o.env.v;
-		exec.cwd = o.cwd;
-		exec.user = o.user;
-		exec.terminal = o.tty >= 0 ? o.tty : isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+		struct client_exec exec = exec_prepare(&o.exec, parser.argc, parser.argv);
+
 		r = lab_exec(cmd, o.lab, parser.argv[0], &exec, o.fresh);
 	} else {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	}
-	args_done(&o.env);
+	args_done(&o.exec.env);
 	return r;
 }
 
 static const struct option_desc exec_options[] = {
 	NAME_OPTION,
-	{.id = OPT_USER,
-	 .name = "user",
-	 .letter = 'u',
-	 .arg = "USER",
-	 .help = "Run as this user of the node (default root)"},
-	{.id = OPT_CWD,
-	 .name = "cwd",
-	 .arg = "DIR",
-	 .help = "Run in this directory (default the current one, which the node has as well)"},
-	{.id = OPT_ENV,
-	 .name = "env",
-	 .letter = 'e',
-	 .arg = "NAME=VALUE",
-	 .help = "Set a variable (may be repeated); PATH, HOME, LANG and WISP_* are passed on"},
-	{.id = OPT_TTY,
-	 .name = "tty",
-	 .letter = 't',
-	 .help = "Give it a terminal (default when input and output are terminals)"},
+	EXEC_OPTION_ROWS("node", "the current one, which the node has as well",
+			 "; PATH, HOME, LANG and WISP_* are passed on"),
 	{.id = OPT_FRESH,
 	 .name = "fresh",
 	 .help = "Make the node look at all files of this machine again"},
-	{.id = OPT_NO_TTY, .name = "no-tty", .letter = 'T', .help = "Give it none"},
 	{0}};
 
 const struct command cmd_lab_exec = {

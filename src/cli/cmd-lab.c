@@ -164,8 +164,7 @@ static int parse_up(const struct command *cmd, struct option_parser *parser, str
 	struct error err;
 	int r;
 
-	*up = (struct up){.accel = "auto",
-			  .config = {.nodes = 1, .memory = DEFAULT_MEMORY}};
+	*up = (struct up){.accel = "auto", .config = {.nodes = 1, .memory = DEFAULT_MEMORY}};
 	while ((r = option_next(parser, &value, &err)) > 0) {
 		if (r == OPTION_HELP)
 			return 1;
@@ -218,7 +217,8 @@ static void choose_cpus(struct lab_config *c)
 		c->cpus = c->kvm ? 2 : 1;
 	else if (c->cpus > 1 && !c->kvm)
 		fprintf(stderr,
-			"wisp lab: an emulated node with %u CPUs hangs now and then, a fault of the "
+			"wisp lab: an emulated node with %u CPUs hangs now and then, a fault of "
+			"the "
 			"emulation: --nodes uses more of this machine, and does not\n",
 			c->cpus);
 }

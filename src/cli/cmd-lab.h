@@ -25,12 +25,7 @@ enum {
 	OPT_JSON,
 	OPT_NAMES,
 	OPT_ALL,
-	OPT_USER,
-	OPT_CWD,
-	OPT_ENV,
 	OPT_FRESH,
-	OPT_TTY,
-	OPT_NO_TTY,
 };
 
 /* clang-format off */

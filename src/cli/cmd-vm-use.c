@@ -12,6 +12,7 @@
 
 #include "agent/client.h"
 #include "cli/commands.h"
+#include "cli/exec-options.h"
 #include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -23,15 +24,9 @@
 
 #define ESCAPE 0x1d /* Ctrl-] */
 
-enum { OPT_USER = 1, OPT_CWD, OPT_ENV, OPT_TTY, OPT_NO_TTY, OPT_QUIET };
+enum { OPT_USER = 1, OPT_QUIET };
 
 /* -------- exec and shell -------- */
-
-struct exec_options {
-	struct args env;
-	const char *user, *cwd;
-	int tty; /* -1: when we have one */
-};
 
 /* 0, OPTION_HELP, or -errno. */
 static int parse_exec(struct option_parser *parser, struct exec_options *o, struct error *err)
@@ -40,28 +35,14 @@ static int parse_exec(struct option_parser *parser, struct exec_options *o, stru
 	int r;
 
 	while ((r = option_next(parser, &value, err)) > 0) {
-		switch (r) {
-		case OPTION_HELP:
+		if (r == OPTION_HELP)
 			return r;
-		case OPT_USER:
-			o->user = value;
-			break;
-		case OPT_CWD:
-			o->cwd = value;
-			break;
-		case OPT_ENV:
-			if (!strchr(value, '=') || *value == '=')
-				return error_set(err, -EINVAL, "--env %s is not NAME=VALUE", value);
-			args_add(&o->env, "%s", value);
-			break;
-		default:
-			o->tty = r == OPT_TTY;
-		}
+		r = exec_option(o, r, value, err);
+		if (r)
+			return r;
 	}
 	if (!r && !parser->argc)
 		r = error_set(err, -EINVAL, "give the name of a VM");
-	if (!r && o->env.failed)
-		r = error_errno(err, -ENOMEM, "--env");
 	return r;
 }
 
@@ -79,8 +60,6 @@ static int exec_in(const struct command *cmd, const char *name, const struct cli
 static int run_exec(const struct command *cmd, int argc, char **argv)
 {
 	struct exec_options o = {.tty = -1};
-	struct client_exec exec = {
-		.in_fd = STDIN_FILENO, .out_fd = STDOUT_FILENO, .err_fd = STDERR_FILENO};
 	struct option_parser parser;
 	struct error err;
 	int r;
@@ -90,16 +69,8 @@ static int run_exec(const struct command *cmd, int argc, char **argv)
 	if (!r && !cmd->stops_at_args && parser.argc > 1)
 		r = error_set(&err, -EINVAL, "a shell takes no program (wisp vm exec does)");
 	if (!r) {
-		argv[parser.argc] = NULL;
-		exec.argv = (const char *const *)parser.argv + 1;
-		/* NAME -- PROGRAM: the dashes separate. */
-		if (exec.argv[0] && !strcmp(exec.argv[0], "--"))
-			exec.argv++;
-		exec.shell = !exec.argv[0];
-		exec.env = (const char *const *)o.env.v;
-		exec.cwd = o.cwd;
-		exec.user = o.user;
-		exec.terminal = o.tty >= 0 ? o.tty : isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+		struct client_exec exec = exec_prepare(&o, parser.argc, parser.argv);
+
 		r = exec_in(cmd, parser.argv[0], &exec);
 	} else {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
@@ -108,14 +79,8 @@ static int run_exec(const struct command *cmd, int argc, char **argv)
 	return r;
 }
 
-static const struct option_desc exec_options[] = {
-	{OPT_USER, "user", 'u', "USER", "Run as this user of the guest (default root)", 0},
-	{OPT_CWD, "cwd", 'C', "DIR", "Run in this directory (default: the user's home)", 0},
-	{OPT_ENV, "env", 'e', "NAME=VALUE", "Set a variable (may be repeated)", 0},
-	{OPT_TTY, "tty", 't', NULL,
-	 "Give it a terminal (default when input and output are terminals)", 0},
-	{OPT_NO_TTY, "no-tty", 'T', NULL, "Give it none", 0},
-	{0}};
+static const struct option_desc exec_options[] = {EXEC_OPTION_ROWS("guest", "the user's home", ""),
+						  {0}};
 
 const struct command cmd_vm_exec = {
 	.name = "vm exec",
