@@ -166,8 +166,10 @@ static bool obey(struct vcpu *v)
 	pthread_mutex_lock(&c->lock);
 	v->run->immediate_exit = 0;
 	while ((c->pause || v->ended) && !c->quit) {
+		/* Told once: vCPUs that told each other all the time would never sleep. */
+		if (!v->parked)
+			pthread_cond_broadcast(&c->changed);
 		v->parked = true;
-		pthread_cond_broadcast(&c->changed);
 		pthread_cond_wait(&c->changed, &c->lock);
 	}
 	v->parked = false;
