@@ -20,6 +20,7 @@ enum {
 	OPT_KERNEL = 1,
 	OPT_INITRD,
 	OPT_CMDLINE,
+	OPT_INCOMING,
 	OPT_NAME,
 	OPT_MEMORY,
 	OPT_PAGE_SIZE,
@@ -43,6 +44,10 @@ static const struct option_desc options[] = {
 	 COMPLETE_FILE},
 	{OPT_INITRD, "initrd", 'i', "FILE", "Initial RAM disk", COMPLETE_FILE},
 	{OPT_CMDLINE, "cmdline", 'a', "TEXT", "Kernel command line (default: console=ttyS0)", 0},
+	{OPT_INCOMING, "incoming", 0, NULL,
+	 "Wait for a saved state on the control socket instead of starting a kernel; "
+	 "a reboot of the guest then ends the VM",
+	 0},
 	{OPT_NAME, "name", 'n', "NAME", "Name of the VM, in every log line (default: vm)", 0},
 	{OPT_MEMORY, "memory", 'm', "SIZE", "Guest memory, MiB without a unit (default: 256M)", 0},
 	{OPT_PAGE_SIZE, "page-size", 0, "SIZE",
@@ -173,6 +178,9 @@ static int set_option(struct vm_config *c, int id, const char *value, struct err
 	case OPT_CMDLINE:
 		c->cmdline = value;
 		return 0;
+	case OPT_INCOMING:
+		c->incoming = true;
+		return 0;
 	case OPT_NAME:
 		return set_name(c, value, err);
 	case OPT_MEMORY:
@@ -220,6 +228,21 @@ static int set_option(struct vm_config *c, int id, const char *value, struct err
 	return -EINVAL;
 }
 
+/* A VM starts from a kernel, or from a state that comes by the control socket. */
+static int check_start(struct vm_config *c, struct error *err)
+{
+	if (!c->incoming)
+		return c->kernel ? 0
+				 : error_set(err, -EINVAL,
+					     "no kernel given (--kernel FILE; --help tells more)");
+	if (c->kernel || c->initrd)
+		return error_set(err, -EINVAL, "--incoming takes no --kernel and no --initrd");
+	if (!c->control)
+		return error_set(err, -EINVAL, "--incoming needs --control PATH");
+	c->restart_on_reboot = false; /* there is nothing to start again from */
+	return 0;
+}
+
 int config_parse(struct vm_config *config, int argc, char **argv, struct error *err)
 {
 	struct vm_config c = {
@@ -257,8 +280,8 @@ int config_parse(struct vm_config *config, int argc, char **argv, struct error *
 		r = id;
 	if (!r && parser.argc)
 		r = error_set(err, -EINVAL, "unexpected argument \"%s\"", parser.argv[0]);
-	if (!r && !c.kernel)
-		r = error_set(err, -EINVAL, "no kernel given (--kernel FILE; --help tells more)");
+	if (!r)
+		r = check_start(&c, err);
 	if (r) {
 		config_done(&c);
 		return r;

@@ -18,6 +18,7 @@
 struct vm_config {
 	const char *name;
 	const char *kernel, *initrd, *cmdline;
+	bool incoming; /* no kernel: the state comes through the control socket */
 	uint64_t memory, page_size;
 	bool prefault;
 	struct topology topology;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The control socket: a table of commands, one handler each. */
+/* The control socket: connections, and a table of commands with one handler each. */
 
 #include "vmm/control.h"
 
@@ -16,6 +16,7 @@
 #include "lib/io.h"
 #include "lib/jsonline.h"
 #include "lib/loop.h"
+#include "vmm/call.h"
 #include "vmm/chardev.h"
 #include "vmm/config.h"
 #include "vmm/dev/power.h"
@@ -39,57 +40,71 @@ struct control {
 	int fd;
 	struct loop_source *source;
 	struct client client[CLIENTS_MAX];
+	const void *holder; /* the connection that a pause belongs to */
 	uint64_t started_ns;
 };
 
-/*
- * A handler puts its result into the object and returns 0, or -errno with err. HAND_OVER: the
- * answer is sent and the connection is then the serial console's.
- */
-#define HAND_OVER 1
-typedef int control_fn(struct control *c, const json_t *args, json_t *result, struct error *err);
-
-static int cmd_status(struct control *c, const json_t *args, json_t *result, struct error *err)
+static const char *state_name(const struct vm *vm)
 {
-	struct vm *vm = c->vm;
+	if (vm->phase != VM_BOOTED)
+		return vm->phase == VM_INCOMING ? "incoming" : "failed";
+	return vcpus_paused(vm) ? "paused" : "running";
+}
+
+static int cmd_status(struct call *call, struct error *err)
+{
+	json_t *result = call->result;
+	struct vm *vm = call->vm;
 
 	json_object_set_new(result, "name", json_string(vm->log.name));
 	json_object_set_new(result, "version", json_string(WISP_VERSION));
-	json_object_set_new(result, "state", json_string(vcpus_paused(vm) ? "paused" : "running"));
+	json_object_set_new(result, "state", json_string(state_name(vm)));
 	json_object_set_new(result, "pid", json_integer(getpid()));
 	json_object_set_new(result, "vcpus", json_integer(vm->nvcpus));
 	json_object_set_new(result, "memory", json_integer((json_int_t)vm->mem.size));
 	json_object_set_new(result, "page_size", json_integer((json_int_t)vm->mem.page_size));
-	json_object_set_new(result, "uptime_ms",
-			    json_integer((json_int_t)((io_now_ns() - c->started_ns) / 1000000)));
+	json_object_set_new(
+		result, "uptime_ms",
+		json_integer((json_int_t)((io_now_ns() - call->control->started_ns) / 1000000)));
 	json_object_set_new(result, "log_level",
 			    json_string(log_level_name((enum log_level)vm->log.level)));
 	return 0;
 }
 
-static int cmd_pause(struct control *c, const json_t *args, json_t *result, struct error *err)
+/* A pause that is held ends with the connection; any other lasts until somebody resumes. */
+static int cmd_pause(struct call *call, struct error *err)
 {
-	int r = vm_pause(c->vm);
+	bool hold = json_is_true(json_object_get(call->args, "hold"));
+	bool was_paused = vcpus_paused(call->vm);
+	int r = vm_pause(call->vm);
 
-	return r ? error_errno(err, r, "cannot pause") : 0;
-}
-
-static int cmd_resume(struct control *c, const json_t *args, json_t *result, struct error *err)
-{
-	vm_resume(c->vm);
+	if (r)
+		return error_errno(err, r, "cannot pause");
+	if (!hold)
+		call->control->holder = NULL;
+	else if (!was_paused)
+		call->control->holder = call->owner;
 	return 0;
 }
 
-static int cmd_stop(struct control *c, const json_t *args, json_t *result, struct error *err)
+static int cmd_resume(struct call *call, struct error *err)
 {
-	vm_end(c->vm, VM_STOPPED);
+	int r = vm_resume(call->vm, err);
+
+	if (!r)
+		call->control->holder = NULL;
+	return r;
+}
+
+static int cmd_stop(struct call *call, struct error *err)
+{
+	vm_end(call->vm, VM_STOPPED);
 	return 0;
 }
 
-static int cmd_power_button(struct control *c, const json_t *args, json_t *result,
-			    struct error *err)
+static int cmd_power_button(struct call *call, struct error *err)
 {
-	power_button(c->vm);
+	power_button(call->vm);
 	return 0;
 }
 
@@ -103,42 +118,42 @@ static json_t *vcpu_stats(const struct vcpu *v)
 	return object;
 }
 
-static int cmd_stats(struct control *c, const json_t *args, json_t *result, struct error *err)
+static int cmd_stats(struct call *call, struct error *err)
 {
 	json_t *vcpus = json_array(), *devices = json_object();
 
-	for (unsigned i = 0; i < c->vm->nvcpus; i++)
-		json_array_append_new(vcpus, vcpu_stats(&c->vm->vcpus[i]));
-	for (unsigned i = 0; i < c->vm->ndevices; i++) {
-		struct device *dev = c->vm->devices[i];
+	for (unsigned i = 0; i < call->vm->nvcpus; i++)
+		json_array_append_new(vcpus, vcpu_stats(&call->vm->vcpus[i]));
+	for (unsigned i = 0; i < call->vm->ndevices; i++) {
+		struct device *dev = call->vm->devices[i];
 		json_t *object = json_object();
 
 		if (dev->ops->stats)
 			dev->ops->stats(dev, object);
 		json_object_set_new(devices, dev->id, object);
 	}
-	json_object_set_new(result, "vcpu_exits", vcpus);
-	json_object_set_new(result, "devices", devices);
-	json_object_set_new(result, "event_loop_wakeups",
-			    json_integer((json_int_t)loop_wakeups(c->vm->loop)));
+	json_object_set_new(call->result, "vcpu_exits", vcpus);
+	json_object_set_new(call->result, "devices", devices);
+	json_object_set_new(call->result, "event_loop_wakeups",
+			    json_integer((json_int_t)loop_wakeups(call->vm->loop)));
 	return 0;
 }
 
-static int cmd_log_level(struct control *c, const json_t *args, json_t *result, struct error *err)
+static int cmd_log_level(struct call *call, struct error *err)
 {
-	const char *text = json_string_value(json_object_get(args, "level"));
+	const char *text = json_string_value(json_object_get(call->args, "level"));
 	int level = text ? log_level_parse(text, err)
 			 : error_set(err, -EINVAL, "log-level needs \"level\"");
 
 	if (level < 0)
 		return level;
-	c->vm->log.level = level;
+	call->vm->log.level = level;
 	return 0;
 }
 
-static int cmd_console(struct control *c, const json_t *args, json_t *result, struct error *err)
+static int cmd_console(struct call *call, struct error *err)
 {
-	if (!strcmp(c->vm->config->serial, "stdio"))
+	if (!strcmp(call->vm->config->serial, "stdio"))
 		return error_set(err, -EBUSY,
 				 "the console is on the VMM's standard input and output");
 	return HAND_OVER;
@@ -156,12 +171,15 @@ static const struct {
 	{"stats", cmd_stats},
 	{"log-level", cmd_log_level},
 	{"console", cmd_console},
+	{"memory", cmd_memory},
+	{"save", cmd_save},
+	{"load", cmd_load},
 };
 
-static int run_command(struct control *c, const json_t *request, json_t *result, struct error *err)
+static int run_command(struct call *call, struct error *err)
 {
-	const char *name = json_string_value(json_object_get(request, "command"));
-	const json_t *version = json_object_get(request, "version");
+	const char *name = json_string_value(json_object_get(call->args, "command"));
+	const json_t *version = json_object_get(call->args, "version");
 
 	if (!name)
 		return error_set(err, -EINVAL, "the request has no \"command\"");
@@ -171,17 +189,37 @@ static int run_command(struct control *c, const json_t *request, json_t *result,
 				 (long long)json_integer_value(version), CONTROL_VERSION);
 	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(name, commands[i].name))
-			return commands[i].fn(c, request, result, err);
+			return commands[i].fn(call, err);
 	return error_set(err, -ENOSYS, "there is no command \"%s\"", name);
 }
 
-static void drop_client(struct client *client)
+static void close_client(struct client *client)
 {
 	loop_remove(&client->source);
 	if (client->fd >= 0)
 		close(client->fd);
 	client->fd = -1;
 	jsonline_done(&client->line);
+}
+
+/* What belonged to a connection ends with it. */
+static void let_go(struct client *client)
+{
+	struct control *c = client->control;
+	struct error err;
+
+	if (c->holder != client)
+		return;
+	c->holder = NULL;
+	log_info(&c->vm->log, "control", "who paused the VM is gone: it runs on");
+	if (vm_resume(c->vm, &err))
+		log_error(&c->vm->log, "control", "%s", err.text);
+}
+
+static void drop_client(struct client *client)
+{
+	close_client(client);
+	let_go(client);
 }
 
 /* A text made from a peer's bytes may have been cut inside a character, which JSON cannot hold. */
@@ -222,13 +260,20 @@ static json_t *make_answer(const json_t *request, int r, json_t *result, const s
 /* Answers one request. Returns 0, HAND_OVER, or -errno when the client is to be dropped. */
 static int serve(struct client *client, const json_t *request, int r, struct error *err)
 {
-	json_t *result = json_object(), *answer;
+	struct call call = {.control = client->control,
+			    .vm = client->control->vm,
+			    .owner = client,
+			    .line = &client->line,
+			    .args = request,
+			    .result = json_object(),
+			    .pass = -1};
+	json_t *answer;
 	int sent;
 
 	if (!r)
-		r = run_command(client->control, request, result, err);
-	answer = make_answer(request, r, result, err);
-	sent = jsonline_write(client->fd, answer);
+		r = run_command(&call, err);
+	answer = make_answer(request, r, call.result, err);
+	sent = jsonline_write_fd(client->fd, answer, r < 0 ? -1 : call.pass);
 	json_decref(answer);
 	return sent ? sent : r == HAND_OVER ? HAND_OVER : 0;
 }
@@ -237,16 +282,15 @@ static void hand_over(struct client *client)
 {
 	int fd = client->fd;
 
-	loop_remove(&client->source);
 	client->fd = -1;
-	jsonline_done(&client->line);
+	drop_client(client);
 	chardev_adopt(serial_chardev(client->control->vm), fd);
 }
 
 static void on_client(void *arg, uint32_t events)
 {
 	struct client *client = arg;
-	int r = jsonline_read(&client->line, client->fd, JSONLINE_MAX);
+	int r = jsonline_receive(&client->line, client->fd, JSONLINE_MAX);
 
 	while (r > 0) {
 		struct error err = {0};
@@ -343,7 +387,7 @@ void control_destroy(struct control *c)
 	if (!c)
 		return;
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
-		drop_client(&c->client[i]);
+		close_client(&c->client[i]);
 	loop_remove(&c->source);
 	if (c->fd >= 0) {
 		close(c->fd);

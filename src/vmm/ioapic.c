@@ -16,18 +16,25 @@
 #define REG_REDIRECTION 0x10
 #define VERSION (0x11 | (IRQ_PINS - 1) << 16)
 
+#define ID_MASK 0x0f000000u
 #define ENTRY_MASKED (1ULL << 16)
 #define ENTRY_READONLY (1ULL << 12 | 1ULL << 14) /* delivery status, remote IRR */
 
 struct ioapic {
 	struct vm *vm;
-	uint32_t select, id;
-	uint64_t entry[IRQ_PINS];
+	struct ioapic_state reg;
+};
+
+const struct state_field ioapic_fields[] = {
+	STATE_FIELD(struct ioapic_state, select),
+	STATE_FIELD(struct ioapic_state, id),
+	STATE_ARRAY(struct ioapic_state, entry),
+	STATE_END,
 };
 
 bool ioapic_message(const struct ioapic *ioapic, unsigned pin, uint64_t *addr, uint32_t *data)
 {
-	uint64_t e = ioapic->entry[pin];
+	uint64_t e = ioapic->reg.entry[pin];
 
 	if (e & ENTRY_MASKED)
 		return false;
@@ -43,20 +50,20 @@ bool ioapic_message(const struct ioapic *ioapic, unsigned pin, uint64_t *addr, u
 
 static uint32_t read_register(const struct ioapic *ioapic)
 {
-	unsigned index = ioapic->select - REG_REDIRECTION;
+	unsigned index = ioapic->reg.select - REG_REDIRECTION;
 
-	if (ioapic->select == REG_ID)
-		return ioapic->id;
-	if (ioapic->select == REG_VERSION)
+	if (ioapic->reg.select == REG_ID)
+		return ioapic->reg.id;
+	if (ioapic->reg.select == REG_VERSION)
 		return VERSION;
-	if (ioapic->select >= REG_REDIRECTION && index / 2 < IRQ_PINS)
-		return (uint32_t)(ioapic->entry[index / 2] >> (index % 2 * 32));
+	if (ioapic->reg.select >= REG_REDIRECTION && index / 2 < IRQ_PINS)
+		return (uint32_t)(ioapic->reg.entry[index / 2] >> (index % 2 * 32));
 	return 0;
 }
 
 static void write_entry(struct ioapic *ioapic, unsigned index, uint32_t value)
 {
-	uint64_t *e = &ioapic->entry[index / 2];
+	uint64_t *e = &ioapic->reg.entry[index / 2];
 	unsigned shift = index % 2 * 32;
 	uint64_t writable = (0xffffffffULL << shift) & ~ENTRY_READONLY;
 	uint64_t old = *e;
@@ -69,7 +76,7 @@ static void write_entry(struct ioapic *ioapic, unsigned index, uint32_t value)
 static void ioapic_read(void *dev, uint64_t offset, void *data, unsigned len)
 {
 	const struct ioapic *ioapic = dev;
-	uint32_t value = offset == 0x00	  ? ioapic->select
+	uint32_t value = offset == 0x00	  ? ioapic->reg.select
 			 : offset == 0x10 ? read_register(ioapic)
 					  : 0;
 
@@ -84,14 +91,14 @@ static void ioapic_write(void *dev, uint64_t offset, const void *data, unsigned 
 
 	memcpy(&value, data, len < 4 ? len : 4);
 	if (offset == 0x00)
-		ioapic->select = value & 0xff;
+		ioapic->reg.select = value & 0xff;
 	else if (offset != 0x10)
 		return;
-	else if (ioapic->select == REG_ID)
-		ioapic->id = value & 0x0f000000;
-	else if (ioapic->select >= REG_REDIRECTION &&
-		 ioapic->select < REG_REDIRECTION + 2 * IRQ_PINS)
-		write_entry(ioapic, ioapic->select - REG_REDIRECTION, value);
+	else if (ioapic->reg.select == REG_ID)
+		ioapic->reg.id = value & ID_MASK;
+	else if (ioapic->reg.select >= REG_REDIRECTION &&
+		 ioapic->reg.select < REG_REDIRECTION + 2 * IRQ_PINS)
+		write_entry(ioapic, ioapic->reg.select - REG_REDIRECTION, value);
 }
 
 static const struct bus_ops ioapic_ops = {.read = ioapic_read, .write = ioapic_write};
@@ -109,7 +116,7 @@ int ioapic_create(struct vm *vm, struct error *err)
 		return error_errno(err, -ENOMEM, "ioapic");
 	ioapic->vm = vm;
 	for (unsigned pin = 0; pin < IRQ_PINS; pin++)
-		ioapic->entry[pin] = ENTRY_MASKED;
+		ioapic->reg.entry[pin] = ENTRY_MASKED;
 	vm->ioapic = ioapic;
 	return bus_add(&vm->mmio, &range, err);
 }
@@ -120,4 +127,27 @@ void ioapic_destroy(struct vm *vm)
 		bus_remove(&vm->mmio, IOAPIC_BASE);
 	free(vm->ioapic);
 	vm->ioapic = NULL;
+}
+
+const struct ioapic_state *ioapic_get(const struct ioapic *ioapic)
+{
+	return &ioapic->reg;
+}
+
+int ioapic_check(const struct ioapic_state *s, struct error *err)
+{
+	if (s->select > 0xff || s->id & ~ID_MASK)
+		return error_set(err, -EBADMSG, "saved I/O APIC: select 0x%x, id 0x%x", s->select,
+				 s->id);
+	for (unsigned pin = 0; pin < IRQ_PINS; pin++)
+		if (s->entry[pin] & ENTRY_READONLY)
+			return error_set(err, -EBADMSG, "saved I/O APIC: entry %u is 0x%llx", pin,
+					 (unsigned long long)s->entry[pin]);
+	return 0;
+}
+
+int ioapic_set(struct ioapic *ioapic, const struct ioapic_state *s)
+{
+	ioapic->reg = *s;
+	return irq_update(ioapic->vm);
 }

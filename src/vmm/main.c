@@ -67,6 +67,12 @@ static int run(struct vm *vm, const struct vm_config *config, const struct boot_
 		r = vm_create(vm, config, files, err);
 	if (!r && config->control)
 		r = control_create(vm, config->control, &control, err);
+	if (!r && config->incoming) {
+		SCOPED_LOCK(&vm->lock);
+		r = vm_pause(vm);
+		if (r)
+			error_errno(err, r, "cannot pause the new VM");
+	}
 	if (!r)
 		r = vcpus_start(vm, err);
 	if (!r) {
@@ -92,12 +98,13 @@ static void raise_file_limit(void)
 
 static int run_vm(const struct vm_config *config, enum vm_end *why, struct error *err)
 {
-	struct boot_files files;
+	struct boot_files files = {.kernel_fd = -1, .initrd_fd = -1};
 	CLEANUP_CLOSE int log_fd = -1;
 	struct loop *loop;
 	struct vm vm;
-	int r = boot_open(config->kernel, config->initrd, config->cmdline, config->memory, &files,
-			  err);
+	int r = config->incoming ? 0
+				 : boot_open(config->kernel, config->initrd, config->cmdline,
+					     config->memory, &files, err);
 
 	if (r)
 		return r;
@@ -114,7 +121,7 @@ static int run_vm(const struct vm_config *config, enum vm_end *why, struct error
 	if (config->log_file && log_fd < 0)
 		r = error_errno(err, -errno, "cannot open log file %s", config->log_file);
 	if (!r)
-		r = run(&vm, config, &files, err);
+		r = run(&vm, config, config->incoming ? NULL : &files, err);
 	if (!r) {
 		*why = (enum vm_end)vm.end;
 		log_info(&vm.log, "main", "%s", ends[*why].text);

@@ -19,8 +19,12 @@
  * length, name, u32 element size, u32 count, elements}, in the order of the table; of a list
  * {u16 number of parts, parts}; of a part {u16 name length, name, table}. Names are the
  * contract: they are never reused with another meaning.
+ *
+ * Arrays whose size is the host's (XSAVE area, lists of MSRs) are saved without the zeros at
+ * their end, and restored where they fit.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,7 +36,8 @@ struct state_field {
 	const char *name;
 	uint32_t offset; /* from the start of the object */
 	uint32_t size;	 /* of one element: 1, 2, 4 or 8 bytes */
-	uint32_t count;
+	uint32_t count;	 /* of elements; with trim the most there can be */
+	bool trim;	 /* elements at the end that are zero are not saved */
 };
 
 #define STATE_FIELD_(type, member, element, n)                     \
@@ -44,6 +49,13 @@ struct state_field {
 #define STATE_ARRAY(type, member)             \
 	STATE_FIELD_(type, member, member[0], \
 		     sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]))
+#define STATE_TRIMMED(type, member)                                                    \
+	{                                                                              \
+		.name = #member, .offset = offsetof(type, member),                     \
+		.size = sizeof(((type *)0)->member[0]),                                \
+		.count = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), \
+		.trim = true                                                           \
+	}
 #define STATE_END            \
 	{                    \
 		.name = NULL \
@@ -70,5 +82,13 @@ int state_restore(struct wire_reader *r, const struct state_field *fields, void 
 void state_save_parts(struct wire_writer *w, const struct state_part *parts, unsigned n);
 int state_restore_parts(struct wire_reader *r, const struct state_part *parts, unsigned n,
 			struct error *err);
+
+/* Only checks, and skips what it checked. */
+int state_check_parts(struct wire_reader *r, const struct state_part *parts, unsigned n,
+		      struct error *err);
+
+/* A name with its length, as in the format; get takes the name that must come next. */
+void state_put_name(struct wire_writer *w, const char *name);
+int state_get_name(struct wire_reader *r, const char *want, struct error *err);
 
 #endif

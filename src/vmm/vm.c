@@ -25,8 +25,10 @@
 #include "vmm/device.h"
 #include "vmm/pci/pci.h"
 #include "vmm/vcpu.h"
+#include "vmm/vmstate.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/boot.h"
+#include "vmm/x86/cpustate.h"
 
 /* Three pages for Intel real mode emulation and one for its page table, below the BIOS area. */
 #define IDENTITY_MAP_ADDR 0xfffbc000ULL
@@ -194,12 +196,13 @@ int vm_create(struct vm *vm, const struct vm_config *config, const struct boot_f
 		r = map_memory(vm, err);
 	if (!r)
 		r = create_devices(vm, err);
-	if (!r)
+	if (!r && files)
 		r = boot_load(&vm->mem, files, err);
-	if (!r)
+	if (!r && files)
 		r = acpi_load(&vm->mem, &config->topology, err);
 	if (!r)
-		r = vcpus_create(vm, files->kernel.entry, err);
+		r = vcpus_create(vm, files ? files->kernel.entry : 0, err);
+	vm->phase = files ? VM_BOOTED : VM_INCOMING;
 	return r;
 }
 
@@ -213,6 +216,10 @@ void vm_init(struct vm *vm, const struct vm_config *config, struct loop *loop)
 void vm_destroy(struct vm *vm)
 {
 	vcpus_destroy(vm);
+	vmstate_forget(vm);
+	free(vm->clock_plan);
+	free(vm->cpuid);
+	free(vm->load_error);
 	while (vm->ndevices) {
 		struct device *dev = vm->devices[--vm->ndevices];
 
@@ -232,27 +239,57 @@ void vm_destroy(struct vm *vm)
 	pthread_mutex_destroy(&vm->lock);
 }
 
+/* What of a pause ends whether it succeeded or not. */
+static void run_on(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		if (vm->devices[i]->ops->resume)
+			vm->devices[i]->ops->resume(vm->devices[i]);
+	for (unsigned i = 0; i < vm->nvcpus; i++)
+		cpustate_tell_stopped(&vm->vcpus[i]);
+	vcpus_resume(vm);
+}
+
 int vm_pause(struct vm *vm)
 {
-	int r = 0;
+	int r;
 
 	if (vcpus_paused(vm))
 		return 0;
 	vcpus_pause(vm);
+	r = clock_read(vm, &vm->clock);
 	for (unsigned i = 0; !r && i < vm->ndevices; i++)
 		if (vm->devices[i]->ops->pause)
 			r = vm->devices[i]->ops->pause(vm->devices[i]);
 	if (r)
-		vm_resume(vm);
+		run_on(vm);
 	return r;
 }
 
-void vm_resume(struct vm *vm)
+static int check_phase(const struct vm *vm, struct error *err)
 {
+	if (vm->phase == VM_INCOMING)
+		return error_set(err, -EBUSY, "nothing to resume: no state was loaded yet");
+	if (vm->phase == VM_LOAD_FAILED)
+		return error_set(err, -EIO, "nothing to resume, the load failed: %s",
+				 vm->load_error ? vm->load_error : "out of memory");
+	return 0;
+}
+
+int vm_resume(struct vm *vm, struct error *err)
+{
+	int r;
+
 	if (!vcpus_paused(vm))
-		return;
-	for (unsigned i = 0; i < vm->ndevices; i++)
-		if (vm->devices[i]->ops->resume)
-			vm->devices[i]->ops->resume(vm->devices[i]);
-	vcpus_resume(vm);
+		return 0;
+	r = check_phase(vm, err);
+	if (!r && vm->clock_plan)
+		r = clock_apply(vm, vm->clock_plan, err);
+	if (r)
+		return r;
+	free(vm->clock_plan);
+	vm->clock_plan = NULL;
+	vmstate_forget(vm);
+	run_on(vm);
+	return 0;
 }

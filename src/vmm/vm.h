@@ -20,13 +20,19 @@
 #include "vmm/bus.h"
 #include "vmm/irq.h"
 #include "vmm/memory.h"
+#include "vmm/x86/clock.h"
 
+struct clock_plan;
+struct cpuid;
 struct device;
+struct dirty;
 struct error;
 struct ioapic;
 struct irq_routes;
 struct loop;
 struct pci_host;
+struct throttle;
+struct userfault;
 struct vcpu;
 struct vcpu_control;
 struct vm_config;
@@ -40,6 +46,13 @@ enum vm_end {
 	VM_PANIC,	 /* the guest kernel told us it panicked */
 	VM_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN */
 	VM_ERROR,	 /* KVM or a thread of ours failed */
+};
+
+/* Whether there is something to run. */
+enum vm_phase {
+	VM_BOOTED = 0,	/* from a kernel, or from a saved state that was loaded */
+	VM_INCOMING,	/* waits for a saved state */
+	VM_LOAD_FAILED, /* half of one is in it */
 };
 
 struct vm {
@@ -60,6 +73,19 @@ struct vm {
 	struct vcpu_control *control;
 	unsigned nvcpus;
 
+	/* Save and restore. */
+	enum vm_phase phase;
+	char *load_error;	       /* why, with VM_LOAD_FAILED */
+	struct cpuid *cpuid;	       /* what the guest was given; KVM need not tell that */
+	uint32_t host_tsc_khz;	       /* 0: unknown */
+	struct vm_clock clock;	       /* when it was paused last */
+	struct clock_plan *clock_plan; /* of a state that was loaded and has not run yet */
+	void *saved;		       /* vmstate.c: the state as of this pause */
+	size_t saved_size;
+	struct dirty *dirty;	     /* dirty.c: while writes are tracked */
+	struct userfault *userfault; /* userfault.c: while somebody serves faults */
+	struct throttle *throttle;   /* throttle.c: while vCPUs are slowed down */
+
 	const struct vm_config *config;
 	_Atomic int end; /* enum vm_end */
 };
@@ -69,7 +95,10 @@ struct boot_files;
 /* Fills vm with nothing yet; from here vm_destroy() is safe. The loop stays the caller's. */
 void vm_init(struct vm *vm, const struct vm_config *config, struct loop *loop);
 
-/* Builds everything up to vCPUs that are ready to start. On failure: vm_destroy(). */
+/*
+ * Builds everything up to vCPUs that are ready to start; with files NULL a machine that waits for
+ * a saved state: pause it before vcpus_start(). On failure: vm_destroy().
+ */
 int vm_create(struct vm *vm, const struct vm_config *config, const struct boot_files *files,
 	      struct error *err);
 
@@ -81,7 +110,9 @@ void vm_destroy(struct vm *vm);
  * 0 or -errno (the VM runs on). Idempotent, as is vm_resume().
  */
 int vm_pause(struct vm *vm);
-void vm_resume(struct vm *vm);
+
+/* Lets it run (on). Fails, and it stays paused, when there is nothing to run. */
+int vm_resume(struct vm *vm, struct error *err);
 
 /* A callback of the guest asks for the end (or the reboot) of the VM. Any thread. */
 void vm_end(struct vm *vm, enum vm_end why);

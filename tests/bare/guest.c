@@ -9,6 +9,8 @@
  *     fill=STEP     writes a word to all RAM behind the guest, one each STEP bytes
  *     verify=STEP   checks the words, prints how many there are
  *     dirty=MIB     writes to each page of that much RAM again and again, a '.' each round
+ *     work=STEP     counts in a word of all RAM behind the guest, one each STEP bytes, for ever: a
+ *                   '.' each round, "lost" and a panic when a word is not what it was
  *     echo          prints what is typed, up to a 'q'
  *     open-bus      reads addresses that nobody has
  *     spin=N        computes for N million turns; without N for ever
@@ -102,8 +104,12 @@ static uint64_t pattern(uint64_t gpa)
 	return (gpa ^ 0x5a5a5a5a5a5a5a5a) * 0x9e3779b97f4a7c15;
 }
 
-/* Fills or verifies; the last word of each region is always among them. Number of words. */
-static uint64_t each_word(const struct boot_params *bp, uint64_t step, bool fill, uint64_t *bad)
+enum use { FILL, VERIFY, COUNT };
+
+/* Fills, verifies or adds one; the last word of each region is always among them. Number of words.
+ */
+static uint64_t each_word(const struct boot_params *bp, uint64_t step, enum use use, uint64_t round,
+			  uint64_t *bad)
 {
 	uint64_t words = 0;
 
@@ -118,10 +124,10 @@ static uint64_t each_word(const struct boot_params *bp, uint64_t step, bool fill
 		for (; gpa < end; words++) {
 			volatile uint64_t *p = (volatile uint64_t *)(uintptr_t)gpa;
 
-			if (fill)
-				*p = pattern(gpa);
-			else
-				*bad += *p != pattern(gpa);
+			if (use != FILL)
+				*bad += *p != pattern(gpa) + round;
+			if (use != VERIFY)
+				*p = pattern(gpa) + round + (use == COUNT);
 			gpa = gpa < end - 8 && gpa + step >= end ? end - 8 : gpa + step;
 		}
 	}
@@ -130,7 +136,8 @@ static uint64_t each_word(const struct boot_params *bp, uint64_t step, bool fill
 
 static void use_memory(const struct boot_params *bp, uint64_t step, bool fill)
 {
-	uint64_t bad = 0, words = each_word(bp, step ? step : PAGE, fill, &bad);
+	uint64_t bad = 0;
+	uint64_t words = each_word(bp, step ? step : PAGE, fill ? FILL : VERIFY, 0, &bad);
 
 	if (fill)
 		PRINT("filled ");
@@ -140,6 +147,25 @@ static void use_memory(const struct boot_params *bp, uint64_t step, bool fill)
 	PRINT(" bad ");
 	print_hex(bad);
 	PRINT("\n");
+}
+
+_Noreturn static void end_by(uint16_t port, uint8_t value);
+
+_Noreturn static void work(const struct boot_params *bp, uint64_t step)
+{
+	uint64_t bad = 0;
+
+	each_word(bp, step, FILL, 0, &bad);
+	for (uint64_t round = 0;; round++) {
+		each_word(bp, step, COUNT, round, &bad);
+		if (bad) {
+			PRINT("lost ");
+			print_hex(bad);
+			PRINT("\n");
+			end_by(PORT_PANIC, 1);
+		}
+		PRINT(".");
+	}
 }
 
 _Noreturn static void dirty_memory(uint64_t mib)
@@ -233,6 +259,8 @@ static void do_word(const struct boot_params *bp, const char *word, const char *
 		use_memory(bp, number(v, end), false);
 	} else if ((v = value_of(word, end, "dirty"))) {
 		dirty_memory(number(v, end));
+	} else if ((v = value_of(word, end, "work"))) {
+		work(bp, number(v, end));
 	} else if (value_of(word, end, "echo")) {
 		echo();
 	} else if (value_of(word, end, "open-bus")) {

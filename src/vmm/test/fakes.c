@@ -11,6 +11,9 @@
 #include "vmm/irq.h"
 #include "vmm/test/guest-driver.h"
 #include "vmm/vcpu.h"
+#include "vmm/x86/clock.h"
+#include "vmm/x86/cpu.h"
+#include "vmm/x86/cpustate.h"
 
 static struct guest *guest_of(struct vm *vm)
 {
@@ -140,12 +143,59 @@ int vm_pause(struct vm *vm)
 	return guest_of(vm)->pause_result;
 }
 
-void vm_resume(struct vm *vm)
+int vm_resume(struct vm *vm, struct error *err)
 {
+	if (guest_of(vm)->pause_result)
+		return error_errno(err, guest_of(vm)->pause_result, "cannot resume");
 	guest_of(vm)->paused = false;
+	return 0;
 }
 
 bool vcpus_paused(const struct vm *vm)
 {
 	return guest_of((struct vm *)vm)->paused;
+}
+
+/* vCPUs are what the test put into guest.cpu. */
+
+int cpustate_get(struct vcpu *v, const struct vm_clock *clock, struct cpu_state *s,
+		 struct error *err)
+{
+	*s = guest_of(v->vm)->cpu[v->index];
+	return 0;
+}
+
+int cpustate_set(struct vcpu *v, const struct cpu_state *s, struct error *err)
+{
+	struct guest *g = guest_of(v->vm);
+
+	guest_require(v->index < GUEST_CPUS);
+	if (g->cpu_refused)
+		return error_set(err, -EOPNOTSUPP, "KVM refused");
+	g->cpu[v->index] = *s;
+	g->cpu_sets++;
+	return 0;
+}
+
+uint32_t cpustate_tsc_khz(struct vcpu *v)
+{
+	return guest_of(v->vm)->cpu[v->index].tsc_khz;
+}
+
+int cpu_offered(struct vm *vm, struct cpuid *ret, struct error *err)
+{
+	*ret = guest_of(vm)->offered;
+	return 0;
+}
+
+int clock_read(struct vm *vm, struct vm_clock *ret)
+{
+	*ret = (struct vm_clock){.clock_ns = 1, .realtime_ns = 2, .host_tsc = 3};
+	return 0;
+}
+
+int clock_apply(struct vm *vm, const struct clock_plan *plan, struct error *err)
+{
+	guest_of(vm)->clocks++;
+	return 0;
 }

@@ -25,9 +25,11 @@
 
 #include "vmm/virtio/virtio.h"
 #include "vmm/vm.h"
+#include "vmm/x86/cpustate.h"
 
 #define GUEST_GSIS 64
 #define GUEST_DEVICES 32
+#define GUEST_CPUS 2
 /* RAM is two regions, as in large guests: [0, 12 MiB) and [4 GiB, 4 GiB + 4 MiB). */
 #define GUEST_RAM (16ULL << 20)
 #define GUEST_LOW (12ULL << 20)
@@ -55,6 +57,11 @@ struct guest {
 	bool paused;
 	int pause_result; /* of vm_pause() */
 	struct device *devices[GUEST_DEVICES];
+	/* What vmstate.c moves, and how often. */
+	struct cpu_state cpu[GUEST_CPUS];
+	struct cpuid offered;
+	bool cpu_refused; /* cpustate_set() fails */
+	unsigned cpu_sets, clocks;
 };
 
 #define guest_require(cond) ((cond) ? (void)0 : guest_failed(__FILE__, __LINE__, #cond))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The I/O APIC's registers, and the messages that its redirection entries become. */
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -127,12 +128,38 @@ static void test_messages(void **state)
 	assert_false(ioapic_message(g->vm.ioapic, 4, &addr, &data));
 }
 
+static void test_saved_state(void **state)
+{
+	struct guest *g = *state;
+	struct ioapic_state s;
+
+	set_entry(g, 3, 0x0100000000000022);
+	s = *ioapic_get(g->vm.ioapic);
+	assert_int_equal(s.entry[3], 0x0100000000000022);
+	assert_int_equal(ioapic_check(&s, NULL), 0);
+	g->irq_updates = 0;
+	s.entry[4] = 0x33;
+	assert_int_equal(ioapic_set(g->vm.ioapic, &s), 0);
+	assert_int_equal(g->irq_updates, 1);
+	assert_int_equal(get(g, 0x18), 0x33);
+	/* Bits that no guest can write. */
+	s.entry[4] |= 1 << 14;
+	assert_int_equal(ioapic_check(&s, NULL), -EBADMSG);
+	s.entry[4] = 0;
+	s.select = 0x100;
+	assert_int_equal(ioapic_check(&s, NULL), -EBADMSG);
+	s.select = 0;
+	s.id = 1;
+	assert_int_equal(ioapic_check(&s, NULL), -EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_registers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_entries, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_saved_state, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

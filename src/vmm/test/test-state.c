@@ -159,12 +159,64 @@ static void test_parts(void **state)
 	assert_int_equal(d.small, 7);
 }
 
+struct list {
+	uint16_t values[4];
+	uint8_t after;
+};
+
+static const struct state_field list_state[] = {
+	STATE_TRIMMED(struct list, values),
+	STATE_FIELD(struct list, after),
+	STATE_END,
+};
+
+/* An array without the zeros at its end fits into another of any size that holds the rest. */
+static void test_trimmed(void **state)
+{
+	struct list from = {.values = {1, 0, 3}, .after = 9}, to = {.values = {4, 4, 4, 4}};
+	struct state_field shorter[] = {list_state[0], list_state[1], STATE_END};
+	uint8_t buf[64];
+	struct wire_writer w = wire_writer(buf, sizeof(buf));
+	struct wire_reader r;
+	struct error err;
+
+	state_save(&w, list_state, &from);
+	r = wire_reader(buf, w.pos);
+	assert_int_equal(state_restore(&r, list_state, &to, NULL), 0);
+	assert_true(wire_done(&r));
+	assert_memory_equal(to.values, from.values, sizeof(to.values));
+	assert_int_equal(to.after, 9);
+	shorter[0].count = 3;
+	r = wire_reader(buf, w.pos);
+	assert_int_equal(state_restore(&r, shorter, &to, NULL), 0);
+	shorter[0].count = 2;
+	r = wire_reader(buf, w.pos);
+	assert_int_equal(state_restore(&r, shorter, &to, &err), -EBADMSG);
+	assert_string_equal(err.text, "saved field \"values\" has 3 elements of 2 bytes, not at "
+				      "most 2 of 2");
+	/* Nothing at all is fine, a zero at the end is not how it is written. */
+	from = (struct list){0};
+	w = wire_writer(buf, sizeof(buf));
+	state_save(&w, list_state, &from);
+	r = wire_reader(buf, w.pos);
+	assert_int_equal(state_restore(&r, list_state, &to, NULL), 0);
+	assert_int_equal(to.values[0], 0);
+	from.values[0] = 1;
+	w = wire_writer(buf, sizeof(buf));
+	state_save(&w, list_state, &from);
+	buf[18] = 0;
+	r = wire_reader(buf, w.pos);
+	assert_int_equal(state_restore(&r, list_state, &to, &err), -EBADMSG);
+	assert_string_equal(err.text, "saved field \"values\" ends with a zero");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_encoding), cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_damage),	 cmocka_unit_test(test_other_table),
 		cmocka_unit_test(test_no_room),	 cmocka_unit_test(test_parts),
+		cmocka_unit_test(test_trimmed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

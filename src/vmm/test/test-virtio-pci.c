@@ -562,9 +562,10 @@ static void test_save_restore(void **state)
 	assert_false(guest_used(&t.dev.queue[0], &used));
 	t.echo->virtio.device.ops->resume(&t.echo->virtio.device);
 	assert_true(guest_wait(&t.dev.queue[0], &used));
-	assert_int_equal(guest_interrupts(&t.dev, 1), 1);
+	/* One more for each queue: one that was on its way is not saved. */
+	assert_int_equal(guest_interrupts(&t.dev, 1), 2);
 	guest_mask_vector(&t.dev, 2, false);
-	assert_int_equal(guest_interrupts(&t.dev, 2), 1);
+	assert_int_equal(guest_interrupts(&t.dev, 2), 2);
 	guest_destroy(&t.guest);
 }
 

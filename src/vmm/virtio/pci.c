@@ -728,10 +728,13 @@ static int device_restored(struct device *device, struct error *err)
 		return error_prefix(err, -EBADMSG, "saved state");
 	if (dev->cls->restored)
 		dev->cls->restored(dev);
-	/* Kicks that were on their way are not part of the state. */
-	for (unsigned i = 0; i < dev->nqueues; i++)
-		if (dev->queue[i].enabled)
-			virtq_kick(&dev->queue[i]);
+	/* Kicks and interrupts that were on their way are not part of the state. */
+	for (unsigned i = 0; i < dev->nqueues; i++) {
+		if (!dev->queue[i].enabled)
+			continue;
+		virtq_kick(&dev->queue[i]);
+		virtio_interrupt(&dev->queue[i]);
+	}
 	return dev->cls->pause ? dev->cls->pause(dev) : 0;
 }
 

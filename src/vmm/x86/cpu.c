@@ -33,12 +33,11 @@
 #define EFER_LME 0x100
 #define EFER_LMA 0x400
 
-static int build_cpuid(struct vm *vm, struct cpuid *c, struct error *err)
+static int build_cpuid(struct vm *vm, const char *model, struct cpuid *c, struct error *err)
 {
-	int khz = ioctl(vm->vcpus[0].fd, KVM_GET_TSC_KHZ, 0);
 	struct cpuid_params params = {
 		.topology = &vm->config->topology,
-		.tsc_khz = khz > 0 ? (unsigned)khz : 0,
+		.tsc_khz = vm->host_tsc_khz,
 		.invariant_tsc = cpuid_host_invariant_tsc(),
 		.tsc_deadline =
 			ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
@@ -47,10 +46,15 @@ static int build_cpuid(struct vm *vm, struct cpuid *c, struct error *err)
 	int r = cpuid_supported(vm->kvm_fd, c, err);
 
 	if (!r)
-		r = model_apply(c, vm->config->cpu_model, err);
+		r = model_apply(c, model, err);
 	if (!r)
 		cpuid_configure(c, &params);
 	return r;
+}
+
+int cpu_offered(struct vm *vm, struct cpuid *ret, struct error *err)
+{
+	return build_cpuid(vm, "host", ret, err);
 }
 
 /* KVM takes the array part of struct kvm_cpuid2 right behind the count. */
@@ -135,9 +139,13 @@ static int set_boot_registers(struct vcpu *v, uint64_t entry, struct error *err)
 
 int cpu_setup(struct vm *vm, uint64_t entry, struct error *err)
 {
-	CLEANUP_FREE struct cpuid *c = calloc(1, sizeof(*c));
-	int r = c ? build_cpuid(vm, c, err) : error_errno(err, -ENOMEM, "CPUID");
+	int khz = ioctl(vm->vcpus[0].fd, KVM_GET_TSC_KHZ, 0);
+	struct cpuid *c = calloc(1, sizeof(*c));
+	int r;
 
+	vm->host_tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	vm->cpuid = c;
+	r = c ? build_cpuid(vm, vm->config->cpu_model, c, err) : error_errno(err, -ENOMEM, "CPUID");
 	for (unsigned i = 0; !r && i < vm->nvcpus; i++) {
 		r = set_cpuid(&vm->vcpus[i], c, err);
 		if (!r)

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_CALL_H
+#define WISP_VMM_CALL_H
+
+/*
+ * What a command of the control socket works with. control.c has the sockets and the commands that
+ * only look or press a button, control-state.c those of save and restore, control-track.c those
+ * that live as long as the connection that asked for them.
+ */
+
+#include <jansson.h>
+
+struct control;
+struct error;
+struct jsonline;
+struct vm;
+
+struct call {
+	struct control *control;
+	struct vm *vm;
+	const void *owner; /* which connection it is */
+	struct jsonline *line;
+	const json_t *args;
+	json_t *result;
+	int pass; /* the answer carries this descriptor, -1: none; stays its owner's */
+};
+
+/*
+ * A handler puts its result into the object and returns 0, or -errno with err. HAND_OVER: the
+ * answer is sent and the connection is then the serial console's.
+ */
+#define HAND_OVER 1
+typedef int control_fn(struct call *call, struct error *err);
+
+control_fn cmd_memory, cmd_save, cmd_load; /* control-state.c */
+control_fn cmd_dirty_start, cmd_dirty_collect, cmd_dirty_stop;
+control_fn cmd_userfault, cmd_userfault_stop, cmd_throttle; /* control-track.c */
+
+/* Ends what belongs to a connection that is gone. */
+void control_track_gone(struct vm *vm, const void *owner);
+
+/* The descriptor that came with the request; what says what it is for. -EINVAL without one. */
+int call_take_fd(struct call *call, const char *what, struct error *err);
+
+/* {gpa, size, offset} of each region of RAM; with host, where it is in this process as well. */
+json_t *call_regions(const struct vm *vm, int with_host);
+
+#endif
