@@ -6,20 +6,65 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "mover/chain.h"
 
 #define BLOCK 16u /* chunks that a thread takes at once */
 
+/*
+ * Chunks are read into a buffer that stays in the core's cache and written to the memfd: the
+ * kernel then makes whole pages, where a mapping would have it zero each first, in a fault of its
+ * own. Huge pages can only be mapped.
+ */
 struct restore {
 	const struct chain *chain;
-	uint8_t *memory;
+	int memfd;
+	uint8_t *map; /* NULL: by writing */
 };
 
+/* Writes the pages of a chunk, run by run. */
+static int write_chunk(const struct restore *r, uint64_t chunk, const uint8_t *data,
+		       struct error *err)
+{
+	uint64_t pages = chain_pages(r->chain, chunk);
+
+	while (pages) {
+		unsigned first = (unsigned)__builtin_ctzll(pages);
+		uint64_t rest = ~(pages >> first);
+		unsigned n = rest ? (unsigned)__builtin_ctzll(rest) : CHUNK_PAGES - first;
+		size_t at = (size_t)first * PAGE_BYTES, end = at + (size_t)n * PAGE_BYTES;
+
+		while (at < end) {
+			ssize_t got = pwrite(r->memfd, data + at, end - at,
+					     (off_t)(chunk * CHUNK_BYTES + at));
+
+			if (got < 0 && errno == EINTR)
+				continue;
+			if (got <= 0)
+				return error_errno(err, got ? -errno : -EIO,
+						   "cannot write guest memory");
+			at += (size_t)got;
+		}
+		pages = first + n == CHUNK_PAGES ? 0 : pages >> (first + n) << (first + n);
+	}
+	return 0;
+}
+
+static int restore_chunk(const struct restore *r, uint64_t chunk, struct epoch_reader *reader,
+			 uint8_t *buf, struct error *err)
+{
+	uint8_t *to = r->map ? r->map + chunk * CHUNK_BYTES : buf;
+	int rc = chain_read_chunk(r->chain, chunk, reader, to, err);
+
+	return rc < 0 || r->map ? rc : write_chunk(r, chunk, buf, err);
+}
+
 static int restore_chunks(const struct restore *r, struct work *work, struct epoch_reader *reader,
-			  struct error *err)
+			  uint8_t *buf, struct error *err)
 {
 	uint64_t first;
 
@@ -30,8 +75,7 @@ static int restore_chunks(const struct restore *r, struct work *work, struct epo
 			int rc = work_check(work, err);
 
 			if (rc == 0)
-				rc = chain_read_chunk(r->chain, c, reader,
-						      r->memory + c * CHUNK_BYTES, err);
+				rc = restore_chunk(r, c, reader, buf, err);
 			if (rc < 0)
 				return rc;
 			work->done += (unsigned)__builtin_popcountll(chain_pages(r->chain, c)) *
@@ -43,12 +87,16 @@ static int restore_chunks(const struct restore *r, struct work *work, struct epo
 
 static int run(struct work *work, unsigned thread, struct error *err)
 {
+	CLEANUP_FREE uint8_t *buf = NULL;
 	struct epoch_reader reader;
 	int rc = epoch_reader_init(&reader, err);
 
 	if (rc < 0)
 		return rc;
-	rc = restore_chunks(work->arg, work, &reader, err);
+	if (posix_memalign((void **)&buf, PAGE_BYTES, CHUNK_BYTES))
+		rc = error_set(err, -ENOMEM, "out of memory");
+	else
+		rc = restore_chunks(work->arg, work, &reader, buf, err);
 	epoch_reader_done(&reader);
 	return rc;
 }
@@ -66,7 +114,7 @@ int chain_restore(const struct chain *chain, int memfd, unsigned threads,
 		  const struct progress *progress, struct restore_report *report, struct error *err)
 {
 	uint64_t start = io_now_ns(), bytes = bytes_of(chain);
-	struct restore r = {.chain = chain};
+	struct restore r = {.chain = chain, .memfd = memfd};
 	struct work work = {.threads = threads ? threads : work_threads(bytes),
 			    .run = run,
 			    .arg = &r,
@@ -74,7 +122,7 @@ int chain_restore(const struct chain *chain, int memfd, unsigned threads,
 			    .what = "reading",
 			    .total = bytes};
 	struct stat st;
-	void *map;
+	void *map = NULL;
 	int rc;
 
 	if (fstat(memfd, &st) < 0)
@@ -83,12 +131,14 @@ int chain_restore(const struct chain *chain, int memfd, unsigned threads,
 		return error_set(err, -EINVAL,
 				 "guest memory has %lld bytes, the checkpoint %" PRIu64,
 				 (long long)st.st_size, chain->memory);
-	map = mmap(NULL, chain->memory, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	if (pwrite(memfd, "", 0, 0) < 0)
+		map = mmap(NULL, chain->memory, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	if (map == MAP_FAILED)
 		return error_errno(err, -errno, "cannot map guest memory");
-	r.memory = map;
+	r.map = map;
 	rc = work_run(&work, err);
-	munmap(map, chain->memory);
+	if (map)
+		munmap(map, chain->memory);
 	if (rc == 0 && report)
 		*report = (struct restore_report){work.threads, bytes, io_now_ns() - start};
 	return rc;
