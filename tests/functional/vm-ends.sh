@@ -59,6 +59,12 @@ kill -KILL "$(vm_pid c)"
 wait_for 10 ended c || fail "c did not end"
 expect "reason of c" "$(vm_field c end.reason)" "killed by signal 9 (Killed)"
 
+echo "the power button"
+start c
+"$TOP/tests/functional/bare-ask.py" "$WISP_RUN/vm/c/control" power-button >/dev/null
+wait_for 60 ended c || fail "c did not end"
+expect "reason of c" "$(vm_field c end.reason)" "powered off"
+
 echo "names can be used again, and records go"
 start c --on-reboot exit
 wisp vm exec c -- busybox reboot -f || :
