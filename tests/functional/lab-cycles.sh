@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Up and down again and again leaves nothing: no process, namespace, file, mount or device.
-# $WISP_LAB_ROUNDS rounds (default 3; the soak test makes 20). Alone: tests/run lab-cycles
+# $WISP_LAB_ROUNDS rounds (default 20). Alone: tests/run lab-cycles
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab-lib.sh"
 
@@ -14,7 +14,7 @@ devices() {
 	cut -d: -f1 /proc/net/dev | sort
 }
 expect_devices=$(devices)
-rounds=${WISP_LAB_ROUNDS:-3}
+rounds=${WISP_LAB_ROUNDS:-20}
 cache=${WISP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/wisp}
 
 i=0
