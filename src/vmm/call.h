@@ -9,6 +9,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct control;
 struct error;
@@ -19,10 +20,12 @@ struct call {
 	struct control *control;
 	struct vm *vm;
 	const void *owner; /* which connection it is */
+	int fd;		   /* its socket */
 	struct jsonline *line;
 	const json_t *args;
 	json_t *result;
-	int pass; /* the answer carries this descriptor, -1: none; stays its owner's */
+	int pass; /* the answer carries this descriptor, -1: none; its owner's, or closed then */
+	bool close_pass;
 };
 
 /*

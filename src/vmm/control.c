@@ -174,6 +174,12 @@ static const struct {
 	{"memory", cmd_memory},
 	{"save", cmd_save},
 	{"load", cmd_load},
+	{"dirty-start", cmd_dirty_start},
+	{"dirty-collect", cmd_dirty_collect},
+	{"dirty-stop", cmd_dirty_stop},
+	{"userfault", cmd_userfault},
+	{"userfault-stop", cmd_userfault_stop},
+	{"throttle", cmd_throttle},
 };
 
 static int run_command(struct call *call, struct error *err)
@@ -208,6 +214,7 @@ static void let_go(struct client *client)
 	struct control *c = client->control;
 	struct error err;
 
+	control_track_gone(c->vm, client);
 	if (c->holder != client)
 		return;
 	c->holder = NULL;
@@ -263,6 +270,7 @@ static int serve(struct client *client, const json_t *request, int r, struct err
 	struct call call = {.control = client->control,
 			    .vm = client->control->vm,
 			    .owner = client,
+			    .fd = client->fd,
 			    .line = &client->line,
 			    .args = request,
 			    .result = json_object(),
@@ -275,6 +283,8 @@ static int serve(struct client *client, const json_t *request, int r, struct err
 	answer = make_answer(request, r, call.result, err);
 	sent = jsonline_write_fd(client->fd, answer, r < 0 ? -1 : call.pass);
 	json_decref(answer);
+	if (call.close_pass)
+		close(call.pass);
 	return sent ? sent : r == HAND_OVER ? HAND_OVER : 0;
 }
 

@@ -62,6 +62,11 @@ struct device_ops {
 	 * then only be destroyed. May be NULL.
 	 */
 	int (*restored)(struct device *dev, struct error *err);
+	/*
+	 * vm->dirty was set, or was NULL again: a back end that writes to guest memory by itself
+	 * starts, or stops, to log what it writes. May be NULL.
+	 */
+	void (*log_dirty)(struct device *dev);
 	/* Adds the device's counters to the object. May be NULL. */
 	void (*stats)(struct device *dev, json_t *object);
 	void (*destroy)(struct device *dev);

@@ -34,7 +34,7 @@ struct memory {
 	unsigned nregions;
 	/*
 	 * One bit per 4 KiB of the memfd, set by memory_mark_dirty(); NULL while nobody tracks.
-	 * Owned by whoever installed it, who stops the event thread and vCPUs to change it.
+	 * Owned by whoever installed it (dirty.c), with the VM's lock held, as those who mark.
 	 */
 	_Atomic uint64_t *dirty;
 };

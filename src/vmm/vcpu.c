@@ -15,10 +15,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "vmm/config.h"
 #include "vmm/vm.h"
 #include "vmm/x86/cpu.h"
@@ -155,6 +157,21 @@ static void handle_exit(struct vcpu *v)
 }
 
 /*
+ * Throttled: waits for the time, or for a pause or the end, which obey() looks for when KVM_RUN
+ * returns at once.
+ */
+static void wait_held(struct vcpu *v, struct vcpu_control *c)
+{
+	struct timespec until = {.tv_sec = (time_t)(v->hold_until / 1000000000),
+				 .tv_nsec = (long)(v->hold_until % 1000000000)};
+
+	while (!c->pause && !c->quit && v->hold_until > io_now_ns())
+		pthread_cond_clockwait(&c->changed, &c->lock, CLOCK_MONOTONIC, &until);
+	v->hold_until = 0;
+	v->run->immediate_exit = c->pause || c->quit;
+}
+
+/*
  * A kick arrived: KVM_RUN returned with EINTR, so the previous exit's data has been consumed.
  * Waits while the VM is paused, or to the end. Returns false when the thread has to end.
  */
@@ -173,6 +190,8 @@ static bool obey(struct vcpu *v)
 		pthread_cond_wait(&c->changed, &c->lock);
 	}
 	v->parked = false;
+	if (v->hold_until)
+		wait_held(v, c);
 	quit = c->quit;
 	pthread_mutex_unlock(&c->lock);
 	return !quit;
@@ -346,6 +365,7 @@ void vcpus_pause(struct vm *vm)
 	for (unsigned i = 0; i < vm->nvcpus; i++)
 		if (vm->vcpus[i].started && !vm->vcpus[i].parked)
 			kick(&vm->vcpus[i]);
+	pthread_cond_broadcast(&c->changed); /* for those that are throttled */
 	wait_parked(vm);
 	pthread_mutex_unlock(&c->lock);
 	pthread_mutex_lock(&vm->lock);
@@ -358,6 +378,18 @@ void vcpus_resume(struct vm *vm)
 	pthread_mutex_lock(&c->lock);
 	c->pause = false;
 	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void vcpu_hold(struct vcpu *v, uint64_t ns)
+{
+	struct vcpu_control *c = v->vm->control;
+
+	pthread_mutex_lock(&c->lock);
+	if (v->started && !v->parked && !c->pause) {
+		v->hold_until = io_now_ns() + ns;
+		kick(v);
+	}
 	pthread_mutex_unlock(&c->lock);
 }
 

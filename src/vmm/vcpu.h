@@ -28,8 +28,9 @@ struct vcpu {
 	size_t run_size;
 	pthread_t thread;
 	bool started;
-	bool parked; /* vcpu_control.lock */
-	bool ended;  /* does not run any more: parked until the VM is destroyed */
+	bool parked;	     /* vcpu_control.lock */
+	bool ended;	     /* does not run any more: parked until the VM is destroyed */
+	uint64_t hold_until; /* io_now_ns(); throttled until then; vcpu_control.lock */
 	_Atomic uint64_t exits[EXIT_KINDS];
 };
 
@@ -56,6 +57,9 @@ int vcpus_start(struct vm *vm, struct error *err);
 void vcpus_pause(struct vm *vm);
 void vcpus_resume(struct vm *vm);
 bool vcpus_paused(const struct vm *vm);
+
+/* Keeps a vCPU out of the guest for ns from now. Event thread. */
+void vcpu_hold(struct vcpu *v, uint64_t ns);
 
 /* Ends the threads and closes everything. Without the VM's lock. Accepts half-built VMs. */
 void vcpus_destroy(struct vm *vm);

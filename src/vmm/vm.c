@@ -23,7 +23,10 @@
 #include "vmm/dev/power.h"
 #include "vmm/dev/serial.h"
 #include "vmm/device.h"
+#include "vmm/dirty.h"
 #include "vmm/pci/pci.h"
+#include "vmm/throttle.h"
+#include "vmm/userfault.h"
 #include "vmm/vcpu.h"
 #include "vmm/vmstate.h"
 #include "vmm/x86/acpi.h"
@@ -143,12 +146,13 @@ static int create_vm(struct vm *vm, struct error *err)
 	return irq_create(vm, vm->config->irqchip, err);
 }
 
-static int map_memory(struct vm *vm, struct error *err)
+int vm_map_memory(struct vm *vm, uint32_t flags, struct error *err)
 {
 	for (unsigned i = 0; i < vm->mem.nregions; i++) {
 		const struct memory_region *region = &vm->mem.region[i];
 		struct kvm_userspace_memory_region slot = {
 			.slot = i,
+			.flags = flags,
 			.guest_phys_addr = region->gpa,
 			.memory_size = region->size,
 			.userspace_addr = (uintptr_t)region->host,
@@ -193,7 +197,7 @@ int vm_create(struct vm *vm, const struct vm_config *config, const struct boot_f
 		r = memory_create(&vm->mem, config->memory, config->page_size, config->prefault,
 				  err);
 	if (!r)
-		r = map_memory(vm, err);
+		r = vm_map_memory(vm, 0, err);
 	if (!r)
 		r = create_devices(vm, err);
 	if (!r && files)
@@ -216,6 +220,9 @@ void vm_init(struct vm *vm, const struct vm_config *config, struct loop *loop)
 void vm_destroy(struct vm *vm)
 {
 	vcpus_destroy(vm);
+	throttle_stop(vm);
+	dirty_stop(vm);
+	userfault_stop(vm);
 	vmstate_forget(vm);
 	free(vm->clock_plan);
 	free(vm->cpuid);

@@ -117,6 +117,9 @@ int vm_resume(struct vm *vm, struct error *err);
 /* A callback of the guest asks for the end (or the reboot) of the VM. Any thread. */
 void vm_end(struct vm *vm, enum vm_end why);
 
+/* Gives guest RAM to KVM, or changes the flags it was given with (KVM_MEM_LOG_DIRTY_PAGES). */
+int vm_map_memory(struct vm *vm, uint32_t flags, struct error *err);
+
 /* Registers a device; the VM destroys it. Sets dev->id from its kind and count. */
 int vm_add_device(struct vm *vm, struct device *dev, struct error *err);
 

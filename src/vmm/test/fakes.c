@@ -199,3 +199,14 @@ int clock_apply(struct vm *vm, const struct clock_plan *plan, struct error *err)
 	guest_of(vm)->clocks++;
 	return 0;
 }
+
+int vm_map_memory(struct vm *vm, uint32_t flags, struct error *err)
+{
+	guest_of(vm)->memory_flags = flags;
+	return 0;
+}
+
+void vcpu_hold(struct vcpu *v, uint64_t ns)
+{
+	guest_of(v->vm)->held_ns += ns;
+}

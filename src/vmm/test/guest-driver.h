@@ -62,6 +62,8 @@ struct guest {
 	struct cpuid offered;
 	bool cpu_refused; /* cpustate_set() fails */
 	unsigned cpu_sets, clocks;
+	uint32_t memory_flags; /* of vm_map_memory() */
+	uint64_t held_ns;      /* of vcpu_hold() */
 };
 
 #define guest_require(cond) ((cond) ? (void)0 : guest_failed(__FILE__, __LINE__, #cond))

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -20,6 +22,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/jsonline.h"
+#include "lib/loop.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
 #include "vmm/dev/power.h"
@@ -48,6 +51,7 @@ static int setup(void **state)
 	vm->config = &f->config;
 	vm->vcpus = f->vcpu;
 	vm->nvcpus = 2;
+	f->vcpu[0].vm = f->vcpu[1].vm = vm;
 	f->vcpu[1].exits[EXIT_MMIO] = 42;
 	strcpy(f->dir, "/tmp/wisp-test-XXXXXX");
 	if (!mkdtemp(f->dir) || chmod(f->dir, 0755))
@@ -430,6 +434,120 @@ static void test_console(void **state)
 	close(fd);
 }
 
+/* Sends a request with a descriptor, which is closed here. */
+static void send_with(int fd, const char *request, int pass)
+{
+	json_t *value = json_loads(request, 0, NULL);
+
+	assert_int_equal(jsonline_write_fd(fd, value, pass), 0);
+	json_decref(value);
+	close(pass);
+}
+
+static int sealed_memfd(size_t size)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	return fd;
+}
+
+/* Tracking ends with its connection; this process's writes are in the bitmap. */
+static void test_dirty(void **state)
+{
+	struct fixture *f = *state;
+	struct vm *vm = &f->guest.vm;
+	int fd = client(f), other = client(f);
+	size_t bytes = GUEST_RAM / 4096 / 8;
+	json_t *whole;
+
+	refused(f, fd, "{\"command\":\"dirty-collect\"}", EINVAL, "not tracked");
+	refused(f, fd, "{\"command\":\"dirty-start\"}", EINVAL, "no descriptor came");
+	send_with(fd, "{\"command\":\"dirty-start\"}", sealed_memfd(bytes - 8));
+	expect_error(f, fd, EINVAL, "the dirty bitmap has 504 bytes, not 512");
+	send_with(fd, "{\"command\":\"dirty-start\"}", sealed_memfd(bytes));
+	whole = answer(f, fd);
+	assert_true(json_is_true(json_object_get(whole, "ok")));
+	json_decref(whole);
+	assert_int_equal(f->guest.memory_flags, KVM_MEM_LOG_DIRTY_PAGES);
+	assert_non_null(vm->mem.dirty);
+	/* No KVM here: all pages count at first. */
+	assert_int_equal(vm->mem.dirty[0], ~0ULL);
+	vm->mem.dirty[GUEST_LOW / 4096 / 64] = 0;
+	memory_write(&vm->mem, MEMORY_HIGH_START + 4096, "x", 1);
+	assert_int_equal(vm->mem.dirty[GUEST_LOW / 4096 / 64], 2);
+	send_with(other, "{\"command\":\"dirty-start\"}", sealed_memfd(bytes));
+	expect_error(f, other, EBUSY, "tracked already");
+	close(other);
+	guest_run(&f->guest);
+	assert_non_null(vm->dirty);
+	close(fd);
+	guest_run(&f->guest);
+	assert_null(vm->dirty);
+	assert_null(vm->mem.dirty);
+	assert_int_equal(f->guest.memory_flags, 0);
+}
+
+static void test_throttle(void **state)
+{
+	struct fixture *f = *state;
+	int fd = client(f);
+
+	refused(f, fd, "{\"command\":\"throttle\",\"vcpus\":[1]}", EINVAL, "2 numbers");
+	refused(f, fd, "{\"command\":\"throttle\",\"vcpus\":[0,100]}", EINVAL, "vCPU 1: 0 to 99");
+	ok(f, fd, "{\"command\":\"throttle\",\"vcpus\":[0,50]}");
+	loop_run_once(f->guest.vm.loop, 1000);
+	assert_int_equal(f->guest.held_ns, 10000000);
+	ok(f, fd, "{\"command\":\"throttle\",\"vcpus\":[0,0]}");
+	assert_null(f->guest.vm.throttle);
+	ok(f, fd, "{\"command\":\"throttle\",\"vcpus\":[9,9]}");
+	close(fd);
+	guest_run(&f->guest);
+	assert_null(f->guest.vm.throttle);
+}
+
+/* A held pause ends with its connection, a plain one takes it over and stays. */
+static void test_hold(void **state)
+{
+	struct fixture *f = *state;
+	int fd = client(f), other = client(f);
+
+	ok(f, fd, "{\"command\":\"pause\",\"hold\":true}");
+	assert_true(f->guest.paused);
+	close(fd);
+	guest_run(&f->guest);
+	assert_false(f->guest.paused);
+	fd = client(f);
+	ok(f, fd, "{\"command\":\"pause\",\"hold\":true}");
+	ok(f, other, "{\"command\":\"pause\"}");
+	close(fd);
+	guest_run(&f->guest);
+	assert_true(f->guest.paused);
+	ok(f, other, "{\"command\":\"resume\"}");
+	close(other);
+}
+
+/* More descriptors than a request can want: the client is dropped. */
+static void test_many_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	int fd = client(f);
+
+	for (unsigned i = 0; i < JSONLINE_FDS + 1; i++) {
+		send_with(fd, "{\"command\":\"status\"}", dup(fd));
+		guest_run(&f->guest);
+	}
+	for (unsigned i = 0; i < JSONLINE_FDS; i++) {
+		json_t *whole = answer(f, fd);
+
+		assert_non_null(whole);
+		json_decref(whole);
+	}
+	assert_null(answer(f, fd));
+	close(fd);
+}
+
 static void test_listen_errors(void **state)
 {
 	struct fixture *f = *state;
@@ -449,10 +567,12 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(status),	 TEST(pause),	      TEST(stop),	  TEST(stats),
-		TEST(log_level), TEST(envelope),      TEST(garbage),	  TEST(framing),
-		TEST(oversize),	 TEST(slow_reader),   TEST(many_clients), TEST(other_user),
-		TEST(console),	 TEST(listen_errors),
+		TEST(status),	   TEST(pause),		TEST(stop),
+		TEST(stats),	   TEST(log_level),	TEST(envelope),
+		TEST(garbage),	   TEST(framing),	TEST(oversize),
+		TEST(slow_reader), TEST(many_clients),	TEST(other_user),
+		TEST(console),	   TEST(listen_errors), TEST(dirty),
+		TEST(throttle),	   TEST(hold),		TEST(many_descriptors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

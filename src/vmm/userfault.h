@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_VMM_USERFAULT_H
+#define WISP_VMM_USERFAULT_H
+
+/*
+ * Faults on guest RAM served by another process: memory that comes later (missing, minor), or
+ * that must be copied before it is written (wp). Lock: the VM's.
+ */
+
+#include <stdint.h>
+
+struct error;
+struct vm;
+
+/* Modes, as bits. */
+enum { USERFAULT_MISSING = 1, USERFAULT_MINOR = 2, USERFAULT_WP = 4 };
+
+/*
+ * Registers all guest RAM. While memory is missing the process ends at once, without running
+ * the guest another instruction, when connection (stays the caller's) is hung up before
+ * userfault_stop(): what the guest would read then is not what it wrote. Writes alone (wp) are
+ * let go when the last copy of the userfaultfd is closed. Returns it (the caller's), or -errno.
+ */
+int userfault_start(struct vm *vm, unsigned modes, int connection, struct error *err);
+
+/* Ends it: faults are the kernel's again. Idempotent. */
+void userfault_stop(struct vm *vm);
+
+#endif

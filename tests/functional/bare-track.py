@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Follows running bare guests: bare-track.py GUEST DIRECTORY
+
+Written pages, memory that comes when it is touched, vCPUs that are slowed down.
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import select
+import struct
+import threading
+import time
+
+from bare_machine import GUEST, Machine, available, incoming, refused
+from vmm_client import Refused, Vmm, copy_memory, memfd
+
+PAGE = 4096
+
+
+class Bitmap:
+    """The shared bitmap of a machine of that many bytes."""
+
+    def __init__(self, size):
+        self.bytes = (size // PAGE + 63) // 64 * 8
+        self.fd = memfd(size=self.bytes, seal=True)
+        self.map = mmap.mmap(self.fd, self.bytes)
+
+    def take(self):
+        """The pages that are set, which are clear then."""
+        pages = []
+        for word in range(0, self.bytes, 8):
+            bits = self.map[word:word + 8]
+            if bits == bytes(8):
+                continue
+            self.map[word:word + 8] = bytes(8)
+            value = int.from_bytes(bits, "little")
+            pages += [word * 8 + i for i in range(64) if value >> i & 1]
+        return pages
+
+
+def follow(words, *args):
+    """Copies the memory of a running guest, again what it writes, at last the rest of it."""
+    m = Machine("-k", GUEST, "-a", words, *args)
+    m.wait_rounds(2)
+    source, layout = m.control.memory()
+    pages = layout["size"] // PAGE
+    bitmap = Bitmap(layout["size"])
+    assert m.control.ask("dirty-start", fd=bitmap.fd)["pages"] == pages
+    new = incoming(*args)
+    target, _ = new.control.memory()
+    m.control.ask("dirty-collect")
+    assert len(bitmap.take()) == pages, "at first all pages count"
+    copy_memory(source, target)
+    sent = []
+    for i in range(4):
+        if i == 3:
+            m.control.ask("pause")
+            m.control.ask("save", fd=(blob := memfd()))
+        else:
+            m.wait_rounds(2)
+        counted = m.control.ask("dirty-collect")["pages"]
+        dirty = bitmap.take()
+        assert counted == len(dirty), f"{counted}, {len(dirty)}"
+        for page in dirty:
+            os.pwrite(target, os.pread(source, PAGE, page * PAGE), page * PAGE)
+        sent.append(len(dirty))
+    assert m.control.ask("dirty-collect")["pages"] == 0, "a paused machine writes"
+    m.control.ask("dirty-stop")
+    m.stop()
+    new.control.ask("load", fd=blob, clock="elapsed")
+    new.control.ask("resume")
+    new.wait_rounds(3)
+    new.stop()
+    print(f"followed {words} {' '.join(args)}: {sent} pages")
+
+
+def ranges():
+    """Parts of the memory, and requests that make no sense."""
+    m = Machine("-k", GUEST, "-a", "dirty=8", "-m", "64")
+    m.wait_rounds(2)
+    size = 64 << 20
+    good = Bitmap(size)
+    refused(m, "dirty-start", "no descriptor")
+    refused(m, "dirty-start", "sealed", fd=memfd(size=good.bytes))
+    refused(m, "dirty-start", "bytes, not 2048", fd=memfd(size=1024, seal=True))
+    refused(m, "dirty-collect", "not tracked")
+    m.control.ask("dirty-start", fd=good.fd)
+    refused(m, "dirty-start", "tracked already", fd=good.fd)
+    for first, pages in ((1, 64), (0, 63), (0, 1 << 40), (1 << 40, 64), (16384, 64), (-1, 64)):
+        refused(m, "dirty-collect", "pages", first_page=first, pages=pages)
+    m.control.ask("dirty-collect")
+    good.take()
+    m.wait_rounds(2)
+    # The guest writes pages 4096 to 6143.
+    assert m.control.ask("dirty-collect", first_page=4096, pages=1024)["pages"] == 1024
+    assert good.take() == list(range(4096, 5120))
+    assert m.control.ask("dirty-collect", first_page=5120, pages=1024)["pages"] == 1024
+    assert good.take() == list(range(5120, 6144))
+    # A connection that is gone takes its tracking along.
+    other = Vmm(m.path)
+    m.control.ask("dirty-stop")
+    other.ask("dirty-start", fd=good.fd)
+    other.ask("throttle", vcpus=[50])
+    other.close()
+    for _ in range(100):
+        try:
+            m.control.ask("dirty-start", fd=good.fd)
+            break
+        except Refused:
+            time.sleep(0.02)
+    m.control.ask("dirty-stop")
+    m.control.ask("dirty-stop")
+    m.wait_rounds(2)
+    m.stop()
+
+
+class Pages(threading.Thread):
+    """Serves the faults of a machine from another memory."""
+    COPY = 0xc028aa03
+
+    def __init__(self, uffd, regions, source):
+        super().__init__(daemon=True)
+        self.uffd, self.regions, self.source = uffd, regions, source
+        self.page = ctypes.create_string_buffer(PAGE)
+        self.served = 0
+        self.end = False
+
+    def give(self, region, offset):
+        ctypes.memmove(self.page, os.pread(self.source, PAGE, region["offset"] + offset), PAGE)
+        arg = struct.pack("QQQQq", region["host"] + offset, ctypes.addressof(self.page), PAGE, 0, 0)
+        try:
+            fcntl.ioctl(self.uffd, self.COPY, arg)
+            self.served += 1
+        except FileExistsError:
+            pass
+
+    def fault(self, address):
+        for region in self.regions:
+            offset = (address - region["host"]) & ~(PAGE - 1)
+            if 0 <= offset < region["size"]:
+                self.give(region, offset)
+
+    def run(self):
+        while not self.end:
+            if not select.select([self.uffd], [], [], 0.05)[0]:
+                continue
+            message = os.read(self.uffd, 32)
+            assert message[0] == 0x12
+            self.fault(struct.unpack_from("Q", message, 16)[0])
+
+
+def lazy(finish, *args):
+    """The guest runs before its memory is there."""
+    m = Machine("-k", GUEST, "-a", "work=0x10000", *args)
+    m.wait_rounds(2)
+    m.control.ask("pause")
+    m.control.ask("save", fd=(blob := memfd()))
+    source, layout = m.control.memory()
+    new = incoming(*args)
+    mover = Vmm(new.path)
+    refused(new, "userfault", "modes", modes=["all"])
+    try:
+        result = mover.ask("userfault", modes=["missing"])
+    except Refused as e:
+        assert "/dev/userfaultfd" in str(e) or "kernel" in str(e), str(e)
+        print(f"left out: {e}")
+        new.stop()
+        m.stop()
+        return
+    pages = Pages(mover.fds.pop(0), result["regions"], source)
+    pages.start()
+    refused(new, "userfault", "served already", modes=["missing"])
+    new.control.ask("load", fd=blob, clock="frozen")
+    new.control.ask("resume")
+    new.wait_rounds(3)
+    assert 0 < pages.served < layout["size"] // PAGE
+    if not finish:
+        mover.sock.close()
+        assert new.process.wait(20) == 13
+        assert "before all of it was there" in new.output()
+        pages.end = True
+        m.stop()
+        return
+    for region in result["regions"]:
+        for offset in range(0, region["size"], PAGE):
+            pages.give(region, offset)
+    mover.ask("userfault-stop")
+    pages.end = True
+    pages.join()
+    os.close(pages.uffd)
+    mover.close()
+    new.wait_rounds(3)
+    new.stop()
+    m.stop()
+    print(f"{pages.served} pages came when they were needed")
+
+
+def slow():
+    """A vCPU that is throttled gets as much less done."""
+    m = Machine("-k", GUEST, "-a", "dirty=2", "-m", "64", "-c", "2")
+
+    def rate():
+        begin = m.rounds()
+        time.sleep(1)
+        return m.rounds() - begin
+    refused(m, "throttle", "2 numbers", vcpus=[1])
+    refused(m, "throttle", "percent", vcpus=[100, 0])
+    m.wait_rounds(2)
+    full = rate()
+    m.control.ask("throttle", vcpus=[90, 0])
+    less = rate()
+    m.control.ask("pause")
+    m.control.ask("resume")
+    m.wait_rounds(1)
+    m.control.ask("throttle", vcpus=[0, 0])
+    again = rate()
+    assert less < full / 2 < again * 2, f"{full} rounds a second, {less} throttled, then {again}"
+    m.stop()
+    print(f"{full} rounds a second, {less} throttled")
+
+
+follow("dirty=8", "-m", "64", "-c", "2")
+follow("work=0x1000", "-m", "64", "--irqchip", "split")
+if available(14000):
+    follow("work=0x100000", "-m", "6144")
+ranges()
+lazy(True, "-m", "64")
+lazy(False, "-m", "64")
+slow()
