@@ -63,6 +63,11 @@ struct device_ops {
 	 */
 	int (*restored)(struct device *dev, struct error *err);
 	/*
+	 * The VM is about to run: takes what only one VM may have (a disk); or its state was saved
+	 * and may go on elsewhere: lets go of it. -EBUSY when another has it. May be NULL.
+	 */
+	int (*claim)(struct device *dev, bool claim, struct error *err);
+	/*
 	 * vm->dirty was set, or was NULL again: a back end that writes to guest memory by itself
 	 * starts, or stops, to log what it writes. May be NULL.
 	 */

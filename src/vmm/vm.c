@@ -283,6 +283,18 @@ static int check_phase(const struct vm *vm, struct error *err)
 	return 0;
 }
 
+int vm_claim(struct vm *vm, bool claim, struct error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < vm->ndevices; i++)
+		if (vm->devices[i]->ops->claim)
+			r = vm->devices[i]->ops->claim(vm->devices[i], claim, err);
+	if (r && claim)
+		vm_claim(vm, false, NULL);
+	return r;
+}
+
 int vm_resume(struct vm *vm, struct error *err)
 {
 	int r;
@@ -290,6 +302,8 @@ int vm_resume(struct vm *vm, struct error *err)
 	if (!vcpus_paused(vm))
 		return 0;
 	r = check_phase(vm, err);
+	if (!r)
+		r = vm_claim(vm, true, err);
 	if (!r && vm->clock_plan)
 		r = clock_apply(vm, vm->clock_plan, err);
 	if (r)

@@ -120,6 +120,9 @@ void vm_end(struct vm *vm, enum vm_end why);
 /* Gives guest RAM to KVM, or changes the flags it was given with (KVM_MEM_LOG_DIRTY_PAGES). */
 int vm_map_memory(struct vm *vm, uint32_t flags, struct error *err);
 
+/* Lets all devices have, or let go of, what only one VM may have (device_ops.claim). */
+int vm_claim(struct vm *vm, bool claim, struct error *err);
+
 /* Registers a device; the VM destroys it. Sets dev->id from its kind and count. */
 int vm_add_device(struct vm *vm, struct device *dev, struct error *err);
 

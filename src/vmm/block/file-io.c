@@ -331,6 +331,7 @@ const struct store_ops file_store_ops = {
 	.submit = file_submit,
 	.commit = file_commit,
 	.drain = file_drain,
+	.claim = file_claim,
 	.destroy = file_destroy,
 };
 

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/cleanup.h"
 #include "lib/error.h"
 #include "vmm/block/file.h"
 
@@ -54,6 +55,20 @@ static int lock_file(struct file_store *f, bool readonly, struct error *err)
 		return error_set(err, -EBUSY, "disk %s is used by another process%s (see lslocks)",
 				 f->path, readonly ? " that may write it" : "");
 	return error_errno(err, -errno, "cannot lock disk %s", f->path);
+}
+
+int file_claim(struct store *store, bool claim, struct error *err)
+{
+	struct file_store *f = container_of(store, struct file_store, store);
+	struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	/* Readers disturb nobody. */
+	if (f->readonly)
+		return 0;
+	if (claim)
+		return lock_file(f, false, err);
+	fcntl(f->fd, F_OFD_SETLK, &unlock);
+	return 0;
 }
 
 static bool power_of_two(uint64_t n)
@@ -157,7 +172,8 @@ int store_open_file(const char *path, const struct store_options *opt, struct lo
 		return error_errno(err, -ENOMEM, "cannot open disk %s", path);
 	*f = (struct file_store){.store.ops = &file_store_ops, .path = path, .log = log, .fd = -1};
 	r = open_file(f, opt, &st, err);
-	if (!r)
+	f->readonly = opt->readonly;
+	if (!r && !(opt->unlocked && !opt->readonly))
 		r = lock_file(f, opt->readonly, err);
 	if (!r)
 		r = read_sizes(f, &st, opt, err);

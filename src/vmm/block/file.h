@@ -13,6 +13,7 @@ struct file_store {
 	const char *path;
 	const struct log *log;
 	int fd;
+	bool readonly;
 	/* O_DIRECT: what offset, length and buffers must be multiples of; 1 without it. */
 	uint32_t align, mem_align;
 	void *bounce; /* for requests that are not; allocated when the first one comes */
@@ -27,6 +28,8 @@ struct file_store {
 };
 
 extern const struct store_ops file_store_ops;
+
+int file_claim(struct store *store, bool claim, struct error *err);
 
 /* Sets up io_uring for depth requests, or logs why it cannot and how to get it. */
 int file_io_init(struct file_store *f, struct loop *loop, unsigned depth, struct error *err);

@@ -43,6 +43,8 @@ struct store_ops {
 	void (*submit)(struct store *store, struct store_io *io);
 	void (*commit)(struct store *store);
 	void (*drain)(struct store *store);
+	/* See store_claim(). */
+	int (*claim)(struct store *store, bool claim, struct error *err);
 	void (*destroy)(struct store *store);
 };
 
@@ -60,6 +62,7 @@ struct store {
 struct store_options {
 	bool readonly;	/* others may read it at the same time; else it is locked for us alone */
 	bool direct;	/* O_DIRECT: past the host's page cache */
+	bool unlocked;	/* not locked before store_claim() */
 	unsigned depth; /* how many requests will be in flight at most */
 };
 
@@ -85,6 +88,15 @@ static inline void store_commit(struct store *store)
 static inline void store_drain(struct store *store)
 {
 	store->ops->drain(store);
+}
+
+/*
+ * Locks the store for us, or lets another process have it while nothing is written here.
+ * Idempotent; -EBUSY when another has it.
+ */
+static inline int store_claim(struct store *store, bool claim, struct error *err)
+{
+	return store->ops->claim(store, claim, err);
 }
 
 /* Nothing may be in flight. Accepts NULL. */

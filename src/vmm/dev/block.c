@@ -17,6 +17,7 @@
 #include "lib/error.h"
 #include "lib/parse.h"
 #include "vmm/block/store.h"
+#include "vmm/config.h"
 #include "vmm/devices.h"
 #include "vmm/dev/iov.h"
 #include "vmm/virtio/virtio.h"
@@ -359,6 +360,11 @@ static int block_pause(struct virtio *dev)
 	return 0;
 }
 
+static int block_claim(struct virtio *dev, bool claim, struct error *err)
+{
+	return store_claim(block_of(dev)->store, claim, err);
+}
+
 static void block_deactivate(struct virtio *dev)
 {
 	struct block *b = block_of(dev);
@@ -404,6 +410,7 @@ static const struct virtio_class block_class = {
 	.deactivate = block_deactivate,
 	.kick = block_kick,
 	.pause = block_pause,
+	.claim = block_claim,
 	.stats = block_stats,
 	.destroy = block_destroy,
 	.state = block_state,
@@ -457,6 +464,8 @@ static int block_create(struct vm *vm, const struct device_config *cfg, struct d
 	b->virtio.cls = &block_class;
 	b->virtio.config_size = CONFIG_SIZE;
 	b->wce = b->wce_start = 1;
+	/* Its VM still runs elsewhere, perhaps with the same disk. */
+	opt.store.unlocked = vm->config && vm->config->incoming;
 	r = parse_options(b, cfg, &opt, err);
 	if (!r)
 		r = store_open_file(opt.path, &opt.store, vm->loop, &vm->log, &b->store, err);

@@ -193,6 +193,11 @@ static void net_kick(struct virtio *dev, struct virtq *q)
 		net_tap_kick(net, q);
 }
 
+static void net_log_dirty(struct virtio *dev)
+{
+	vhost_log_dirty(&net_of(dev)->vhost);
+}
+
 static void net_stats(struct virtio *dev, json_t *object)
 {
 	struct net *net = net_of(dev);
@@ -242,6 +247,7 @@ static const struct virtio_class net_class = {
 	.kick = net_kick,
 	.pause = net_pause,
 	.resume = net_resume,
+	.log_dirty = net_log_dirty,
 	.stats = net_stats,
 	.destroy = net_destroy,
 	.state = net_state,

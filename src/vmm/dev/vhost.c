@@ -15,8 +15,11 @@
 
 #include "lib/error.h"
 #include "lib/loop.h"
+#include "vmm/dirty.h"
 #include "vmm/virtio/virtio.h"
 #include "vmm/vm.h"
+
+#define LOG_ALL (1ULL << VHOST_F_LOG_ALL)
 
 int vhost_mode_parse(const char *text, enum vhost_mode *ret, struct error *err)
 {
@@ -99,15 +102,40 @@ static int set_memory(struct vhost *v)
 	return vhost_call(v, VHOST_SET_MEM_TABLE, &table);
 }
 
-static int start_queue(struct vhost *v, struct virtq *q)
+static int set_addresses(struct vhost *v, struct virtq *q)
 {
-	struct vhost_vring_state state = {.index = q->index, .num = q->size};
 	struct vhost_vring_addr addr = {
 		.index = q->index,
+		.flags = v->logging ? 1u << VHOST_VRING_F_LOG : 0,
 		.desc_user_addr = (uintptr_t)q->desc_host,
 		.avail_user_addr = (uintptr_t)q->avail_host,
 		.used_user_addr = (uintptr_t)q->used_host,
+		.log_guest_addr = q->used,
 	};
+
+	return vhost_call(v, VHOST_SET_VRING_ADDR, &addr);
+}
+
+/* Logging is a feature to vhost, which no driver sees. */
+static int set_features(struct vhost *v)
+{
+	uint64_t features = v->dev->features & v->features & ~LOG_ALL;
+
+	return vhost_set(v, VHOST_SET_FEATURES, features | (v->logging ? LOG_ALL : 0));
+}
+
+static int set_log(struct vhost *v)
+{
+	uint64_t size, base;
+
+	base = (uintptr_t)dirty_vhost_log(v->dev->device.vm, &size);
+	v->logging = base != 0;
+	return base ? vhost_call(v, VHOST_SET_LOG_BASE, &base) : 0;
+}
+
+static int start_queue(struct vhost *v, struct virtq *q)
+{
+	struct vhost_vring_state state = {.index = q->index, .num = q->size};
 	struct vhost_vring_file file = {.index = q->index, .fd = q->kick_fd};
 	int r = vhost_call(v, VHOST_SET_VRING_NUM, &state);
 
@@ -115,7 +143,7 @@ static int start_queue(struct vhost *v, struct virtq *q)
 	if (!r)
 		r = vhost_call(v, VHOST_SET_VRING_BASE, &state);
 	if (!r)
-		r = vhost_call(v, VHOST_SET_VRING_ADDR, &addr);
+		r = set_addresses(v, q);
 	if (!r)
 		r = vhost_call(v, VHOST_SET_VRING_KICK, &file);
 	/* While its vector is masked the signals stay in this eventfd (pci/msix.h). */
@@ -138,9 +166,11 @@ int vhost_start(struct vhost *v, struct virtio *dev, unsigned nqueues, struct er
 		if (!dev->queue[i].enabled)
 			return error_set(err, -EINVAL, "the driver left queue %u off", i);
 	}
-	r = vhost_set(v, VHOST_SET_FEATURES, dev->features & v->features);
+	r = set_memory(v);
 	if (!r)
-		r = set_memory(v);
+		r = set_log(v);
+	if (!r)
+		r = set_features(v);
 	for (unsigned i = 0; !r && i < nqueues; i++)
 		r = start_queue(v, &dev->queue[i]);
 	if (!r && !v->error_source)
@@ -154,6 +184,22 @@ int vhost_start(struct vhost *v, struct virtio *dev, unsigned nqueues, struct er
 		eventfd_write(dev->queue[i].kick_fd, 1); /* what we took must not get lost */
 	}
 	return 0;
+}
+
+void vhost_log_dirty(struct vhost *v)
+{
+	int r;
+
+	if (!v->running)
+		return;
+	r = set_log(v);
+	if (!r)
+		r = set_features(v);
+	for (unsigned i = 0; !r && i < v->nqueues; i++)
+		r = set_addresses(v, &v->dev->queue[i]);
+	if (r)
+		virtio_broken(v->dev, "the host kernel cannot log what it writes: %s",
+			      strerrordesc_np(-r));
 }
 
 void vhost_stop(struct vhost *v)

@@ -23,6 +23,7 @@ struct vhost {
 	unsigned nqueues; /* queues 0 to nqueues - 1 of dev are the kernel's */
 	struct loop_source *error_source;
 	bool running;
+	bool logging; /* vm->dirty, as of when the kernel was told last */
 };
 
 /* "auto", "on", "off": what the vhost key of a device says; NULL is auto. */
@@ -44,6 +45,12 @@ int vhost_start(struct vhost *vhost, struct virtio *dev, unsigned nqueues, struc
  * not touch guest memory any more. Nothing happens when it was not started.
  */
 void vhost_stop(struct vhost *vhost);
+
+/*
+ * Starts or stops to log what the kernel writes for a running device, as vm->dirty says;
+ * vhost_start() does so by itself.
+ */
+void vhost_log_dirty(struct vhost *vhost);
 
 /* An ioctl with a pointer, or with a pointer to an integer; 0 or -errno. */
 int vhost_call(const struct vhost *vhost, unsigned long request, const void *arg);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <linux/vhost.h>
 #include <linux/virtio_ids.h>
+#include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,11 +54,28 @@ static int kernel_start(struct vsock *vs, struct error *err)
 	return error_errno(err, r, "%s: vhost-vsock does not start", vs->virtio.device.id);
 }
 
+/*
+ * vhost-vsock logs its rings, not what it writes into buffers: those that the queue has now are
+ * marked, which are all that the guest will look at, as streams do not outlive a restore.
+ */
+static void mark_buffers(struct virtq *q)
+{
+	struct memory *mem = &q->dev->device.vm->mem;
+	const volatile struct vring_desc *desc = q->desc_host;
+
+	for (unsigned i = 0; mem->dirty && i < q->size; i++)
+		if ((desc[i].flags & (VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT)) ==
+		    VRING_DESC_F_WRITE)
+			memory_mark_dirty(mem, desc[i].addr, desc[i].len);
+}
+
 static void kernel_stop(struct vsock *vs)
 {
-	if (vs->vhost.running)
-		vhost_set(&vs->vhost, VHOST_VSOCK_SET_RUNNING, 0);
+	if (!vs->vhost.running)
+		return;
+	vhost_set(&vs->vhost, VHOST_VSOCK_SET_RUNNING, 0);
 	vhost_stop(&vs->vhost);
+	mark_buffers(&vs->virtio.queue[VSOCK_RX]);
 }
 
 static void start(struct vsock *vs)
@@ -157,6 +175,11 @@ static void vsock_kick(struct virtio *dev, struct virtq *q)
 		vsock_kick_tx(vs);
 }
 
+static void vsock_log_dirty(struct virtio *dev)
+{
+	vhost_log_dirty(&vsock_of(dev)->vhost);
+}
+
 static void vsock_stats(struct virtio *dev, json_t *object)
 {
 	struct vsock *vs = vsock_of(dev);
@@ -197,6 +220,7 @@ static const struct virtio_class vsock_class = {
 	.kick = vsock_kick,
 	.pause = vsock_pause,
 	.resume = vsock_resume,
+	.log_dirty = vsock_log_dirty,
 	.stats = vsock_stats,
 	.destroy = vsock_destroy,
 };

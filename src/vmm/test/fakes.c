@@ -206,6 +206,11 @@ int vm_map_memory(struct vm *vm, uint32_t flags, struct error *err)
 	return 0;
 }
 
+int vm_claim(struct vm *vm, bool claim, struct error *err)
+{
+	return 0;
+}
+
 void vcpu_hold(struct vcpu *v, uint64_t ns)
 {
 	guest_of(v->vm)->held_ns += ns;

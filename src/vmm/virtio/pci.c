@@ -738,6 +738,21 @@ static int device_restored(struct device *device, struct error *err)
 	return dev->cls->pause ? dev->cls->pause(dev) : 0;
 }
 
+static int device_claim(struct device *device, bool claim, struct error *err)
+{
+	struct virtio *dev = container_of(device, struct virtio, device);
+
+	return dev->cls->claim ? dev->cls->claim(dev, claim, err) : 0;
+}
+
+static void device_log_dirty(struct device *device)
+{
+	struct virtio *dev = container_of(device, struct virtio, device);
+
+	if (dev->cls->log_dirty)
+		dev->cls->log_dirty(dev);
+}
+
 static void device_stats(struct device *device, json_t *object)
 {
 	struct virtio *dev = container_of(device, struct virtio, device);
@@ -769,6 +784,8 @@ static const struct device_ops device_ops = {
 	.pause = device_pause,
 	.resume = device_resume,
 	.restored = device_restored,
+	.claim = device_claim,
+	.log_dirty = device_log_dirty,
 	.stats = device_stats,
 	.destroy = device_destroy,
 };

@@ -82,6 +82,9 @@ struct virtio_class {
 	/* See device_ops; called while the device is active. */
 	int (*pause)(struct virtio *dev);
 	void (*resume)(struct virtio *dev);
+	/* See device_ops; also while the device is not active. */
+	int (*claim)(struct virtio *dev, bool claim, struct error *err);
+	void (*log_dirty)(struct virtio *dev);
 	void (*stats)(struct virtio *dev, json_t *object);
 	void (*destroy)(struct virtio *dev); /* frees the object that embeds dev */
 	/* Saved state of that object, offsets from the virtio's start. */
