@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoints of a VM that a VMM runs: stopped or live, full or incremental. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "mover/chain.h"
+#include "mover/compare.h"
+#include "mover/operation.h"
+#include "mover/vmm.h"
+
+#define MAX_ROUNDS 30
+
+struct checkpoint {
+	const struct checkpoint_request *request;
+	struct vmm vmm;
+	struct vmm_memory memory;
+	struct store store;
+	struct writer *writer;
+	uint64_t parent;
+	uint64_t *changed; /* bitmap: what differs from the parent, or NULL */
+	/* Live: the bitmap that the VMM fills, and our copy of it for the round. */
+	int log_fd;
+	_Atomic uint64_t *log;
+	uint64_t *dirty;
+	bool tracking;
+	bool was_running, paused;
+	uint64_t pause_start, pause_ns;
+	json_t *rounds;
+	json_t *saved; /* answer of save */
+};
+
+static uint64_t words(const struct checkpoint *c)
+{
+	return index_chunks(c->memory.size);
+}
+
+static int examine(struct checkpoint *c, json_t **status, struct error *err)
+{
+	const char *state;
+	int rc = vmm_call(&c->vmm, "status", NULL, -1, status, err);
+
+	if (rc < 0)
+		return rc;
+	state = json_string_value(json_object_get(*status, "state"));
+	c->was_running = state && !strcmp(state, "running");
+	if (!c->was_running && (!state || strcmp(state, "paused")))
+		return error_set(err, -EBUSY, "this VM has nothing to save: it is %s",
+				 state ? state : "in no state");
+	return vmm_memory(&c->vmm, &c->memory, err);
+}
+
+static int begin(struct checkpoint *c, struct error *err)
+{
+	CLEANUP_FREE uint64_t *epochs = NULL;
+	struct writer_options options = {.memory = c->memory.size,
+					 .compression = c->request->compression,
+					 .progress = c->request->progress};
+	size_t n;
+	int rc = store_open(c->request->dir, true, &c->store, err);
+
+	if (rc == 0)
+		rc = store_epochs(&c->store, &epochs, &n, err);
+	if (rc < 0)
+		return rc;
+	if (c->request->incremental && n)
+		options.parent = c->parent = epochs[n - 1];
+	return writer_create(&c->store, &options, &c->writer, err);
+}
+
+/* Finds what changed since the parent. */
+static int compare(struct checkpoint *c, struct error *err)
+{
+	struct chain chain;
+	int rc;
+
+	if (!c->parent)
+		return 0;
+	c->changed = calloc(words(c), sizeof(*c->changed));
+	if (!c->changed)
+		return error_set(err, -ENOMEM, "out of memory");
+	rc = chain_open(&c->store, c->parent, &chain, err);
+	if (rc < 0)
+		return error_prefix(err, rc, "incremental on epoch %" PRIu64, c->parent);
+	rc = compare_memory(&chain, c->memory.fd, c->request->progress, c->changed, err);
+	chain_close(&chain);
+	return rc;
+}
+
+static int pause_vm(struct checkpoint *c, struct error *err)
+{
+	int rc;
+
+	if (!c->was_running || c->paused)
+		return 0;
+	c->pause_start = io_now_ns();
+	rc = vmm_call(&c->vmm, "pause", json_pack("{s:b}", "hold", 1), -1, NULL, err);
+	c->paused = rc == 0;
+	return rc;
+}
+
+/* For a suspend the pause is not held any more: it outlives our connection. */
+static int resume_vm(struct checkpoint *c, bool stay, struct error *err)
+{
+	int rc;
+
+	if (!c->paused)
+		return 0;
+	rc = vmm_call(&c->vmm, stay ? "pause" : "resume", NULL, -1, NULL, err);
+	c->pause_ns = io_now_ns() - c->pause_start;
+	c->paused = false;
+	return rc;
+}
+
+static void note_round(struct checkpoint *c, uint64_t pages, uint64_t ns)
+{
+	json_array_append_new(c->rounds, json_pack("{s:I, s:I}", "pages", (json_int_t)pages, "ns",
+						   (json_int_t)ns));
+}
+
+/* A round of a live checkpoint: all of it, or what is in the dirty bitmap. */
+static int write_round(struct checkpoint *c, const uint64_t *bitmap, uint64_t pages, uint64_t *ns,
+		       struct error *err)
+{
+	uint64_t start = io_now_ns();
+	int rc = writer_pages(c->writer, c->memory.fd, bitmap, err);
+
+	*ns = io_now_ns() - start;
+	note_round(c, pages, *ns);
+	return rc;
+}
+
+static int track(struct checkpoint *c, struct error *err)
+{
+	size_t size = words(c) * sizeof(uint64_t);
+	int rc;
+
+	c->dirty = calloc(words(c), sizeof(*c->dirty));
+	c->log_fd = memfd_create("dirty", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (!c->dirty || c->log_fd < 0 || ftruncate(c->log_fd, (off_t)size) < 0 ||
+	    fcntl(c->log_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+		return error_errno(err, -errno, "cannot make a bitmap of %zu bytes", size);
+	c->log = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, c->log_fd, 0);
+	if (c->log == MAP_FAILED) {
+		c->log = NULL;
+		return error_errno(err, -errno, "cannot map a bitmap");
+	}
+	rc = vmm_call(&c->vmm, "dirty-start", NULL, c->log_fd, NULL, err);
+	c->tracking = rc == 0;
+	return rc;
+}
+
+/* Takes what the VMM knows to be written and clears it; pages are read only after that. */
+static int collect(struct checkpoint *c, uint64_t *pages, struct error *err)
+{
+	int rc = vmm_call(&c->vmm, "dirty-collect", NULL, -1, NULL, err);
+
+	*pages = 0;
+	for (uint64_t i = 0; rc == 0 && i < words(c); i++) {
+		c->dirty[i] = c->log[i] ? atomic_exchange(&c->log[i], 0) : 0;
+		*pages += (unsigned)__builtin_popcountll(c->dirty[i]);
+	}
+	return rc;
+}
+
+/*
+ * While the VM runs: everything, then again and again what was written meanwhile, until the rest
+ * fits into the pause or does not become less.
+ */
+static int write_live(struct checkpoint *c, struct error *err)
+{
+	uint64_t pages = c->memory.size / PAGE_BYTES, before, ns = 0, total = pages;
+	double rate; /* pages a nanosecond */
+	int rc = track(c, err);
+
+	if (rc == 0)
+		rc = compare(c, err);
+	if (rc == 0)
+		rc = write_round(c, c->changed, pages, &ns, err);
+	rate = (double)pages / (double)(ns + 1);
+	for (unsigned round = 1; rc == 0 && round < MAX_ROUNDS; round++) {
+		before = pages;
+		rc = collect(c, &pages, err);
+		if (rc < 0)
+			break;
+		if ((double)pages / rate < c->request->downtime_ms * 1e6 ||
+		    (round > 2 && pages > before / 10 * 9) || pages * 2 > total) {
+			/* The last round is written in the pause, with what comes until then. */
+			for (uint64_t i = 0; i < words(c); i++)
+				atomic_fetch_or(&c->log[i], c->dirty[i]);
+			break;
+		}
+		rc = write_round(c, c->dirty, pages, &ns, err);
+		if (rc == 0 && pages > 1000)
+			rate = (double)pages / (double)(ns + 1);
+	}
+	return rc;
+}
+
+/* In the pause: what is left of memory. */
+static int write_rest(struct checkpoint *c, struct error *err)
+{
+	uint64_t pages = c->memory.size / PAGE_BYTES, ns;
+	int rc;
+
+	if (!c->tracking) {
+		rc = compare(c, err);
+		return rc < 0 ? rc : write_round(c, c->changed, pages, &ns, err);
+	}
+	rc = collect(c, &pages, err);
+	return rc < 0 ? rc : write_round(c, c->dirty, pages, &ns, err);
+}
+
+/* The state into a new buffer. */
+static int save(struct checkpoint *c, uint8_t **state, size_t *size, struct error *err)
+{
+	CLEANUP_CLOSE int fd = memfd_create("state", MFD_CLOEXEC);
+	struct stat st;
+	int rc;
+
+	if (fd < 0)
+		return error_errno(err, -errno, "cannot make a file for the state");
+	rc = vmm_call(&c->vmm, "save", NULL, fd, &c->saved, err);
+	if (rc < 0)
+		return rc;
+	if (fstat(fd, &st) < 0 || !st.st_size)
+		return error_set(err, -EPROTO, "wisp-vmm saved no state");
+	*size = (size_t)st.st_size;
+	*state = malloc(*size);
+	rc = *state ? io_pread_full(fd, *state, *size, 0) : -ENOMEM;
+	return rc < 0 ? error_errno(err, rc, "cannot read the saved state") : 0;
+}
+
+/* What is kept of the VM's configuration: what it says of itself, and what the caller knows. */
+static json_t *describe(const struct checkpoint *c, const json_t *status)
+{
+	static const char *const keys[] = {"name", "version", "vcpus", "memory", "page_size"};
+	json_t *config = json_object();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+		if (json_object_get(status, keys[i]))
+			json_object_set(config, keys[i], json_object_get(status, keys[i]));
+	if (json_object_get(c->saved, "devices"))
+		json_object_set(config, "devices", json_object_get(c->saved, "devices"));
+	if (c->request->config)
+		json_object_set_new(config, "caller", json_deep_copy(c->request->config));
+	return config;
+}
+
+static void add_to_report(const struct checkpoint *c, uint64_t epoch, json_t *report)
+{
+	json_object_update_new(
+		report, json_pack("{s:I, s:I, s:O, s:o}", "epoch", (json_int_t)epoch, "pause_ns",
+				  (json_int_t)c->pause_ns, "passes", c->rounds, "parent",
+				  c->parent ? json_integer((json_int_t)c->parent) : json_null()));
+}
+
+static int run(struct checkpoint *c, const json_t *status, json_t **report, struct error *err)
+{
+	int resumed;
+	struct error reason;
+	CLEANUP_FREE uint8_t *state = NULL;
+	struct writer_vm vm = {.image = c->request->image};
+	json_t *config;
+	uint64_t epoch;
+	size_t size = 0;
+	int rc = c->request->live && c->was_running ? write_live(c, err) : 0;
+
+	if (rc == 0)
+		rc = pause_vm(c, err);
+	if (rc == 0)
+		rc = write_rest(c, err);
+	if (rc == 0)
+		rc = save(c, &state, &size, err);
+	if (rc < 0)
+		return rc;
+	/* A VM that is suspended stays as it is until its state is safe. */
+	resumed = c->request->leave_paused ? 0 : resume_vm(c, false, &reason);
+	config = describe(c, status);
+	vm.state = state;
+	vm.state_size = size;
+	vm.config = config;
+	vm.cpu = json_object_get(c->saved, "cpu");
+	rc = writer_commit(c->writer, &vm, &epoch, report, err);
+	json_decref(config);
+	if (rc < 0)
+		return rc;
+	if (resumed == 0)
+		resumed = resume_vm(c, true, &reason);
+	if (resumed < 0)
+		return error_set(err, resumed, "epoch %" PRIu64 " is written, but: %s", epoch,
+				 reason.text);
+	add_to_report(c, epoch, *report);
+	return 0;
+}
+
+int operation_checkpoint(const struct checkpoint_request *request, json_t **report,
+			 struct error *err)
+{
+	struct checkpoint c = {.request = request,
+			       .vmm = {.fd = -1},
+			       .memory = {.fd = -1},
+			       .store = {.dir = -1, .lock = -1},
+			       .log_fd = -1,
+			       .rounds = json_array()};
+	json_t *status = NULL;
+	int rc = vmm_connect(request->control, &c.vmm, err);
+
+	*report = NULL;
+	if (rc == 0)
+		rc = examine(&c, &status, err);
+	if (rc == 0)
+		rc = begin(&c, err);
+	if (rc == 0)
+		rc = run(&c, status, report, err);
+	if (c.paused)
+		resume_vm(&c, false, NULL);
+	/* What the VMM still does for us ends with the connection. */
+	vmm_close(&c.vmm);
+	writer_destroy(c.writer);
+	store_close(&c.store);
+	cleanup_close_fd(&c.memory.fd);
+	cleanup_close_fd(&c.log_fd);
+	if (c.log)
+		munmap(c.log, words(&c) * sizeof(uint64_t));
+	free(c.changed);
+	free(c.dirty);
+	json_decref(c.rounds);
+	json_decref(c.saved);
+	json_decref(status);
+	if (rc < 0) {
+		json_decref(*report);
+		*report = NULL;
+	}
+	return rc;
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wisp-mover: started for one checkpoint or restore, and gone after it. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "build-config.h"
+#include "lib/command.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/parse.h"
+#include "mover/operation.h"
+
+#define EXIT_USAGE 2
+#define DOWNTIME_MS 300
+
+enum {
+	OPT_CONTROL = 1,
+	OPT_DIR,
+	OPT_LIVE,
+	OPT_STOP,
+	OPT_INCREMENTAL,
+	OPT_COMPRESS,
+	OPT_DOWNTIME,
+	OPT_SUSPEND,
+	OPT_CONFIG,
+	OPT_IMAGE,
+	OPT_AT,
+	OPT_CLOCK,
+	OPT_PAUSED,
+	OPT_JSON,
+};
+
+struct request {
+	struct checkpoint_request checkpoint;
+	struct restore_request restore;
+	const char *config;
+	bool json;
+	/* Set by a signal: the operation ends, the VM runs on. */
+	_Atomic bool cancel;
+	sigset_t signals;
+	struct progress progress;
+};
+
+static int fail(const struct command *cmd, int code, const struct error *err)
+{
+	fprintf(stderr, "wisp-mover %s: %s\n", cmd->name, err->text);
+	return code;
+}
+
+static int parse_clock(const char *value, bool *elapsed, struct error *err)
+{
+	*elapsed = !strcmp(value, "elapsed");
+	if (*elapsed || !strcmp(value, "frozen"))
+		return 0;
+	return error_set(err, -EINVAL, "--clock is frozen or elapsed, not \"%s\"", value);
+}
+
+static int parse_option(struct request *r, int opt, const char *value, struct error *err)
+{
+	switch (opt) {
+	case OPT_CONTROL:
+		r->checkpoint.control = r->restore.control = value;
+		return 0;
+	case OPT_DIR:
+		r->checkpoint.dir = r->restore.dir = value;
+		return 0;
+	case OPT_LIVE:
+	case OPT_STOP:
+		r->checkpoint.live = opt == OPT_LIVE;
+		return 0;
+	case OPT_INCREMENTAL:
+		r->checkpoint.incremental = true;
+		return 0;
+	case OPT_COMPRESS:
+		return compression_parse(value, &r->checkpoint.compression, err);
+	case OPT_DOWNTIME:
+		return parse_uint(value, "downtime", 1, 3600000, &r->checkpoint.downtime_ms, err);
+	case OPT_SUSPEND:
+		r->checkpoint.leave_paused = true;
+		return 0;
+	case OPT_CONFIG:
+		r->config = value;
+		return 0;
+	case OPT_IMAGE:
+		r->checkpoint.image = value;
+		return 0;
+	case OPT_AT:
+		return parse_u64(value, "epoch", 1, INT64_MAX, &r->restore.epoch, err);
+	case OPT_CLOCK:
+		return parse_clock(value, &r->restore.elapsed, err);
+	case OPT_PAUSED:
+		r->restore.leave_paused = true;
+		return 0;
+	default:
+		r->json = true;
+		return 0;
+	}
+}
+
+static void show_progress(void *arg, const struct progress_now *now)
+{
+	fprintf(stderr, "\r%s: %" PRIu64 " of %" PRIu64 " MiB, %" PRIu64 " MiB/s   ", now->what,
+		now->done >> 20, now->total >> 20, now->rate >> 20);
+	if (now->done >= now->total)
+		fputc('\n', stderr);
+}
+
+static void *watch_signals(void *arg)
+{
+	struct request *r = arg;
+	int signal;
+
+	sigwait(&r->signals, &signal);
+	r->cancel = true;
+	return NULL;
+}
+
+static int start_watch(struct request *r, struct error *err)
+{
+	pthread_t thread;
+	int rc;
+
+	sigemptyset(&r->signals);
+	sigaddset(&r->signals, SIGINT);
+	sigaddset(&r->signals, SIGTERM);
+	sigaddset(&r->signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
+	rc = pthread_create(&thread, NULL, watch_signals, r);
+	if (rc)
+		return error_errno(err, -rc, "cannot start a thread");
+	pthread_detach(thread);
+	return 0;
+}
+
+/* 0; 1 after --help. */
+static int parse(const struct command *cmd, int argc, char **argv, struct request *r,
+		 struct error *err)
+{
+	struct option_parser options;
+	const char *value;
+	int opt;
+
+	option_start(&options, cmd, argc, argv);
+	while ((opt = option_next(&options, &value, err)) > 0) {
+		if (opt == OPTION_HELP)
+			return 1;
+		opt = parse_option(r, opt, value, err);
+		if (opt < 0)
+			return opt;
+	}
+	if (opt == 0 && options.argc)
+		opt = error_set(err, -EINVAL, "takes no arguments but options");
+	if (opt == 0 && (!r->restore.control || !r->restore.dir))
+		opt = error_set(err, -EINVAL, "--control and --dir must be given");
+	r->progress = (struct progress){.cancel = &r->cancel};
+	if (isatty(STDERR_FILENO))
+		r->progress.report = show_progress;
+	r->checkpoint.progress = r->restore.progress = &r->progress;
+	return opt;
+}
+
+static int finish(const struct command *cmd, int rc, const struct request *r, json_t *report,
+		  const struct error *err)
+{
+	if (rc == -ECANCELED)
+		return fail(cmd, 130, err);
+	if (rc < 0)
+		return fail(cmd, 1, err);
+	if (r->json)
+		json_dumpf(report, stdout, JSON_INDENT(2));
+	else
+		printf("epoch %" JSON_INTEGER_FORMAT,
+		       json_integer_value(json_object_get(report, "epoch")));
+	putchar('\n');
+	json_decref(report);
+	return 0;
+}
+
+static int run_checkpoint(const struct command *cmd, int argc, char **argv)
+{
+	struct request r = {.checkpoint = {.downtime_ms = DOWNTIME_MS}};
+	json_t *config = NULL, *report = NULL;
+	json_error_t reason;
+	struct error err;
+	int rc = parse(cmd, argc, argv, &r, &err);
+
+	if (rc == 0 && r.config) {
+		config =
+			json_load_file(r.config, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &reason);
+		if (!config)
+			rc = error_set(&err, -EINVAL, "%s:%d: %s", r.config, reason.line,
+				       reason.text);
+	}
+	if (rc)
+		return rc > 0 ? 0 : fail(cmd, EXIT_USAGE, &err);
+	r.checkpoint.config = config;
+	rc = start_watch(&r, &err);
+	if (rc == 0)
+		rc = operation_checkpoint(&r.checkpoint, &report, &err);
+	json_decref(config);
+	return finish(cmd, rc, &r, report, &err);
+}
+
+static int run_restore(const struct command *cmd, int argc, char **argv)
+{
+	struct request r = {0};
+	json_t *report = NULL;
+	struct error err;
+	int rc = parse(cmd, argc, argv, &r, &err);
+
+	if (rc)
+		return rc > 0 ? 0 : fail(cmd, EXIT_USAGE, &err);
+	rc = start_watch(&r, &err);
+	if (rc == 0)
+		rc = operation_restore(&r.restore, &report, &err);
+	return finish(cmd, rc, &r, report, &err);
+}
+
+#define COMMON_OPTIONS                                                                               \
+	{OPT_CONTROL,  "control", 0, "SOCKET", "Control socket of the VMM; must be given",           \
+	 COMPLETE_FILE},                                                                             \
+		{OPT_DIR, "dir", 0, "DIR", "Folder of the checkpoint; must be given", COMPLETE_DIR}, \
+	{                                                                                            \
+		OPT_JSON, "json", 0, NULL, "Print what it took as JSON", 0                           \
+	}
+
+static const struct command checkpoint = {
+	.name = "checkpoint",
+	.args = "",
+	.summary = "Write a checkpoint of a VM",
+	.details = "The VM is paused while its memory is written, or with --live only for the last "
+		   "of it, and runs\non after that; also when this fails or is killed.",
+	.options =
+		(const struct option_desc[]){
+			COMMON_OPTIONS,
+			{OPT_STOP, "stop", 0, NULL, "Pause the VM for all of it (default)", 0},
+			{OPT_LIVE, "live", 0, NULL, "Let the VM run while most is written", 0},
+			{OPT_DOWNTIME, "downtime", 0, "MS",
+			 "Pause that --live aims for, in milliseconds (default: 300)", 0},
+			{OPT_INCREMENTAL, "incremental", 0, NULL,
+			 "Only what differs from the newest epoch, if there is one", 0},
+			{OPT_COMPRESS, "compress", 0, "KIND", "none (default), lz4 or zstd", 0},
+			{OPT_SUSPEND, "suspend", 0, NULL,
+			 "Leave the VM paused once the checkpoint is safe", 0},
+			{OPT_CONFIG, "config", 0, "FILE",
+			 "JSON to keep with it, say how to start the VM again", COMPLETE_FILE},
+			{OPT_IMAGE, "image", 0, "DIGEST",
+			 "Digest of the guest's image to keep with it", 0},
+			{0}},
+	.run = run_checkpoint,
+};
+
+static const struct command restore = {
+	.name = "restore",
+	.args = "",
+	.summary = "Restore a checkpoint into a VMM that was started with --incoming",
+	.details = "The VMM has the same options as the one that was saved. After a failure it can "
+		   "only be stopped.",
+	.options =
+		(const struct option_desc[]){
+			COMMON_OPTIONS,
+			{OPT_AT, "at", 0, "EPOCH", "Epoch to restore (default: the newest)", 0},
+			{OPT_CLOCK, "clock", 0, "KIND",
+			 "frozen (default): the guest's clock goes on where "
+			 "it stopped; elapsed: it shows the time that went by",
+			 0},
+			{OPT_PAUSED, "paused", 0, NULL, "Leave the VM paused", 0},
+			{0}},
+	.run = run_restore,
+};
+
+static const struct command *const commands[] = {&checkpoint, &restore, NULL};
+
+int main(int argc, char **argv)
+{
+	const struct command *cmd;
+	int used;
+
+	io_open_standard_fds();
+	signal(SIGPIPE, SIG_IGN);
+	if (argc == 2 && !strcmp(argv[1], "--version")) {
+		printf("wisp-mover %s\n", WISP_VERSION);
+		return 0;
+	}
+	if (argc == 2 && !strcmp(argv[1], "--man-options")) {
+		command_man(stdout, "wisp-mover", commands);
+		return 0;
+	}
+	cmd = command_find(commands, argc - 1, argv + 1, &used);
+	if (cmd)
+		return cmd->run(cmd, argc - 1 - used, argv + 1 + used);
+	command_list(argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr, "wisp-mover",
+		     commands, "");
+	return argc == 2 && !strcmp(argv[1], "--help") ? 0 : EXIT_USAGE;
+}

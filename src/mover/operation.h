@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_OPERATION_H
+#define WISP_MOVER_OPERATION_H
+
+/* What wisp-mover does, once a process: operations on a VM that a VMM runs. */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mover/write.h"
+
+struct error;
+
+struct checkpoint_request {
+	const char *control;  /* the VMM's control socket */
+	const char *dir;      /* folder of the checkpoint */
+	bool live;	      /* the VM runs while most is written */
+	bool incremental;     /* on the newest epoch; full when there is none */
+	bool leave_paused;    /* for a suspend: the VM is not to run again */
+	unsigned downtime_ms; /* live: the pause to aim for */
+	enum compression compression;
+	const json_t *config; /* what the caller wants kept with it, or NULL */
+	const char *image;    /* digest of the guest's image, or NULL */
+	const struct progress *progress;
+};
+
+/*
+ * Writes the next epoch. The VM runs again when this returns, also after a failure, if it ran
+ * before. *report is a new reference: epoch, pause_ns, rounds and what writing took.
+ */
+int operation_checkpoint(const struct checkpoint_request *request, json_t **report,
+			 struct error *err);
+
+struct restore_request {
+	const char *control;
+	const char *dir;
+	uint64_t epoch;	   /* 0: the newest */
+	bool elapsed;	   /* the guest's clock shows that time went by */
+	bool leave_paused; /* it is resumed else */
+	const struct progress *progress;
+};
+
+/*
+ * Restores an epoch into a VMM that was started with --incoming. After a failure that VM can only
+ * be stopped.
+ */
+int operation_restore(const struct restore_request *request, json_t **report, struct error *err);
+
+#endif

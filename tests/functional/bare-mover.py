@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints and restores of bare guests by wisp-mover: bare-mover.py GUEST DIRECTORY
+
+The guest counts in words all over its RAM, and panics when one is not what it was.
+"""
+
+import atexit
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+from vmm_client import Refused, Vmm
+
+GUEST, TMP = sys.argv[1:3]
+MACHINES = []
+
+
+class Machine:
+    """A wisp-vmm with its output; what is asked of it is asked on a connection of its own."""
+
+    def __init__(self, *args):
+        number = len(MACHINES)
+        self.path = f"{TMP}/control{number}"
+        self.out = f"{TMP}/out{number}"
+        with open(self.out, "wb") as out:
+            self.process = subprocess.Popen(["wisp-vmm", "--control", self.path, *args],
+                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        MACHINES.append(self)
+        for _ in range(400):
+            try:
+                self.state()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError(self.output())
+
+    def ask(self, command, **args):
+        control = Vmm(self.path)
+        try:
+            return control.ask(command, **args)
+        finally:
+            control.close()
+
+    def state(self):
+        return self.ask("status")["state"]
+
+    def output(self):
+        with open(self.out, "rb") as f:
+            return f.read().decode(errors="replace")
+
+    def wait_rounds(self, more):
+        want = os.stat(self.out).st_size + more
+        for _ in range(3000):
+            if os.stat(self.out).st_size >= want:
+                return
+            assert self.process.poll() is None, self.output()
+            time.sleep(0.01)
+        raise AssertionError(f"no progress: {self.output()}")
+
+    def stop(self):
+        self.ask("stop")
+        code = self.process.wait(20)
+        assert code == 0, f"exit code {code}: {self.output()}"
+        assert "lost" not in self.output(), self.output()
+
+
+@atexit.register
+def end_all():
+    for m in MACHINES:
+        m.process.kill()
+
+
+def mover(what, machine, folder, *args, code=0):
+    """Runs wisp-mover; its report, or its words when it is to fail."""
+    done = subprocess.run(["wisp-mover", what, "--control", machine.path, "--dir", folder, "--json",
+                           *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == code, (done.returncode, done.stderr)
+    return done.stderr if code else json.loads(done.stdout)
+
+
+def verify(folder):
+    subprocess.run(["wisp", "checkpoint", "verify", folder], stdout=subprocess.DEVNULL, check=True)
+
+
+def restored(folder, *args, at=None, clock="frozen"):
+    m = Machine("--incoming", *args)
+    report = mover("restore", m, folder, "--clock", clock, *(["--at", str(at)] if at else []))
+    m.wait_rounds(3)
+    return m, report
+
+
+def cycle(folder, kinds, *args):
+    """Epochs of one machine while it works, each restored at once and again in the end."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(2)
+    for i, kind in enumerate(kinds, 1):
+        report = mover("checkpoint", m, folder, *kind)
+        assert report["epoch"] == i and m.state() == "running", report
+        m.wait_rounds(2)
+        other, _ = restored(folder, *args, clock=("frozen", "elapsed")[i % 2])
+        other.stop()
+        print(f"{' '.join(kind) or 'full'}: {report['pages']} pages, {report['bytes'] >> 10} KiB, "
+              f"pause {report['pause_ns'] / 1e6:.1f} ms")
+    m.stop()
+    for i in range(1, len(kinds) + 1):
+        other, _ = restored(folder, *args, at=i)
+        other.stop()
+    verify(folder)
+
+
+def suspend(folder, *args):
+    """A VM that is suspended stays paused, is ended, and goes on from its checkpoint."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(2)
+    mover("checkpoint", m, folder, "--suspend")
+    assert m.state() == "paused"
+    m.stop()
+    m, _ = restored(folder, *args)
+    # One that is paused by somebody else stays so.
+    m.ask("pause")
+    mover("checkpoint", m, folder, "--incremental")
+    assert m.state() == "paused"
+    m.ask("resume")
+    m.wait_rounds(1)
+    m.stop()
+
+
+def refusals(folder, *args):
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(1)
+    os.mkdir(folder)
+    assert "has no checkpoint" in mover("restore", m, folder, code=1)
+    mover("checkpoint", m, folder)
+    assert "started with --incoming" in mover("restore", m, folder, code=1)
+    other = Machine("--incoming", "-m", "48")
+    assert "start it with the same" in mover("restore", other, folder, code=1)
+    assert "nothing to save" in mover("checkpoint", other, folder, code=1)
+    other.stop()
+    path = f"{folder}/1/pages.0"
+    with open(path, "r+b") as f:
+        f.seek(4096 * 7 + 5)
+        byte = f.read(1)
+        f.seek(-1, 1)
+        f.write(bytes([byte[0] ^ 1]))
+    other = Machine("--incoming", *args)
+    assert "is damaged at byte" in mover("restore", other, folder, code=1)
+    try:
+        other.ask("resume")
+        raise AssertionError("a VM with nothing in it was resumed")
+    except Refused:
+        pass
+    other.stop()
+    assert m.state() == "running"
+    m.stop()
+
+
+def killed(folder, tries, kinds, *args):
+    """Movers that are killed at any moment: the VM runs on, what is there is whole."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(2)
+    source = random.Random(5)
+    ended = 0
+    for i in range(tries):
+        process = subprocess.Popen(["wisp-mover", "checkpoint", "--control", m.path, "--dir", folder,
+                                    *kinds[i % len(kinds)]], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE)
+        time.sleep(source.random() * 0.08)
+        process.send_signal((9, 15)[i % 2])
+        said = process.communicate()[1]
+        ended += process.returncode != 0
+        assert process.returncode in (0, -9, 130, -15), (process.returncode, said)
+        for _ in range(200):
+            if m.state() == "running":
+                break
+            time.sleep(0.01)
+        m.wait_rounds(1)
+    report = mover("checkpoint", m, folder)
+    verify(folder)
+    assert not [n for n in os.listdir(folder) if n.startswith(".tmp")]
+    m.stop()
+    other, _ = restored(folder, *args)
+    other.stop()
+    print(f"{ended} of {tries} movers ended early, then epoch {report['epoch']}")
+
+
+def main():
+    plain = [(), ("--incremental",), ("--incremental", "--compress", "lz4"),
+             ("--compress", "zstd"), ("--incremental", "--compress", "zstd")]
+    cycle(f"{TMP}/a", plain, "-m", "64")
+    cycle(f"{TMP}/b", plain[:2], "-m", "96", "-c", "2")
+    suspend(f"{TMP}/c", "-m", "48")
+    refusals(f"{TMP}/d", "-m", "64")
+    killed(f"{TMP}/e", 20, [(), ("--incremental",), ("--compress", "lz4")], "-m", "64")
+
+
+main()
