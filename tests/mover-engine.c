@@ -175,7 +175,7 @@ static int check_one(const struct store *store, uint64_t epoch, struct error *er
 static int run_check(const char *dir)
 {
 	CLEANUP_FREE uint64_t *epochs = NULL;
-	struct store store;
+	struct store store = {.dir = -1, .lock = -1};
 	struct error err;
 	size_t n = 0;
 	int rc = store_open(dir, false, &store, &err);
@@ -187,6 +187,7 @@ static int run_check(const char *dir)
 		if (rc == 0)
 			printf("epoch %" PRIu64 ": as it was\n", epochs[i]);
 	}
+	store_close(&store);
 	return rc < 0 ? fail(rc, &err) : 0;
 }
 

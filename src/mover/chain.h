@@ -56,6 +56,11 @@ int chain_read_page(const struct chain *chain, uint64_t page, struct epoch_reade
 int chain_read_chunk(const struct chain *chain, uint64_t chunk, struct epoch_reader *reader,
 		     uint8_t *out, struct error *err);
 
+/* Writes the pages of a chunk, as chain_read_chunk() read them to data, to their place in a memfd.
+ */
+int chain_write_chunk(const struct chain *chain, uint64_t chunk, const uint8_t *data, int memfd,
+		      struct error *err);
+
 struct restore_report {
 	unsigned threads;
 	uint64_t bytes; /* that are not zero */

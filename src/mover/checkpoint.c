@@ -18,6 +18,8 @@
 #include "mover/vmm.h"
 
 #define MAX_ROUNDS 30
+#define RATE_PAGES 1000	   /* fewer tell nothing of the rate */
+#define RATE_GUESS 0.00025 /* pages a nanosecond: 1 GB/s, until it is known */
 
 struct checkpoint {
 	const struct checkpoint_request *request;
@@ -34,6 +36,7 @@ struct checkpoint {
 	bool tracking;
 	bool was_running, paused;
 	uint64_t pause_start, pause_ns;
+	double rate; /* of writing, pages a nanosecond */
 	json_t *rounds;
 	json_t *saved; /* answer of save */
 };
@@ -126,15 +129,26 @@ static void note_round(struct checkpoint *c, uint64_t pages, uint64_t ns)
 						   (json_int_t)ns));
 }
 
-/* A round of a live checkpoint: all of it, or what is in the dirty bitmap. */
-static int write_round(struct checkpoint *c, const uint64_t *bitmap, uint64_t pages, uint64_t *ns,
-		       struct error *err)
+static uint64_t count(const struct checkpoint *c, const uint64_t *bitmap)
 {
-	uint64_t start = io_now_ns();
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < words(c); i++)
+		n += (unsigned)__builtin_popcountll(bitmap[i]);
+	return n;
+}
+
+/* Writes all of memory, or what is in the bitmap. A round that is long enough tells the rate. */
+static int write_round(struct checkpoint *c, const uint64_t *bitmap, struct error *err)
+{
+	uint64_t pages = bitmap ? count(c, bitmap) : c->memory.size / PAGE_BYTES;
+	uint64_t start = io_now_ns(), ns;
 	int rc = writer_pages(c->writer, c->memory.fd, bitmap, err);
 
-	*ns = io_now_ns() - start;
-	note_round(c, pages, *ns);
+	ns = io_now_ns() - start;
+	note_round(c, pages, ns);
+	if (rc == 0 && pages >= RATE_PAGES)
+		c->rate = (double)pages / (double)(ns + 1);
 	return rc;
 }
 
@@ -163,11 +177,9 @@ static int collect(struct checkpoint *c, uint64_t *pages, struct error *err)
 {
 	int rc = vmm_call(&c->vmm, "dirty-collect", NULL, -1, NULL, err);
 
-	*pages = 0;
-	for (uint64_t i = 0; rc == 0 && i < words(c); i++) {
+	for (uint64_t i = 0; rc == 0 && i < words(c); i++)
 		c->dirty[i] = c->log[i] ? atomic_exchange(&c->log[i], 0) : 0;
-		*pages += (unsigned)__builtin_popcountll(c->dirty[i]);
-	}
+	*pages = rc == 0 ? count(c, c->dirty) : 0;
 	return rc;
 }
 
@@ -177,30 +189,29 @@ static int collect(struct checkpoint *c, uint64_t *pages, struct error *err)
  */
 static int write_live(struct checkpoint *c, struct error *err)
 {
-	uint64_t pages = c->memory.size / PAGE_BYTES, before, ns = 0, total = pages;
-	double rate; /* pages a nanosecond */
+	uint64_t pages, before;
 	int rc = track(c, err);
 
+	/* At first every page counts as written: that is the round that comes now. */
+	if (rc == 0)
+		rc = collect(c, &pages, err);
 	if (rc == 0)
 		rc = compare(c, err);
 	if (rc == 0)
-		rc = write_round(c, c->changed, pages, &ns, err);
-	rate = (double)pages / (double)(ns + 1);
+		rc = write_round(c, c->changed, err);
 	for (unsigned round = 1; rc == 0 && round < MAX_ROUNDS; round++) {
 		before = pages;
 		rc = collect(c, &pages, err);
 		if (rc < 0)
 			break;
-		if ((double)pages / rate < c->request->downtime_ms * 1e6 ||
-		    (round > 2 && pages > before / 10 * 9) || pages * 2 > total) {
+		if ((double)pages / c->rate < c->request->downtime_ms * 1e6 ||
+		    (round > 2 && pages > before / 10 * 9)) {
 			/* The last round is written in the pause, with what comes until then. */
 			for (uint64_t i = 0; i < words(c); i++)
 				atomic_fetch_or(&c->log[i], c->dirty[i]);
 			break;
 		}
-		rc = write_round(c, c->dirty, pages, &ns, err);
-		if (rc == 0 && pages > 1000)
-			rate = (double)pages / (double)(ns + 1);
+		rc = write_round(c, c->dirty, err);
 	}
 	return rc;
 }
@@ -208,15 +219,10 @@ static int write_live(struct checkpoint *c, struct error *err)
 /* In the pause: what is left of memory. */
 static int write_rest(struct checkpoint *c, struct error *err)
 {
-	uint64_t pages = c->memory.size / PAGE_BYTES, ns;
-	int rc;
+	uint64_t pages;
+	int rc = c->tracking ? collect(c, &pages, err) : compare(c, err);
 
-	if (!c->tracking) {
-		rc = compare(c, err);
-		return rc < 0 ? rc : write_round(c, c->changed, pages, &ns, err);
-	}
-	rc = collect(c, &pages, err);
-	return rc < 0 ? rc : write_round(c, c->dirty, pages, &ns, err);
+	return rc < 0 ? rc : write_round(c, c->tracking ? c->dirty : c->changed, err);
 }
 
 /* The state into a new buffer. */
@@ -276,10 +282,11 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 
 	if (rc == 0)
 		rc = pause_vm(c, err);
-	if (rc == 0)
-		rc = write_rest(c, err);
+	/* Saving may still write to memory, so it comes first. */
 	if (rc == 0)
 		rc = save(c, &state, &size, err);
+	if (rc == 0)
+		rc = write_rest(c, err);
 	if (rc < 0)
 		return rc;
 	/* A VM that is suspended stays as it is until its state is safe. */
@@ -310,6 +317,7 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 			       .memory = {.fd = -1},
 			       .store = {.dir = -1, .lock = -1},
 			       .log_fd = -1,
+			       .rate = RATE_GUESS,
 			       .rounds = json_array()};
 	json_t *status = NULL;
 	int rc = vmm_connect(request->control, &c.vmm, err);

@@ -33,6 +33,7 @@ enum {
 	OPT_CONFIG,
 	OPT_IMAGE,
 	OPT_AT,
+	OPT_LAZY,
 	OPT_CLOCK,
 	OPT_PAUSED,
 	OPT_JSON,
@@ -94,6 +95,9 @@ static int parse_option(struct request *r, int opt, const char *value, struct er
 		return 0;
 	case OPT_AT:
 		return parse_u64(value, "epoch", 1, INT64_MAX, &r->restore.epoch, err);
+	case OPT_LAZY:
+		r->restore.lazy = true;
+		return 0;
 	case OPT_CLOCK:
 		return parse_clock(value, &r->restore.elapsed, err);
 	case OPT_PAUSED:
@@ -268,6 +272,8 @@ static const struct command restore = {
 		(const struct option_desc[]){
 			COMMON_OPTIONS,
 			{OPT_AT, "at", 0, "EPOCH", "Epoch to restore (default: the newest)", 0},
+			{OPT_LAZY, "lazy", 0, NULL,
+			 "Let the VM run at once and bring its memory as it is touched", 0},
 			{OPT_CLOCK, "clock", 0, "KIND",
 			 "frozen (default): the guest's clock goes on where "
 			 "it stopped; elapsed: it shows the time that went by",

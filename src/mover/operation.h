@@ -36,6 +36,7 @@ struct restore_request {
 	const char *control;
 	const char *dir;
 	uint64_t epoch;	   /* 0: the newest */
+	bool lazy;	   /* the VM runs before its memory is there */
 	bool elapsed;	   /* the guest's clock shows that time went by */
 	bool leave_paused; /* it is resumed else */
 	const struct progress *progress;
@@ -43,7 +44,8 @@ struct restore_request {
 
 /*
  * Restores an epoch into a VMM that was started with --incoming. After a failure that VM can only
- * be stopped.
+ * be stopped; when a lazy restore fails, or its process dies, before all memory is there, the
+ * VMM ends.
  */
 int operation_restore(const struct restore_request *request, json_t **report, struct error *err);
 

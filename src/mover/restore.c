@@ -26,11 +26,10 @@ struct restore {
 	uint8_t *map; /* NULL: by writing */
 };
 
-/* Writes the pages of a chunk, run by run. */
-static int write_chunk(const struct restore *r, uint64_t chunk, const uint8_t *data,
-		       struct error *err)
+int chain_write_chunk(const struct chain *chain, uint64_t chunk, const uint8_t *data, int memfd,
+		      struct error *err)
 {
-	uint64_t pages = chain_pages(r->chain, chunk);
+	uint64_t pages = chain_pages(chain, chunk);
 
 	while (pages) {
 		unsigned first = (unsigned)__builtin_ctzll(pages);
@@ -39,7 +38,7 @@ static int write_chunk(const struct restore *r, uint64_t chunk, const uint8_t *d
 		size_t at = (size_t)first * PAGE_BYTES, end = at + (size_t)n * PAGE_BYTES;
 
 		while (at < end) {
-			ssize_t got = pwrite(r->memfd, data + at, end - at,
+			ssize_t got = pwrite(memfd, data + at, end - at,
 					     (off_t)(chunk * CHUNK_BYTES + at));
 
 			if (got < 0 && errno == EINTR)
@@ -60,7 +59,7 @@ static int restore_chunk(const struct restore *r, uint64_t chunk, struct epoch_r
 	uint8_t *to = r->map ? r->map + chunk * CHUNK_BYTES : buf;
 	int rc = chain_read_chunk(r->chain, chunk, reader, to, err);
 
-	return rc < 0 || r->map ? rc : write_chunk(r, chunk, buf, err);
+	return rc < 0 || r->map ? rc : chain_write_chunk(r->chain, chunk, buf, r->memfd, err);
 }
 
 static int restore_chunks(const struct restore *r, struct work *work, struct epoch_reader *reader,

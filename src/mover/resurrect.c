@@ -10,6 +10,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "mover/chain.h"
+#include "mover/lazy.h"
 #include "mover/operation.h"
 #include "mover/vmm.h"
 
@@ -44,48 +45,90 @@ static int load(struct vmm *vmm, const struct epoch *epoch, bool elapsed, struct
 			fd, NULL, err);
 }
 
-static int fill(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
-		struct restore_report *restored, struct error *err)
+/* The memory of the VM, which has to be of the same size. */
+static int get_memory(struct vmm *vmm, const struct chain *chain, bool lazy,
+		      struct vmm_memory *memory, struct error *err)
 {
-	struct vmm_memory memory;
-	int rc = vmm_memory(vmm, &memory, err);
+	int rc = vmm_memory(vmm, memory, err);
 
-	if (rc < 0)
-		return rc;
-	if (memory.size != chain->memory)
+	if (rc == 0 && memory->size != chain->memory)
 		rc = error_set(err, -EINVAL,
 			       "the VM has %" PRIu64 " bytes of memory, the checkpoint %" PRIu64
 			       ": start it with the same",
-			       memory.size, chain->memory);
-	else
-		rc = chain_restore(chain, memory.fd, 0, request->progress, restored, err);
-	close(memory.fd);
+			       memory->size, chain->memory);
+	if (rc == 0 && lazy && memory->page_size != PAGE_BYTES)
+		rc = error_set(err, -EOPNOTSUPP,
+			       "huge pages cannot be restored lazily: leave --lazy out");
+	return rc;
+}
+
+/* Loads the state and lets the VM run. */
+static int start(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
+		 struct error *err)
+{
+	int rc = load(vmm, &chain->epoch[0], request->elapsed, err);
+
+	if (rc == 0 && !request->leave_paused)
+		rc = vmm_call(vmm, "resume", NULL, -1, NULL, err);
+	return rc;
+}
+
+static int run_eager(struct vmm *vmm, const struct chain *chain,
+		     const struct restore_request *request, int memfd, json_t **report,
+		     struct error *err)
+{
+	struct restore_report restored;
+	uint64_t begin = io_now_ns();
+	int rc = chain_restore(chain, memfd, 0, request->progress, &restored, err);
+
+	if (rc == 0)
+		rc = start(vmm, chain, request, err);
+	if (rc == 0)
+		*report = json_pack(
+			"{s:I, s:i, s:I, s:I, s:I, s:I}", "epoch",
+			(json_int_t)chain->epoch[0].manifest.epoch, "threads",
+			(int)restored.threads, "bytes", (json_int_t)restored.bytes, "memory_ns",
+			(json_int_t)restored.ns, "ready_ns", (json_int_t)(io_now_ns() - begin),
+			"rate",
+			(json_int_t)((double)restored.bytes * 1e9 / (double)(restored.ns + 1)));
+	return rc;
+}
+
+static int run_lazy(struct vmm *vmm, const struct chain *chain,
+		    const struct restore_request *request, int memfd, json_t **report,
+		    struct error *err)
+{
+	uint64_t begin = io_now_ns(), ready, faults = 0;
+	struct lazy *lazy;
+	int rc = lazy_start(chain, vmm, memfd, &lazy, err);
+
+	if (rc < 0)
+		return rc;
+	rc = start(vmm, chain, request, err);
+	ready = io_now_ns() - begin;
+	if (rc == 0)
+		rc = lazy_finish(lazy, &faults, err);
+	lazy_destroy(lazy);
+	if (rc == 0)
+		*report = json_pack(
+			"{s:I, s:I, s:I, s:I}", "epoch", (json_int_t)chain->epoch[0].manifest.epoch,
+			"ready_ns", (json_int_t)ready, "memory_ns",
+			(json_int_t)(io_now_ns() - begin), "faults", (json_int_t)faults);
 	return rc;
 }
 
 static int run(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
 	       json_t **report, struct error *err)
 {
-	struct restore_report restored = {0};
-	uint64_t start = io_now_ns(), loaded;
+	struct vmm_memory memory = {.fd = -1};
 	int rc = check_incoming(vmm, err);
 
 	if (rc == 0)
-		rc = fill(vmm, chain, request, &restored, err);
-	loaded = io_now_ns();
+		rc = get_memory(vmm, chain, request->lazy, &memory, err);
 	if (rc == 0)
-		rc = load(vmm, &chain->epoch[0], request->elapsed, err);
-	loaded = io_now_ns() - loaded;
-	if (rc == 0 && !request->leave_paused)
-		rc = vmm_call(vmm, "resume", NULL, -1, NULL, err);
-	if (rc == 0)
-		*report = json_pack(
-			"{s:I, s:i, s:I, s:I, s:I, s:I, s:I}", "epoch",
-			(json_int_t)chain->epoch[0].manifest.epoch, "threads",
-			(int)restored.threads, "bytes", (json_int_t)restored.bytes, "memory_ns",
-			(json_int_t)restored.ns, "load_ns", (json_int_t)loaded, "total_ns",
-			(json_int_t)(io_now_ns() - start), "rate",
-			(json_int_t)((double)restored.bytes * 1e9 / (double)(restored.ns + 1)));
+		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, memory.fd, report,
+							    err);
+	cleanup_close_fd(&memory.fd);
 	return rc;
 }
 

@@ -87,9 +87,10 @@ def verify(folder):
     subprocess.run(["wisp", "checkpoint", "verify", folder], stdout=subprocess.DEVNULL, check=True)
 
 
-def restored(folder, *args, at=None, clock="frozen"):
+def restored(folder, *args, at=None, clock="frozen", lazy=False):
     m = Machine("--incoming", *args)
-    report = mover("restore", m, folder, "--clock", clock, *(["--at", str(at)] if at else []))
+    report = mover("restore", m, folder, "--clock", clock, *(["--at", str(at)] if at else []),
+                   *(["--lazy"] if lazy else []))
     m.wait_rounds(3)
     return m, report
 
@@ -102,8 +103,9 @@ def cycle(folder, kinds, *args):
         report = mover("checkpoint", m, folder, *kind)
         assert report["epoch"] == i and m.state() == "running", report
         m.wait_rounds(2)
-        other, _ = restored(folder, *args, clock=("frozen", "elapsed")[i % 2])
-        other.stop()
+        for lazy in False, True:
+            other, _ = restored(folder, *args, clock=("frozen", "elapsed")[i % 2], lazy=lazy)
+            other.stop()
         print(f"{' '.join(kind) or 'full'}: {report['pages']} pages, {report['bytes'] >> 10} KiB, "
               f"pause {report['pause_ns'] / 1e6:.1f} ms")
     m.stop()
@@ -188,6 +190,52 @@ def killed(folder, tries, kinds, *args):
     print(f"{ended} of {tries} movers ended early, then epoch {report['epoch']}")
 
 
+def live(folder, kinds, *args):
+    """Checkpoints while the guest writes to all its memory, or to a little of it."""
+    m = Machine("-k", GUEST, *args)
+    m.wait_rounds(2)
+    for i, kind in enumerate(kinds, 1):
+        report = mover("checkpoint", m, folder, "--live", *kind)
+        assert report["epoch"] == i and m.state() == "running", report
+        m.wait_rounds(2)
+        other, _ = restored(folder, *args[2:], lazy=bool(i % 2))
+        other.stop()
+        print(f"live {' '.join(kind)}: passes of {[p['pages'] for p in report['passes']]} pages, "
+              f"pause {report['pause_ns'] / 1e6:.1f} ms")
+        if i > 1 and "dirty" in args[1]:
+            assert report["pages"] < 16384 * 2
+    verify(folder)
+    m.stop()
+
+
+def killed_lazy(folder, tries, *args):
+    """A mover that is killed while it brings memory: the VM ends, or had all of it."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(2)
+    mover("checkpoint", m, folder)
+    m.stop()
+    source = random.Random(9)
+    ended = 0
+    for _ in range(tries):
+        m = Machine("--incoming", *args)
+        process = subprocess.Popen(["wisp-mover", "restore", "--control", m.path, "--dir", folder,
+                                    "--lazy"], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        time.sleep(source.random() * 0.15)
+        process.kill()
+        process.wait()
+        try:
+            m.process.wait(0.5)
+            assert m.process.returncode == 13, m.process.returncode
+            ended += 1
+        except subprocess.TimeoutExpired:
+            if m.state() == "running":
+                m.wait_rounds(2)
+            m.stop()
+        assert "lost" not in m.output().replace("lost its", ""), m.output()
+    print(f"{ended} of {tries} lazy VMs ended with their mover")
+
+
 def main():
     plain = [(), ("--incremental",), ("--incremental", "--compress", "lz4"),
              ("--compress", "zstd"), ("--incremental", "--compress", "zstd")]
@@ -195,7 +243,11 @@ def main():
     cycle(f"{TMP}/b", plain[:2], "-m", "96", "-c", "2")
     suspend(f"{TMP}/c", "-m", "48")
     refusals(f"{TMP}/d", "-m", "64")
-    killed(f"{TMP}/e", 20, [(), ("--incremental",), ("--compress", "lz4")], "-m", "64")
+    live(f"{TMP}/f", [(), ("--incremental",), ("--compress", "lz4")], "-a", "work=4096", "-m", "64")
+    live(f"{TMP}/g", [(), ("--incremental", "--downtime", "10")], "-a", "dirty=2", "-m", "256")
+    killed(f"{TMP}/e", 30, [(), ("--incremental",), ("--compress", "lz4"), ("--live",),
+                            ("--live", "--incremental")], "-m", "64")
+    killed_lazy(f"{TMP}/h", 10, "-m", "128")
 
 
 main()
