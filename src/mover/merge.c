@@ -93,7 +93,19 @@ static int rewrite(struct merge *merge, const struct store *store, const struct 
 	return rc;
 }
 
-/* Makes an epoch full in its place. 1 when it was, 0 when it is now. */
+/* It is based on others, or has pages twice, as live epochs do. */
+static bool can_shrink(const struct chain *chain)
+{
+	uint64_t stored = 0, used = 0;
+
+	for (size_t i = 0; i < chain->epoch[0].index.nrows; i++)
+		stored += row_pages(&chain->epoch[0].index.rows[i]);
+	for (size_t i = 0; i < chain->nsources; i++)
+		used += (unsigned)__builtin_popcountll(chain->source[i].pages);
+	return chain->n > 1 || stored > used;
+}
+
+/* Makes an epoch full in its place, with each page once. 1 when it was so, 0 when it is now. */
 static int make_full(const struct store *store, uint64_t epoch, const struct progress *progress,
 		     struct error *err)
 {
@@ -102,7 +114,7 @@ static int make_full(const struct store *store, uint64_t epoch, const struct pro
 
 	if (rc < 0)
 		return rc;
-	rc = merge.chain.n == 1;
+	rc = !can_shrink(&merge.chain);
 	if (!rc)
 		rc = merge_init(&merge, err);
 	if (rc == 0)
@@ -187,10 +199,11 @@ int merge_epoch(const struct store *store, uint64_t epoch, const struct progress
 		rc = error_set(err, -ENOENT, "%s has no checkpoint", store->path);
 	if (rc == 0 && !epoch)
 		epoch = tree.epoch[tree.n - 1];
-	if (rc == 0)
+	if (rc == 0) {
 		rc = make_full(store, epoch, progress, err);
-	if (rc == 0 && ret)
-		ret->merged = 1;
+		if (rc == 0 && ret)
+			ret->merged = 1;
+	}
 	/* Parents have smaller numbers, so one walk down sees the whole chain. */
 	for (size_t i = tree.n; rc >= 0 && i--;) {
 		if (tree.epoch[i] == epoch) {

@@ -18,7 +18,7 @@ struct error;
 struct merge_report {
 	uint64_t *removed; /* numbers of the epochs that are gone */
 	size_t nremoved;
-	unsigned merged; /* epochs that were incremental and are full now */
+	unsigned merged; /* epochs that were written again, full and with each page once */
 };
 
 /*

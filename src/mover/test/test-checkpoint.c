@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "mover/merge.h"
 #include "mover/page.h"
 
 #define MEMORY (21ull * CHUNK_BYTES + 3 * PAGE_BYTES) /* the last chunk is not whole */
@@ -96,6 +97,18 @@ static void test_chain(void **state)
 	guest_done(&g);
 }
 
+static uint64_t files_size(const struct store *store, uint64_t epoch)
+{
+	struct manifest m;
+	uint64_t size = 0;
+
+	ok(epoch_manifest(store, epoch, &m, &err));
+	for (uint32_t i = 0; i < m.files; i++)
+		size += m.file_size[i];
+	manifest_done(&m);
+	return size;
+}
+
 /* As a live checkpoint does it: pages that changed meanwhile are written again and again. */
 static void test_rounds(void **state)
 {
@@ -103,8 +116,9 @@ static void test_rounds(void **state)
 	struct writer_options options = {.memory = MEMORY, .threads = 2};
 	struct store store;
 	struct writer *w;
+	struct merge_report report;
 	struct guest g;
-	uint64_t epoch;
+	uint64_t epoch, before;
 
 	srandom(8);
 	guest_init(&g, MEMORY);
@@ -125,6 +139,15 @@ static void test_rounds(void **state)
 		ok(writer_commit(w, &vm, &epoch, NULL, &err));
 		writer_destroy(w);
 		guest_compare(&g, *state, epoch);
+		before = files_size(&store, epoch);
+		ok(merge_epoch(&store, epoch, NULL, &report, &err));
+		free(report.removed);
+		assert_int_equal(report.merged, 1);
+		assert_true(files_size(&store, epoch) < before);
+		guest_compare(&g, *state, epoch);
+		ok(merge_epoch(&store, epoch, NULL, &report, &err));
+		free(report.removed);
+		assert_int_equal(report.merged, 0);
 	}
 	store_close(&store);
 	guest_done(&g);
