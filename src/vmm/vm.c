@@ -308,6 +308,8 @@ int vm_resume(struct vm *vm, struct error *err)
 		r = clock_apply(vm, vm->clock_plan, err);
 	if (r)
 		return r;
+	if (vm->clock_plan) /* there may be more copies of this guest */
+		power_new_generation(vm);
 	free(vm->clock_plan);
 	vm->clock_plan = NULL;
 	vmstate_forget(vm);

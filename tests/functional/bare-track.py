@@ -97,6 +97,7 @@ def ranges():
 class Pages(threading.Thread):
     """Serves the faults of a machine from another memory."""
     COPY = 0xc028aa03
+    WRITEPROTECT = 0xc018aa06
 
     def __init__(self, uffd, regions, source):
         super().__init__(daemon=True)
@@ -175,6 +176,37 @@ def lazy(finish, *args):
     print(f"{pages.served} pages came when they were needed")
 
 
+def protected():
+    """Writes wait for who protected the pages; when he is gone they go on."""
+    m = Machine("-k", GUEST, "-a", "dirty=2", "-m", "64")
+    m.wait_rounds(2)
+    mover = Vmm(m.path)
+    try:
+        regions = mover.ask("userfault", modes=["wp"])["regions"]
+    except Refused as e:
+        print(f"left out: {e}")
+        m.stop()
+        return
+    uffd = mover.fds.pop(0)
+    page = regions[0]["host"] + (16 << 20)
+    fcntl.ioctl(uffd, Pages.WRITEPROTECT, struct.pack("QQQ", page, PAGE, 1))
+    assert select.select([uffd], [], [], 20)[0], "no fault"
+    message = os.read(uffd, 32)
+    assert message[0] == 0x12 and struct.unpack_from("Q", message, 16)[0] & -PAGE == page
+    before = m.rounds()
+    time.sleep(0.2)
+    assert m.rounds() == before, "wrote to a protected page"
+    fcntl.ioctl(uffd, Pages.WRITEPROTECT, struct.pack("QQQ", page, PAGE, 0))
+    m.wait_rounds(2)
+    fcntl.ioctl(uffd, Pages.WRITEPROTECT, struct.pack("QQQ", page, PAGE, 1))
+    assert select.select([uffd], [], [], 20)[0], "no fault"
+    mover.close()
+    os.close(uffd)
+    m.wait_rounds(2)
+    m.stop()
+    print("protected pages")
+
+
 def slow():
     """A vCPU that is throttled gets as much less done."""
     m = Machine("-k", GUEST, "-a", "dirty=2", "-m", "64", "-c", "2")
@@ -206,4 +238,5 @@ if available(14000):
 ranges()
 lazy(True, "-m", "64")
 lazy(False, "-m", "64")
+protected()
 slow()

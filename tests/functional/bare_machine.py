@@ -11,6 +11,7 @@ import time
 from vmm_client import Refused, Vmm, content, copy_memory, memfd
 
 GUEST, TMP = sys.argv[1:3]
+GENERATION = 0xfff00  # where the guest finds its generation id
 
 
 class Machine:
@@ -98,6 +99,8 @@ def move(old, clock, *args):
     assert new.control.ask("status")["state"] == "paused"
     assert saved["devices"] == list(new.control.ask("stats")["devices"])
     new.control.ask("resume")
+    ids = [os.pread(fd, 16, GENERATION) for fd in (source, target)]
+    assert ids[0] != ids[1], "the copy has the generation id of the other"
     for fd in (blob, again, source, target):
         os.close(fd)
     old.stop()

@@ -10,6 +10,7 @@
 #include "vmm/device.h"
 #include "vmm/state.h"
 #include "vmm/vm.h"
+#include "vmm/x86/acpi.h"
 
 #define SLEEP_ENABLE 0x20
 #define SLEEP_TYPE_SHIFT 2
@@ -111,12 +112,23 @@ int power_create(struct vm *vm, struct error *err)
 	return r;
 }
 
-void power_button(struct vm *vm)
+static void raise_event(struct vm *vm, uint8_t event)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		if (vm->devices[i]->desc != &power_desc)
 			continue;
-		((struct power *)vm->devices[i])->events |= POWER_EVENT_BUTTON;
+		((struct power *)vm->devices[i])->events |= event;
 		irq_pulse(vm, POWER_IRQ);
 	}
+}
+
+void power_button(struct vm *vm)
+{
+	raise_event(vm, POWER_EVENT_BUTTON);
+}
+
+void power_new_generation(struct vm *vm)
+{
+	if (!acpi_new_generation(&vm->mem))
+		raise_event(vm, POWER_EVENT_GENERATION);
 }

@@ -13,6 +13,7 @@
 #include "lib/error.h"
 #include "vmm/dev/power.h"
 #include "vmm/test/guest-driver.h"
+#include "vmm/x86/acpi.h"
 
 static int setup(void **state)
 {
@@ -93,6 +94,21 @@ static void test_button(void **state)
 	assert_int_equal(g->vm.end, VM_RUNNING);
 }
 
+/* Each copy of a guest is told, and finds other bytes than the last one. */
+static void test_generation(void **state)
+{
+	struct guest *g = *state;
+	uint8_t first[ACPI_GENERATION_SIZE];
+
+	power_new_generation(&g->vm);
+	memcpy(first, guest_at(g, ACPI_GENERATION, sizeof(first)), sizeof(first));
+	assert_int_equal(g->pulses[POWER_IRQ], 1);
+	power_button(&g->vm);
+	assert_int_equal(in(g, POWER_EVENTS, 1), POWER_EVENT_GENERATION | POWER_EVENT_BUTTON);
+	power_new_generation(&g->vm);
+	assert_memory_not_equal(first, guest_at(g, ACPI_GENERATION, sizeof(first)), sizeof(first));
+}
+
 static void test_reads(void **state)
 {
 	struct guest *g = *state;
@@ -126,6 +142,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_button, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_generation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_state, setup, teardown),
 	};

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "vmm/x86/dsdt.hex.h"
 #include "lib/cleanup.h"
@@ -213,5 +214,16 @@ int acpi_load(struct memory *mem, const struct topology *topology, struct error 
 	uint8_t *p = memory_at(mem, ACPI_BASE, ACPI_SIZE);
 	int r = p ? acpi_build(p, ACPI_SIZE, ACPI_BASE, topology) : -EFAULT;
 
+	if (r >= 0)
+		r = acpi_new_generation(mem);
 	return r < 0 ? error_errno(err, r, "ACPI tables") : 0;
+}
+
+int acpi_new_generation(struct memory *mem)
+{
+	uint8_t id[ACPI_GENERATION_SIZE];
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		return -EIO;
+	return memory_write(mem, ACPI_GENERATION, id, sizeof(id));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The machine's fixed devices. Compiled by iasl when Wisp is built; addresses as in
- * vmm/pci/pci.h, vmm/dev/serial.h and vmm/dev/power.h.
+ * vmm/pci/pci.h, vmm/dev/serial.h, vmm/dev/power.h and vmm/x86/acpi.h.
  */
 DefinitionBlock ("dsdt.aml", "DSDT", 2, "WISP", "WISPDSDT", 1)
 {
@@ -67,7 +67,17 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "WISP", "WISPDSDT", 1)
             Name (_STA, 0x0F)
         }
 
-        /* The event device tells of the power button (ACPI 6.4, 5.6.9). */
+        /* Tells a guest that it is a copy of another (Virtual Machine Generation ID, Microsoft). */
+        Device (VGEN)
+        {
+            Name (_HID, "WISP0001")
+            Name (_CID, "VMGENCTR")
+            Name (_DDN, "VM_Gen_Counter")
+            Name (_STA, 0x0F)
+            Name (ADDR, Package () { 0x000FFF00, 0 })
+        }
+
+        /* The event device tells of the power button and of a new generation (ACPI 6.4, 5.6.9). */
         OperationRegion (EVTR, SystemIO, 0x0603, 1)
         Field (EVTR, ByteAcc, NoLock, Preserve)
         {
@@ -87,6 +97,10 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "WISP", "WISPDSDT", 1)
                 If (Local0 & 1)
                 {
                     Notify (PWRB, 0x80)
+                }
+                If (Local0 & 2)
+                {
+                    Notify (VGEN, 0x80)
                 }
             }
         }
