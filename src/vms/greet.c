@@ -94,7 +94,7 @@ static int wait_agent(const struct greeting *g, struct watch *w, uint64_t *ready
 
 	for (;;) {
 		watch_read(w);
-		if (w->ready_ns || io_now_ns() - asked > BLIND_NS) {
+		if (g->silent || w->ready_ns || io_now_ns() - asked > BLIND_NS) {
 			int r = address ? client_wait_ready(address, PING_MS, NULL, NULL, NULL)
 					: -ENOMEM;
 

@@ -7,6 +7,7 @@
  * RECORD_READY. Blocks: the keeper forks a process for it. Returns its exit code.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct greeting {
@@ -16,6 +17,7 @@ struct greeting {
 	const char *vms;     /* folder of the VMs' directories */
 	uint64_t started_ns; /* io_now_ns() before the VMM's exec */
 	long long console;   /* size of the console's file then */
+	bool silent;	     /* it runs already, and prints nothing when it is loaded */
 };
 
 int greet(const struct greeting *greeting);

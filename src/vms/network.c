@@ -37,7 +37,8 @@ struct vm {
 	char *name, *dir;
 	json_t *config; /* RECORD_CONFIG */
 	uint32_t address;
-	int lock; /* of its directory; -1 once it has ended: then only its address is kept */
+	int lock;      /* of its directory; -1 once it has ended: then only its address is kept */
+	bool incoming; /* starts with a saved state instead of a kernel; a reboot does not */
 	int tap;
 	pid_t vmm, greeter; /* 0: none */
 };
@@ -175,7 +176,7 @@ static int start_vmm(struct vm *vm, struct error *err)
 	if (!r)
 		r = open_output(vm, VM_LOG, &log, err);
 	if (!r)
-		r = vmm_args(vm->config, program, vm->dir, hosts, &args, err);
+		r = vmm_args(vm->config, program, vm->dir, hosts, vm->incoming, &args, err);
 	if (!r && args.failed)
 		r = error_errno(err, -ENOMEM, "cannot start VM %s", vm->name);
 	if (!r) {
@@ -201,7 +202,8 @@ static int start_greeter(struct vm *vm, uint64_t started_ns, off_t console)
 					  .name = vm->name,
 					  .vms = c->vms,
 					  .started_ns = started_ns,
-					  .console = console};
+					  .console = console,
+					  .silent = vm->incoming};
 	pid_t pid = fork();
 
 	if (!pid) {
@@ -256,7 +258,11 @@ static int set_up(struct vm *vm, struct error *err)
 {
 	CLEANUP_FREE char *vsock = io_format("%s/" VM_VSOCK, vm->dir);
 	char tap[16];
-	int r = vsock ? complete_config(vm, err) : -ENOMEM;
+	int r;
+
+	vm->incoming = json_is_true(json_object_get(vm->config, "incoming"));
+	json_object_del(vm->config, "incoming");
+	r = vsock ? complete_config(vm, err) : -ENOMEM;
 
 	snprintf(tap, sizeof(tap), "vm%u", vm->address - vm->network->config->subnet.base);
 	if (!r)
@@ -499,6 +505,7 @@ static void on_vmm_end(struct vm *vm, int status)
 	if (vm->greeter)
 		kill(vm->greeter, SIGKILL);
 	vm->greeter = 0;
+	vm->incoming = false;
 	if (!launch(vm, &err))
 		return;
 	log_error(log_of(vm->network), "vms", "%s: %s", vm->name, err.text);

@@ -48,7 +48,7 @@ static int add_disk(const char *path, int readonly, struct args *args, struct er
 }
 
 int vmm_args(const json_t *config, const char *program, const char *dir, const char *hosts,
-	     struct args *args, struct error *err)
+	     bool incoming, struct args *args, struct error *err)
 {
 	const json_t *disk;
 	size_t i;
@@ -58,9 +58,13 @@ int vmm_args(const json_t *config, const char *program, const char *dir, const c
 		return error_set(err, -EINVAL, "%s: a comma in the path is not possible", dir);
 	args_add(args, "%s", program);
 	args_add(args, "--name=%s", record_text(config, "name"));
-	args_add(args, "--kernel=%s", record_text(config, "kernel"));
-	args_add(args, "--initrd=%s", record_text(config, "initrd"));
-	add_cmdline(config, hosts, args);
+	if (incoming) {
+		args_add(args, "--incoming");
+	} else {
+		args_add(args, "--kernel=%s", record_text(config, "kernel"));
+		args_add(args, "--initrd=%s", record_text(config, "initrd"));
+		add_cmdline(config, hosts, args);
+	}
 	for (i = 0; passed_on[i]; i++)
 		if (*record_text(config, passed_on[i]))
 			args_add(args, "--%s=%s", passed_on[i], record_text(config, passed_on[i]));

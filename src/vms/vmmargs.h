@@ -8,6 +8,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct args;
 struct error;
@@ -15,10 +16,11 @@ struct error;
 #define VMM_FD_TAP 3
 
 /*
- * dir is the VM's state directory, hosts "name=address,...". Returns 0; -EINVAL when a value
- * cannot be passed on; running out of memory is left in args.
+ * dir is the VM's state directory, hosts "name=address,...". incoming: without a kernel, for a
+ * saved state to be loaded. Returns 0; -EINVAL when a value cannot be passed on; running out of
+ * memory is left in args.
  */
 int vmm_args(const json_t *config, const char *program, const char *dir, const char *hosts,
-	     struct args *args, struct error *err);
+	     bool incoming, struct args *args, struct error *err);
 
 #endif

@@ -70,7 +70,7 @@ static void test_args(void **state)
 	struct args args = {0};
 	struct error err;
 
-	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "a=10.78.0.2", &args, &err), 0);
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "a=10.78.0.2", false, &args, &err), 0);
 	assert_string_equal(args.v[0], "/vmm");
 	assert_true(
 		has(&args,
@@ -89,14 +89,22 @@ static void test_args(void **state)
 
 	/* Names that do not fit are left for later; the command line stays whole. */
 	memset(many, 'x', 3999);
-	assert_int_equal(vmm_args(config, "/vmm", "/run/a", many, &args, &err), 0);
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", many, false, &args, &err), 0);
 	for (size_t i = 0; i < args.n; i++)
 		assert_null(strstr(args.v[i], "xxxx"));
+	args_done(&args);
+
+	/* A machine for a saved state is the same machine without a kernel. */
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "", true, &args, &err), 0);
+	assert_true(has(&args, "--incoming"));
+	assert_true(has(&args, "--memory=1G"));
+	for (size_t i = 0; i < args.n; i++)
+		assert_true(!strstr(args.v[i], "--kernel") && strcmp(args.v[i], "--cmdline"));
 	args_done(&args);
 	json_decref(config);
 
 	config = sample("/with,comma");
-	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "", &args, &err), -EINVAL);
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "", false, &args, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "/with,comma"));
 	args_done(&args);
 	json_decref(config);
