@@ -104,6 +104,9 @@ static void test_refused(void **state)
 	} cases[] = {
 		{"", -EINVAL, "no kernel given (--kernel FILE; --help tells more)"},
 		{"-m 1G", -EINVAL, "no kernel given"},
+		{"--incoming", -EINVAL, "--incoming needs --control PATH"},
+		{"--incoming --control c -k k", -EINVAL, "takes no --kernel and no --initrd"},
+		{"--incoming --control c -i i", -EINVAL, "takes no --kernel and no --initrd"},
 		{"-k k extra", -EINVAL, "unexpected argument \"extra\""},
 		{"-k", -EINVAL, "option --kernel needs a value (FILE)"},
 		{"-k k --frobnicate", -EINVAL, "unknown option --frobnicate"},
