@@ -76,9 +76,11 @@ int vmm_call(struct vmm *vmm, const char *command, json_t *args, int pass, json_
 	json_object_set_new(request, "command", json_string(command));
 	rc = jsonline_write_fd(vmm->fd, request, pass);
 	json_decref(request);
+	vmm->lost = rc < 0;
 	if (rc < 0)
 		return error_errno(err, rc, "cannot ask wisp-vmm to \"%s\"", command);
 	rc = receive(vmm, command, &answer, err);
+	vmm->lost = rc < 0;
 	if (rc == 0)
 		rc = check(answer, command, ret, err);
 	json_decref(answer);

@@ -8,6 +8,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/jsonline.h"
@@ -17,6 +18,7 @@ struct error;
 struct vmm {
 	int fd;
 	struct jsonline line;
+	bool lost; /* a command was not answered: done or not, nobody knows */
 };
 
 /* The guest's RAM. */

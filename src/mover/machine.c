@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The VM of a migration, as a VMM's control socket shows it. */
+
+#include "mover/machine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "mover/vmm.h"
+
+struct remote {
+	struct machine machine;
+	pthread_mutex_t mutex; /* one command at a time */
+	struct vmm vmm;
+};
+
+static struct remote *remote_of(struct machine *machine)
+{
+	return container_of(machine, struct remote, machine);
+}
+
+/* As vmm_call(), but a lost connection has a code of its own, and stays lost. */
+static int call(struct machine *machine, const char *command, json_t *args, int pass, json_t **ret,
+		struct error *err)
+{
+	struct remote *r = remote_of(machine);
+	int rc;
+
+	SCOPED_LOCK(&r->mutex);
+	if (r->vmm.fd < 0) {
+		json_decref(args);
+		return error_set(err, -ENOTCONN, "no connection to wisp-vmm for \"%s\"", command);
+	}
+	rc = vmm_call(&r->vmm, command, args, pass, ret, err);
+	if (rc < 0 && r->vmm.lost) {
+		vmm_close(&r->vmm);
+		return -ENOTCONN;
+	}
+	return rc;
+}
+
+static int remote_state(struct machine *machine, enum machine_state *ret, struct error *err)
+{
+	static const char *const names[] = {
+		[MACHINE_RUNNING] = "running",
+		[MACHINE_PAUSED] = "paused",
+		[MACHINE_INCOMING] = "incoming",
+		[MACHINE_FAILED] = "failed",
+	};
+	json_t *status = NULL;
+	const char *text;
+	unsigned i = 0;
+	int rc = call(machine, "status", NULL, -1, &status, err);
+
+	if (rc < 0)
+		return rc;
+	text = json_string_value(json_object_get(status, "state"));
+	while (text && i < ARRAY_SIZE(names) && strcmp(text, names[i]))
+		i++;
+	if (!text || i == ARRAY_SIZE(names))
+		rc = error_set(err, -EPROTO, "wisp-vmm is in state \"%s\"", text ? text : "");
+	else
+		*ret = (enum machine_state)i;
+	json_decref(status);
+	return rc;
+}
+
+static int remote_memory(struct machine *machine, int *fd, struct error *err)
+{
+	struct remote *r = remote_of(machine);
+	struct vmm_memory memory;
+	int rc;
+
+	SCOPED_LOCK(&r->mutex);
+	if (r->vmm.fd < 0)
+		return error_set(err, -ENOTCONN, "no connection to wisp-vmm");
+	rc = vmm_memory(&r->vmm, &memory, err);
+	if (rc == 0)
+		*fd = memory.fd;
+	return rc;
+}
+
+static int remote_describe(struct machine *machine, json_t **ret, struct error *err)
+{
+	json_t *status = NULL, *memory = NULL;
+	int rc = call(machine, "status", NULL, -1, &status, err);
+
+	if (rc == 0)
+		rc = call(machine, "memory", NULL, -1, &memory, err);
+	if (rc == 0) {
+		struct remote *r = remote_of(machine);
+		CLEANUP_CLOSE int unwanted = jsonline_take_fd(&r->vmm.line);
+
+		*ret = json_pack("{s:O?,s:O}", "vcpus", json_object_get(status, "vcpus"), "memory",
+				 memory);
+		if (!*ret)
+			rc = error_set(err, -ENOMEM, "out of memory");
+	}
+	json_decref(status);
+	json_decref(memory);
+	return rc;
+}
+
+static int remote_pause(struct machine *machine, bool hold, struct error *err)
+{
+	return call(machine, "pause", json_pack("{s:b}", "hold", hold), -1, NULL, err);
+}
+
+static int remote_resume(struct machine *machine, struct error *err)
+{
+	return call(machine, "resume", NULL, -1, NULL, err);
+}
+
+static int remote_stop(struct machine *machine, struct error *err)
+{
+	return call(machine, "stop", NULL, -1, NULL, err);
+}
+
+static int remote_save(struct machine *machine, int fd, json_t **cpu, struct error *err)
+{
+	json_t *result = NULL;
+	int rc = call(machine, "save", NULL, fd, &result, err);
+
+	if (rc == 0)
+		*cpu = json_incref(json_object_get(result, "cpu"));
+	json_decref(result);
+	return rc;
+}
+
+static int remote_load(struct machine *machine, int fd, const char *clock, struct error *err)
+{
+	return call(machine, "load", json_pack("{s:s}", "clock", clock), fd, NULL, err);
+}
+
+static int remote_dirty_start(struct machine *machine, int bitmap, struct error *err)
+{
+	return call(machine, "dirty-start", NULL, bitmap, NULL, err);
+}
+
+static int remote_dirty_collect(struct machine *machine, uint64_t first, uint64_t pages,
+				struct error *err)
+{
+	return call(
+		machine, "dirty-collect",
+		json_pack("{s:I,s:I}", "first_page", (json_int_t)first, "pages", (json_int_t)pages),
+		-1, NULL, err);
+}
+
+static int remote_dirty_stop(struct machine *machine, struct error *err)
+{
+	return call(machine, "dirty-stop", NULL, -1, NULL, err);
+}
+
+static int remote_throttle(struct machine *machine, unsigned percent, struct error *err)
+{
+	json_t *status = NULL, *list;
+	json_int_t vcpus;
+	int rc = call(machine, "status", NULL, -1, &status, err);
+
+	if (rc < 0)
+		return rc;
+	vcpus = json_integer_value(json_object_get(status, "vcpus"));
+	json_decref(status);
+	list = json_array();
+	while (vcpus-- > 0)
+		json_array_append_new(list, json_integer(percent));
+	return call(machine, "throttle", json_pack("{s:o}", "vcpus", list), -1, NULL, err);
+}
+
+static void remote_close(struct machine *machine)
+{
+	struct remote *r = remote_of(machine);
+
+	vmm_close(&r->vmm);
+	pthread_mutex_destroy(&r->mutex);
+	free(r);
+}
+
+static const struct machine_ops remote_ops = {
+	.state = remote_state,
+	.memory = remote_memory,
+	.describe = remote_describe,
+	.pause = remote_pause,
+	.resume = remote_resume,
+	.stop = remote_stop,
+	.save = remote_save,
+	.load = remote_load,
+	.dirty_start = remote_dirty_start,
+	.dirty_collect = remote_dirty_collect,
+	.dirty_stop = remote_dirty_stop,
+	.throttle = remote_throttle,
+	.close = remote_close,
+};
+
+int machine_connect(const char *path, bool may_be_dead, struct machine **ret, struct error *err)
+{
+	struct remote *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return error_set(err, -ENOMEM, "out of memory");
+	r->machine.ops = &remote_ops;
+	r->vmm.fd = -1;
+	rc = vmm_connect(path, &r->vmm, err);
+	/* Only what says for sure that there is no process: all else may be a VMM that is busy. */
+	if (rc < 0 && !(may_be_dead && (rc == -ENOENT || rc == -ECONNREFUSED))) {
+		free(r);
+		return rc;
+	}
+	pthread_mutex_init(&r->mutex, NULL);
+	*ret = &r->machine;
+	return 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_MACHINE_H
+#define WISP_MOVER_MACHINE_H
+
+/*
+ * What a migration wants of a VMM, whoever provides it: the control socket (machine_connect()), or
+ * a stand-in of the tests. All functions return 0 or -errno; -ENOTCONN says that the connection
+ * to the VMM is lost, so that what was asked may have happened or not; every other code is an
+ * answer: it has not. What dirty_start(), throttle() and a held pause() began ends with the
+ * connection (docs/formats/control.md). dirty_collect() may be called by several threads, the
+ * others by one.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+struct machine;
+
+enum machine_state {
+	MACHINE_RUNNING,
+	MACHINE_PAUSED,
+	MACHINE_INCOMING,
+	MACHINE_FAILED,
+};
+
+struct machine_ops {
+	int (*state)(struct machine *vmm, enum machine_state *ret, struct error *err);
+	/* The memfd of guest RAM; the caller owns it. */
+	int (*memory)(struct machine *vmm, int *fd, struct error *err);
+	/* A new object: vcpus, memory {size, page_size, regions}. */
+	int (*describe)(struct machine *vmm, json_t **ret, struct error *err);
+	int (*pause)(struct machine *vmm, bool hold, struct error *err);
+	int (*resume)(struct machine *vmm, struct error *err);
+	int (*stop)(struct machine *vmm, struct error *err);
+	/* Writes the saved state to fd; *cpu is what it requires of a CPU, a new reference. */
+	int (*save)(struct machine *vmm, int fd, json_t **cpu, struct error *err);
+	int (*load)(struct machine *vmm, int fd, const char *clock, struct error *err);
+	/* The bitmap: a bit for each 4 KiB of the memfd. All pages count as written at first. */
+	int (*dirty_start)(struct machine *vmm, int bitmap, struct error *err);
+	int (*dirty_collect)(struct machine *vmm, uint64_t first, uint64_t pages,
+			     struct error *err);
+	int (*dirty_stop)(struct machine *vmm, struct error *err);
+	/* Keeps vCPUs out of the guest for a share of the time; 0 ends it. */
+	int (*throttle)(struct machine *vmm, unsigned percent, struct error *err);
+	void (*close)(struct machine *vmm);
+};
+
+struct machine {
+	const struct machine_ops *ops;
+};
+
+/*
+ * The VMM behind a control socket; ended by its close(). With may_be_dead, one that does not
+ * answer is taken as well: all it says is -ENOTCONN.
+ */
+int machine_connect(const char *path, bool may_be_dead, struct machine **ret, struct error *err);
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hand-over at the source: the only place that gives a VM away or takes it back. The states
+ * are those of the table in docs/formats/migration.md.
+ */
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/error.h"
+#include "lib/io.h"
+#include "mover/migrate-source.h"
+
+#define RETRY_MS 50
+#define ABORT_MS 1000u /* for telling a target that may be gone */
+
+static int set_note(struct source *s, enum note_state state, struct error *err)
+{
+	s->note.state = state;
+	s->noted = true;
+	return note_write(s->o.note, &s->note, err);
+}
+
+/* Returns to the session, and learns where it is there. */
+static int come_back(struct source *s, enum session_state *ret, struct error *err)
+{
+	int rc;
+
+	channel_close(&s->control);
+	rc = source_connect(s, HELLO_RETURN, 0, &s->control, err);
+	return rc < 0 ? rc : welcome_receive(&s->control, ret, err);
+}
+
+/* Says it on the control connection; true when the peer has surely read it. */
+static bool abort_delivered(struct channel *ch, const char *reason)
+{
+	struct message m = {0};
+	int rc;
+
+	if (ch->fd < 0 || message_send(ch, MESSAGE_ABORT, reason, strlen(reason), NULL) < 0)
+		return false;
+	shutdown(ch->fd, SHUT_WR);
+	while ((rc = message_receive(ch, &m, NULL)) == 0)
+		message_done(&m);
+	return rc == -EPIPE;
+}
+
+/* Tells the target that nothing will come of it; it may be gone. */
+static void say_abort(struct source *s, const char *reason)
+{
+	enum session_state state;
+
+	s->cancel = s->control.cancel[0] = s->control.cancel[1] = NULL;
+	if (s->o.timeout_ms > ABORT_MS)
+		s->o.timeout_ms = ABORT_MS;
+	s->control.timeout_ms = s->o.timeout_ms;
+	if (!abort_delivered(&s->control, reason) && s->may_be_prepared &&
+	    come_back(s, &state, NULL) == 0)
+		abort_delivered(&s->control, reason);
+	channel_close(&s->control);
+}
+
+int source_take_back(struct source *s, int rc, struct error *err)
+{
+	const struct machine_ops *ops = s->o.vmm->ops;
+	struct error reason = {{0}};
+	int bad = 0;
+
+	if (s->may_be_paused)
+		bad = ops->resume(s->o.vmm, &reason);
+	if (s->throttle)
+		ops->throttle(s->o.vmm, 0, NULL);
+	if (s->logging)
+		ops->dirty_stop(s->o.vmm, NULL);
+	s->may_be_paused = s->logging = false;
+	say_abort(s, err && err->text[0] ? err->text : "failed");
+	if (bad < 0)
+		return error_set(err, bad, "the VM could not be resumed: %.400s", reason.text);
+	/* It runs: the record has nothing to say any more. Whoever reads it looks at the VM. */
+	if (s->noted)
+		unlink(s->o.note);
+	return rc;
+}
+
+/* The target runs the VM, and may stop waiting for us. */
+static int let_go(struct source *s, struct migrate_result *ret, struct error *err)
+{
+	int rc;
+
+	ret->outcome = MIGRATE_MOVED;
+	rc = source_at(s, STEP_RUNNING);
+	if (rc == 0)
+		rc = set_note(s, NOTE_GONE, err);
+	if (rc < 0)
+		return rc;
+	if (s->control.fd >= 0)
+		message_send(&s->control, MESSAGE_RUNNING, NULL, 0, NULL);
+	rc = s->o.vmm->ops->stop(s->o.vmm, err);
+	return rc == -ENOTCONN ? 0 : rc; /* gone already */
+}
+
+static int aborted(struct source *s, struct migrate_result *ret, struct error *err)
+{
+	ret->outcome = MIGRATE_HERE;
+	s->may_be_paused = true;
+	s->may_be_prepared = false;
+	channel_close(&s->control);
+	return error_set(err, -ECONNABORTED, "the target could not run the VM");
+}
+
+/* Waits for the answer to a COMMIT. 1: it runs; 0: no answer. -ECONNABORTED: it never will. */
+static int hear(struct source *s, struct error *err)
+{
+	struct message m = {0};
+	int rc = message_expect(&s->control, MESSAGE_RUNNING, &m, err);
+
+	message_done(&m);
+	if (rc == 0)
+		return 1;
+	channel_close(&s->control);
+	return rc == -ECONNABORTED ? rc : 0;
+}
+
+/* One attempt to get an answer, as hear(). */
+static int ask(struct source *s, struct error *err)
+{
+	enum session_state state;
+
+	if (come_back(s, &state, err) < 0)
+		return 0;
+	switch (state) {
+	case SESSION_PREPARED:
+		if (message_send(&s->control, MESSAGE_COMMIT, NULL, 0, err) < 0)
+			return 0;
+		return hear(s, err);
+	case SESSION_RUNNING:
+		return hear(s, err);
+	case SESSION_ABORTED:
+		return -ECONNABORTED;
+	default:
+		error_set(err, -ENOENT, "the target knows nothing of this VM");
+		return 0;
+	}
+}
+
+/* In `given`: until the target answers, or the caller's patience ends. */
+static int settle(struct source *s, bool committed, struct migrate_result *ret, struct error *err)
+{
+	uint64_t end = io_now_ns() + s->o.return_ms * 1000000ull;
+	struct error reason = {{0}};
+	int rc = committed ? hear(s, &reason) : 0;
+
+	ret->outcome = MIGRATE_UNDECIDED;
+	while (rc == 0) {
+		const struct timespec pause = {0, RETRY_MS * 1000000l};
+
+		rc = ask(s, &reason);
+		if (rc)
+			break;
+		if (s->o.return_ms && io_now_ns() >= end)
+			return error_set(err, -EINPROGRESS,
+					 "the VM stays paused until the target answers: %.300s",
+					 reason.text);
+		nanosleep(&pause, NULL);
+	}
+	return rc > 0 ? let_go(s, ret, err) : aborted(s, ret, err);
+}
+
+int source_hand_over(struct source *s, struct migrate_result *ret, struct error *err)
+{
+	int rc = set_note(s, NOTE_GIVING, err);
+
+	if (rc == 0)
+		rc = source_at(s, STEP_GIVING);
+	if (rc == 0)
+		rc = s->o.vmm->ops->pause(s->o.vmm, false, err);
+	if (rc == 0)
+		rc = source_at(s, STEP_HELD);
+	if (rc == 0 && s->cancel && *s->cancel)
+		rc = error_set(err, -ECANCELED, "cancelled");
+	if (rc == 0)
+		rc = set_note(s, NOTE_GIVEN, err);
+	if (rc < 0)
+		return rc;
+	s->cancel = s->control.cancel[0] = NULL;
+	rc = source_at(s, STEP_GIVEN);
+	if (rc < 0)
+		return rc;
+	ret->outcome = MIGRATE_UNDECIDED;
+	message_send(&s->control, MESSAGE_COMMIT, NULL, 0, NULL);
+	rc = source_at(s, STEP_COMMITTED);
+	return rc < 0 ? rc : settle(s, true, ret, err);
+}
+
+/* What the record and the VM say together. COMMIT was never sent for a VM that runs. */
+static int decide(struct source *s, struct migrate_result *ret, struct error *err)
+{
+	enum machine_state state = MACHINE_PAUSED;
+	int rc = s->o.vmm->ops->state(s->o.vmm, &state, err);
+
+	if (rc < 0 && rc != -ENOTCONN)
+		return rc;
+	switch (s->note.state) {
+	case NOTE_GONE:
+		ask(s, NULL); /* it may wait to hear that we know */
+		return let_go(s, ret, err);
+	case NOTE_GIVEN:
+		if (state != MACHINE_RUNNING)
+			return settle(s, false, ret, err);
+		/* fallthrough */
+	case NOTE_GIVING:
+		ret->outcome = MIGRATE_HERE;
+		s->may_be_paused = s->may_be_prepared = true;
+		return error_set(err, -ECANCELED, "the migration had not come to its end");
+	default:
+		return error_set(err, -EINVAL, "%s is the record of a target", s->o.note);
+	}
+}
+
+int migrate_send_again(const struct migrate_options *o, struct migrate_result *ret,
+		       struct error *err)
+{
+	struct source s;
+	int rc;
+
+	*ret = (struct migrate_result){.outcome = MIGRATE_UNDECIDED};
+	source_init(&s, o);
+	rc = note_read(o->note, &s.note, err);
+	if (rc == 0) {
+		s.noted = true;
+		rc = decide(&s, ret, err);
+		if (rc < 0 && rc != MIGRATE_KILLED && ret->outcome == MIGRATE_HERE)
+			rc = source_take_back(&s, rc, err);
+	}
+	source_done(&s);
+	return rc;
+}

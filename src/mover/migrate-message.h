@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_MIGRATE_MESSAGE_H
+#define WISP_MOVER_MIGRATE_MESSAGE_H
+
+/* The records that two movers exchange (docs/formats/migration.md), over a channel. */
+
+#include <jansson.h>
+
+#include "mover/channel.h"
+#include "mover/index.h"
+#include "mover/record.h"
+
+#define MIGRATE_VERSION 1
+#define MIGRATE_STREAMS 64u
+#define SESSION_SIZE 16
+#define TOKEN_SIZE 32
+
+enum message_type {
+	MESSAGE_STATE = RECORD_STATE,
+	MESSAGE_PAGES = RECORD_PAGES,
+	MESSAGE_HELLO = 16,
+	MESSAGE_WELCOME,
+	MESSAGE_CONFIG,
+	MESSAGE_OBSTACLES,
+	MESSAGE_SYNC,
+	MESSAGE_ROUND,
+	MESSAGE_ACK,
+	MESSAGE_PREPARE,
+	MESSAGE_PREPARED,
+	MESSAGE_COMMIT,
+	MESSAGE_RUNNING,
+	MESSAGE_ABORT,
+};
+
+struct message {
+	uint32_t type;
+	uint32_t sum;
+	uint64_t length;
+	uint8_t *body; /* of message_receive(): length bytes and a NUL */
+};
+
+int message_send(struct channel *ch, uint32_t type, const void *body, uint64_t length,
+		 struct error *err);
+int message_send_u64(struct channel *ch, uint32_t type, uint64_t value, struct error *err);
+int message_send_json(struct channel *ch, uint32_t type, const json_t *value, struct error *err);
+
+/* A row with its data (row->length bytes); row->sum is set. */
+int message_send_pages(struct channel *ch, const struct row *row, const void *data,
+		       struct error *err);
+
+/*
+ * The next record of a known type, whole and checked; the body is freed by message_done(), which
+ * may be called on a zeroed or used message. -EBADMSG for anything wrong with it.
+ */
+int message_receive(struct channel *ch, struct message *ret, struct error *err);
+void message_done(struct message *m);
+
+/* The same, and it must be of this type: an abort gives -ECONNABORTED with its reason. */
+int message_expect(struct channel *ch, uint32_t type, struct message *ret, struct error *err);
+
+/*
+ * For data connections: only the header; then the body follows with message_receive_pages() (for
+ * MESSAGE_PAGES: the row; row.length bytes of data into data, which has room for CHUNK_BYTES,
+ * sum checked), or message_body_u64().
+ */
+int message_next(struct channel *ch, struct message *ret, struct error *err);
+int message_receive_pages(struct channel *ch, const struct message *m, uint64_t memory,
+			  struct row *ret, void *data, struct error *err);
+int message_body_u64(struct channel *ch, const struct message *m, uint64_t *ret, struct error *err);
+
+int message_u64(const struct message *m, uint64_t *ret, struct error *err);
+int message_json(const struct message *m, json_t **ret, struct error *err);
+
+enum hello_kind {
+	HELLO_NEW,
+	HELLO_DATA,
+	HELLO_RETURN,
+	HELLO_KINDS,
+};
+
+struct hello {
+	uint32_t kind;
+	uint8_t session[SESSION_SIZE];
+	uint8_t token[TOKEN_SIZE];
+	uint32_t stream, streams;
+};
+
+int hello_send(struct channel *ch, const struct hello *hello, struct error *err);
+int hello_receive(struct channel *ch, struct hello *ret, struct error *err);
+
+/* In a time that does not depend on where they differ. */
+bool token_equal(const uint8_t a[TOKEN_SIZE], const uint8_t b[TOKEN_SIZE]);
+
+enum session_state {
+	SESSION_NEW,
+	SESSION_PREPARED,
+	SESSION_RUNNING,
+	SESSION_ABORTED,
+	SESSION_UNKNOWN,
+	SESSION_STATES,
+};
+
+int welcome_send(struct channel *ch, enum session_state state, struct error *err);
+int welcome_receive(struct channel *ch, enum session_state *ret, struct error *err);
+
+#endif

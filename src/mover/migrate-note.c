@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The record of a hand-over. */
+
+#include "mover/migrate-note.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+
+static const char *const names[NOTE_STATES] = {"prepared", "running", "aborted",
+					       "giving",   "given",   "gone"};
+
+static void to_hex(const uint8_t *bytes, size_t n, char *out)
+{
+	for (size_t i = 0; i < n; i++)
+		snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static bool from_hex(const char *text, uint8_t *out, size_t n)
+{
+	if (!text || strlen(text) != 2 * n || strspn(text, "0123456789abcdef") != 2 * n)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		char two[3] = {text[2 * i], text[2 * i + 1], '\0'};
+
+		out[i] = (uint8_t)strtoul(two, NULL, 16);
+	}
+	return true;
+}
+
+/* The name of a file is durable when its folder is. */
+static int sync_folder(const char *path)
+{
+	CLEANUP_FREE char *copy = strdup(path);
+	CLEANUP_CLOSE int fd = -1;
+
+	if (!copy)
+		return -ENOMEM;
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 || fsync(fd) ? -errno : 0;
+}
+
+static int replace(const char *path, const char *text)
+{
+	CLEANUP_FREE char *beside = io_format("%s.new", path);
+	CLEANUP_CLOSE int fd = -1;
+	int rc;
+
+	if (!beside)
+		return -ENOMEM;
+	fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	rc = io_write_full(fd, text, strlen(text));
+	if (rc == 0 && (fsync(fd) || rename(beside, path)))
+		rc = -errno;
+	return rc < 0 ? rc : sync_folder(path);
+}
+
+int note_write(const char *path, const struct note *note, struct error *err)
+{
+	char session[2 * SESSION_SIZE + 1], token[2 * TOKEN_SIZE + 1];
+	CLEANUP_FREE char *text = NULL;
+	int rc;
+
+	to_hex(note->session, SESSION_SIZE, session);
+	to_hex(note->token, TOKEN_SIZE, token);
+	text = io_format("{\"session\": \"%s\", \"state\": \"%s\", \"token\": \"%s\", "
+			 "\"version\": 1}\n",
+			 session, names[note->state], token);
+	rc = text ? replace(path, text) : -ENOMEM;
+	return rc < 0 ? error_errno(err, rc, "cannot record the hand-over in %s", path) : 0;
+}
+
+static int parse(const json_t *root, struct note *ret)
+{
+	const char *session = json_string_value(json_object_get(root, "session"));
+	const char *token = json_string_value(json_object_get(root, "token"));
+	const char *state = json_string_value(json_object_get(root, "state"));
+	struct note note;
+	unsigned i = 0;
+
+	while (i < NOTE_STATES && state && strcmp(state, names[i]))
+		i++;
+	if (json_integer_value(json_object_get(root, "version")) != 1 || !state ||
+	    i == NOTE_STATES || !from_hex(session, note.session, SESSION_SIZE) ||
+	    !from_hex(token, note.token, TOKEN_SIZE))
+		return -EBADMSG;
+	note.state = (enum note_state)i;
+	*ret = note;
+	return 0;
+}
+
+int note_read(const char *path, struct note *ret, struct error *err)
+{
+	CLEANUP_FREE char *text = NULL;
+	ssize_t n = io_read_file(path, 4096, &text, err);
+	json_t *root;
+	int rc;
+
+	if (n < 0)
+		return (int)n;
+	root = json_loadb(text, (size_t)n, 0, NULL);
+	rc = parse(root, ret);
+	json_decref(root);
+	return rc < 0 ? error_set(err, rc, "%s is no record of a hand-over", path) : 0;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_MIGRATE_NOTE_H
+#define WISP_MOVER_MIGRATE_NOTE_H
+
+/*
+ * What a mover must not forget of a hand-over: a small file that is replaced as a whole and synced.
+ * One thread.
+ */
+
+#include "mover/migrate-message.h"
+
+struct error;
+
+enum note_state {
+	NOTE_PREPARED, /* target: complete, waits for COMMIT */
+	NOTE_RUNNING,  /* target: COMMIT came */
+	NOTE_ABORTED,  /* target: will never run */
+	NOTE_GIVING,   /* source: COMMIT was never sent */
+	NOTE_GIVEN,    /* source: COMMIT may have been sent */
+	NOTE_GONE,     /* source: the target runs */
+	NOTE_STATES,
+};
+
+struct note {
+	enum note_state state;
+	uint8_t session[SESSION_SIZE];
+	uint8_t token[TOKEN_SIZE];
+};
+
+/* Mode 0600. Durable when it returns 0; else it is the old one, or the new one. */
+int note_write(const char *path, const struct note *note, struct error *err);
+/* -ENOENT: there is none; -EBADMSG: it is none. */
+int note_read(const char *path, struct note *ret, struct error *err);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hand-over at the target: the only place that lets a VM that came run. The states are those
+ * of the table in docs/formats/migration.md; the record is always written before the step.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/error.h"
+#include "mover/migrate-target.h"
+
+static int set_note(struct target *t, enum note_state state, struct error *err)
+{
+	t->note.state = state;
+	return note_write(t->o.note, &t->note, err);
+}
+
+/*
+ * It will never run here. If that cannot be recorded nobody is told, and the VM stays as it is: a
+ * later mover would find `prepared` and think it whole.
+ */
+static int abort_vm(struct target *t, int code, struct error *err)
+{
+	enum note_state before = t->note.state;
+	int rc = set_note(t, NOTE_ABORTED, err);
+
+	if (rc < 0) {
+		t->note.state = before;
+		return rc;
+	}
+	t->o.vmm->ops->stop(t->o.vmm, NULL);
+	t->control.cancel[0] = NULL;
+	if (t->control.fd >= 0 && err)
+		message_send(&t->control, MESSAGE_ABORT, err->text, strlen(err->text), NULL);
+	return code;
+}
+
+/* COMMIT has come (maybe again after a death): the VM runs. */
+static int run(struct target *t, struct error *err)
+{
+	int rc = t->o.vmm->ops->resume(t->o.vmm, err);
+
+	/* Refused: it has not run and may be given back. No answer: it may have run. */
+	if (rc < 0 && rc != -ENOTCONN)
+		return abort_vm(t, rc, err);
+	return target_at(t, STEP_COMMITTED);
+}
+
+static int commit(struct target *t, struct error *err)
+{
+	enum machine_state state;
+	int rc = t->o.vmm->ops->state(t->o.vmm, &state, err);
+
+	if (rc == 0 && state != MACHINE_PAUSED)
+		rc = error_set(err, -EIO, "the VM is not there any more");
+	if (rc < 0)
+		return abort_vm(t, rc, err);
+	rc = set_note(t, NOTE_RUNNING, err);
+	if (rc < 0) {
+		/* Which of the two is on the disk is not known; the VM has not run, and will not.
+		 */
+		t->note.state = NOTE_PREPARED;
+		return abort_vm(t, rc, err);
+	}
+	rc = target_at(t, STEP_GIVEN);
+	return rc < 0 ? rc : run(t, err);
+}
+
+/* Says RUNNING. 0 when the source has said that it knows. */
+static int say_running(struct target *t)
+{
+	struct message m = {0};
+	int rc;
+
+	if (t->control.fd < 0)
+		return -EPIPE;
+	rc = message_send(&t->control, MESSAGE_RUNNING, NULL, 0, NULL);
+	if (rc == 0)
+		rc = message_expect(&t->control, MESSAGE_RUNNING, &m, NULL);
+	message_done(&m);
+	channel_close(&t->control);
+	return rc;
+}
+
+static enum session_state session_of(const struct target *t)
+{
+	static const enum session_state of[] = {[NOTE_PREPARED] = SESSION_PREPARED,
+						[NOTE_RUNNING] = SESSION_RUNNING,
+						[NOTE_ABORTED] = SESSION_ABORTED};
+
+	return of[t->note.state];
+}
+
+/* The source returns, and hears where we are. */
+static int let_in(struct target *t, struct error *err)
+{
+	struct hello hello;
+	int rc;
+
+	channel_close(&t->control);
+	rc = target_accept(t, HELLO_RETURN, t->o.return_ms, &t->control, &hello, err);
+	if (rc < 0)
+		return rc;
+	if (welcome_send(&t->control, session_of(t), NULL) < 0)
+		channel_close(&t->control);
+	return 0;
+}
+
+/* In `prepared`, with a connection: 0 when it runs, -EAGAIN when the connection ended. */
+static int await_commit(struct target *t, struct error *err)
+{
+	struct message m = {0};
+	int rc = message_receive(&t->control, &m, err);
+	uint32_t type = m.type;
+
+	message_done(&m);
+	if (rc == -ETIMEDOUT || rc == -ECANCELED)
+		return rc == -ECANCELED ? rc : -EAGAIN;
+	if (rc == 0 && type == MESSAGE_COMMIT)
+		return commit(t, err);
+	if (rc == 0 && type == MESSAGE_ABORT)
+		return abort_vm(t, -ECONNABORTED, (error_set(err, 0, "the source gave up"), err));
+	return -EAGAIN;
+}
+
+static int prepared(struct target *t, struct error *err)
+{
+	int rc = t->control.fd >= 0 ? 0 : -EAGAIN;
+
+	for (;;) {
+		if (rc == 0)
+			rc = await_commit(t, err);
+		if (rc == -ECANCELED)
+			return abort_vm(t, rc, err);
+		if (rc != -EAGAIN)
+			return rc;
+		rc = let_in(t, err);
+		if (rc == -ECANCELED)
+			continue;
+		if (rc < 0)
+			return rc;
+		if (t->control.fd < 0)
+			rc = -EAGAIN;
+	}
+}
+
+/* In `aborted`: the source may return and ask. Short: the record can tell it later also. */
+static void tell_aborted(struct target *t)
+{
+	struct error err;
+
+	if (let_in(t, &err) == 0)
+		channel_close(&t->control);
+}
+
+int target_take_over(struct target *t, struct migrate_result *ret, struct error *err)
+{
+	struct error local = {{0}};
+	int rc;
+
+	if (!err)
+		err = &local;
+	ret->outcome = MIGRATE_UNDECIDED;
+	rc = t->note.state == NOTE_PREPARED ? target_at(t, STEP_PREPARED) : 0;
+	if (rc == 0 && t->note.state == NOTE_RUNNING)
+		rc = run(t, err);
+	else if (rc == 0 && t->note.state == NOTE_PREPARED) {
+		if (t->control.fd >= 0 &&
+		    message_send(&t->control, MESSAGE_PREPARED, NULL, 0, NULL) < 0)
+			channel_close(&t->control);
+		rc = prepared(t, err);
+	}
+	if (rc == MIGRATE_KILLED)
+		return rc;
+	if (t->note.state == NOTE_ABORTED) {
+		ret->outcome = MIGRATE_HERE;
+		if (rc == 0) {
+			tell_aborted(t);
+			rc = error_set(err, -ECONNABORTED, "the migration was aborted");
+		}
+		return rc;
+	}
+	if (rc < 0)
+		return rc;
+	ret->outcome = MIGRATE_MOVED;
+	while (say_running(t) < 0) {
+		rc = let_in(t, err);
+		if (rc < 0)
+			return 0; /* it runs; the source will ask whoever reads the record */
+	}
+	return target_at(t, STEP_RUNNING);
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The target of a migration up to the hand-over: check, receive, load. */
+
+#include "mover/migrate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "mover/migrate-target.h"
+
+int target_at(struct target *t, enum migrate_step step)
+{
+	t->now.step = step;
+	return t->o.at && t->o.at(t->o.arg, &t->now) ? MIGRATE_KILLED : 0;
+}
+
+static void target_init(struct target *t, const struct migrate_options *o)
+{
+	*t = (struct target){.o = *o, .control = {.fd = -1}};
+	if (!t->o.timeout_ms)
+		t->o.timeout_ms = 10000;
+	if (!t->o.load_ms)
+		t->o.load_ms = 60000;
+	t->receiver.memfd = -1;
+	memcpy(t->note.token, o->token, TOKEN_SIZE);
+}
+
+static void stop_receiving(struct target *t)
+{
+	if (t->receiving)
+		receiver_done(&t->receiver);
+	else
+		for (unsigned i = 0; i < t->receiver.streams; i++)
+			channel_close(&t->receiver.channel[i]);
+	if (t->receiver.memfd >= 0)
+		close(t->receiver.memfd);
+	t->receiver.memfd = -1;
+	t->receiver.streams = 0;
+	t->receiving = false;
+}
+
+static void target_done(struct target *t)
+{
+	channel_close(&t->control);
+	stop_receiving(t);
+	json_decref(t->vm);
+	t->vm = NULL;
+}
+
+static bool welcome_here(const struct target *t, uint32_t kind, const struct hello *hello)
+{
+	return hello->kind == kind && token_equal(hello->token, t->note.token) &&
+	       (kind == HELLO_NEW || !memcmp(hello->session, t->note.session, SESSION_SIZE));
+}
+
+int target_accept(struct target *t, uint32_t kind, unsigned timeout_ms, struct channel *ret,
+		  struct hello *hello, struct error *err)
+{
+	uint64_t end = io_now_ns() + timeout_ms * 1000000ull;
+
+	for (;;) {
+		const _Atomic bool *const cancel[2] = {t->o.cancel};
+		struct channel ch = {.timeout_ms = t->o.timeout_ms, .cancel = {t->o.cancel}};
+		uint64_t now = io_now_ns();
+		unsigned left = now < end ? (unsigned)((end - now) / 1000000) + 1 : 1;
+
+		ch.fd = address_accept(t->o.listen, timeout_ms ? left : 0, cancel, err);
+		if (ch.fd < 0)
+			return ch.fd;
+		if (hello_receive(&ch, hello, NULL) == 0 && welcome_here(t, kind, hello)) {
+			*ret = ch;
+			return 0;
+		}
+		channel_close(&ch); /* nobody we know */
+		if (timeout_ms && io_now_ns() >= end)
+			return error_set(err, -ETIMEDOUT, "the source did not come");
+	}
+}
+
+static int look_at_vm(struct target *t, struct error *err)
+{
+	const struct machine_ops *ops = t->o.vmm->ops;
+	const json_t *memory;
+	enum machine_state state;
+	int rc = ops->state(t->o.vmm, &state, err);
+
+	if (rc == 0 && state != MACHINE_INCOMING)
+		rc = error_set(err, -EINVAL, "the VM was not started with --incoming");
+	if (rc == 0)
+		rc = ops->describe(t->o.vmm, &t->vm, err);
+	if (rc < 0)
+		return rc;
+	memory = json_object_get(t->vm, "memory");
+	t->receiver.memory = (uint64_t)json_integer_value(json_object_get(memory, "size"));
+	t->receiver.page_size = (uint64_t)json_integer_value(json_object_get(memory, "page_size"));
+	if (!t->receiver.memory || t->receiver.memory % PAGE_BYTES ||
+	    t->receiver.memory > INDEX_MAX_MEMORY)
+		return error_set(err, -EINVAL, "the VM has no memory to move into");
+	return 0;
+}
+
+static void compare(json_t *list, const json_t *theirs, const json_t *ours, const char *name)
+{
+	const json_t *a = json_object_get(theirs, name), *b = json_object_get(ours, name);
+	CLEANUP_FREE char *left = NULL, *right = NULL, *text = NULL;
+
+	if (a == b || json_equal(a, b))
+		return;
+	left = a ? json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+	right = b ? json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+	text = io_format("%s: %.200s at the source, %.200s here", name, left ? left : "unknown",
+			 right ? right : "unknown");
+	json_array_append_new(list, json_string(text ? text : name));
+}
+
+/* Everything that keeps the VM from coming, not only the first. */
+static json_t *find_obstacles(const struct target *t, const json_t *config)
+{
+	const json_t *vm = json_object_get(config, "vm"), *memory = json_object_get(vm, "memory");
+	const json_t *ours = json_object_get(t->vm, "memory");
+	json_t *list = json_array();
+
+	compare(list, vm, t->vm, "vcpus");
+	compare(list, vm, t->vm, "devices");
+	compare(list, memory, ours, "size");
+	compare(list, memory, ours, "regions");
+	return list;
+}
+
+/* One source asks. 1: it can come; 0: it has its answer, and went. */
+static int check(struct target *t, struct error *err)
+{
+	struct message m = {0};
+	json_t *config = NULL, *list = NULL;
+	bool comes = false;
+	int rc = welcome_send(&t->control, SESSION_NEW, err);
+
+	if (rc == 0)
+		rc = target_at(t, STEP_CONNECTED);
+	if (rc == 0)
+		rc = message_expect(&t->control, MESSAGE_CONFIG, &m, err);
+	if (rc == 0)
+		rc = message_json(&m, &config, err);
+	if (rc == 0) {
+		list = find_obstacles(t, config);
+		comes = !json_array_size(list) && !json_is_true(json_object_get(config, "dry_run"));
+		rc = message_send_json(&t->control, MESSAGE_OBSTACLES, list, err);
+	}
+	message_done(&m);
+	json_decref(config);
+	json_decref(list);
+	return rc < 0 ? rc : comes;
+}
+
+/* Waits for a source that can come. Those that only ask, or go away, change nothing. */
+static int wait_for_source(struct target *t, struct error *err)
+{
+	struct hello hello;
+	int rc;
+
+	for (;;) {
+		rc = target_accept(t, HELLO_NEW, 0, &t->control, &hello, err);
+		if (rc < 0)
+			return rc;
+		memcpy(t->note.session, hello.session, SESSION_SIZE);
+		t->streams = hello.streams;
+		rc = check(t, err);
+		if (rc > 0)
+			return target_at(t, STEP_CHECKED);
+		channel_close(&t->control);
+		if (rc == -ECANCELED || rc == MIGRATE_KILLED)
+			return rc;
+	}
+}
+
+static int open_streams(struct target *t, struct error *err)
+{
+	struct receiver *r = &t->receiver;
+	int rc = t->o.vmm->ops->memory(t->o.vmm, &r->memfd, err);
+
+	while (rc == 0 && r->streams < t->streams) {
+		struct hello hello;
+
+		rc = target_accept(t, HELLO_DATA, t->o.timeout_ms, &r->channel[r->streams], &hello,
+				   err);
+		if (rc == 0)
+			r->streams++;
+	}
+	if (rc < 0)
+		return rc;
+	t->receiving = true;
+	rc = receiver_init(r, err);
+	if (rc == 0)
+		rc = receiver_start(r, err);
+	return rc < 0 ? rc : target_at(t, STEP_LOGGING);
+}
+
+/* What the source says next; it may be silent as long as pages come. */
+static int listen_to_source(struct target *t, struct message *m, struct error *err)
+{
+	const struct copy_count *n = &t->receiver.count;
+
+	for (;;) {
+		uint64_t before = n->pages + n->zero;
+		int rc = channel_wait(&t->control, err);
+
+		if (rc == 0)
+			return message_receive(&t->control, m, err);
+		if (t->receiver.failed)
+			return receiver_wait(&t->receiver, UINT64_MAX, 0, err);
+		if (rc != -ETIMEDOUT || n->pages + n->zero == before)
+			return rc;
+	}
+}
+
+static int finish_round(struct target *t, const struct message *m, struct error *err)
+{
+	uint64_t round;
+	int rc = message_u64(m, &round, err);
+
+	if (rc == 0 && round != t->now.round + 1)
+		rc = error_set(err, -EBADMSG, "round %" PRIu64 " after %" PRIu64, round,
+			       t->now.round);
+	if (rc == 0)
+		rc = receiver_wait(&t->receiver, round, t->o.timeout_ms, err);
+	if (rc < 0)
+		return rc;
+	t->now.round = round;
+	t->now.bytes = t->receiver.count.bytes;
+	rc = target_at(t, STEP_ROUND);
+	return rc < 0 ? rc : message_send_u64(&t->control, MESSAGE_ACK, round, err);
+}
+
+/* All rounds, to the saved state. */
+static int receive(struct target *t, struct message *state, struct error *err)
+{
+	t->control.cancel[1] = &t->receiver.failed;
+	for (;;) {
+		struct message m = {0};
+		int rc = listen_to_source(t, &m, err);
+
+		if (rc == 0 && m.type == MESSAGE_STATE && t->now.round) {
+			*state = m;
+			return 0;
+		}
+		if (rc == 0 && m.type == MESSAGE_ROUND)
+			rc = finish_round(t, &m, err);
+		else if (rc == 0 && m.type == MESSAGE_ABORT)
+			rc = error_set(err, -ECONNABORTED, "the source gave up");
+		else if (rc == 0)
+			rc = error_set(err, -EBADMSG, "type %" PRIu32 " between rounds", m.type);
+		message_done(&m);
+		if (rc < 0)
+			return rc;
+	}
+}
+
+static int load(struct target *t, const struct message *state, const char *clock, struct error *err)
+{
+	CLEANUP_CLOSE int fd = memfd_create("wisp-state", MFD_CLOEXEC);
+	enum machine_state now;
+	int rc = fd < 0 ? -errno : io_write_full(fd, state->body, state->length);
+
+	if (rc < 0 || lseek(fd, 0, SEEK_SET))
+		return error_errno(err, rc, "saved state");
+	rc = t->o.vmm->ops->load(t->o.vmm, fd, clock, err);
+	if (rc == 0)
+		rc = t->o.vmm->ops->state(t->o.vmm, &now, err);
+	if (rc == 0 && now != MACHINE_PAUSED)
+		rc = error_set(err, -EIO, "the VM is not paused after it was loaded");
+	return rc;
+}
+
+/* The VM is complete and paused, and that is recorded. */
+static int prepare(struct target *t, const struct message *state, struct error *err)
+{
+	struct message m = {0};
+	const char *clock;
+	json_t *args = NULL;
+	int rc = message_expect(&t->control, MESSAGE_PREPARE, &m, err);
+
+	t->control.cancel[1] = NULL;
+	if (rc == 0)
+		rc = message_json(&m, &args, err);
+	if (rc == 0)
+		rc = target_at(t, STEP_SENT);
+	clock = json_string_value(json_object_get(args, "clock"));
+	if (rc == 0 && (!clock || (strcmp(clock, "elapsed") && strcmp(clock, "frozen"))))
+		rc = error_set(err, -EBADMSG, "the source names no clock");
+	stop_receiving(t);
+	if (rc == 0)
+		rc = load(t, state, clock, err);
+	message_done(&m);
+	json_decref(args);
+	t->note.state = NOTE_PREPARED;
+	return rc < 0 ? rc : note_write(t->o.note, &t->note, err);
+}
+
+/* Nothing has been given to this side: the VM here goes. */
+static void give_up(struct target *t, const char *reason)
+{
+	struct message m = {0};
+
+	t->control.cancel[0] = t->control.cancel[1] = NULL;
+	if (t->control.fd >= 0)
+		message_send(&t->control, MESSAGE_ABORT, reason, strlen(reason), NULL);
+	message_done(&m);
+	t->o.vmm->ops->stop(t->o.vmm, NULL);
+}
+
+int migrate_receive(const struct migrate_options *o, struct migrate_result *ret, struct error *err)
+{
+	struct error local = {{0}};
+	struct message state = {0};
+	struct target t;
+	int rc;
+
+	*ret = (struct migrate_result){.outcome = MIGRATE_HERE};
+	if (!err)
+		err = &local;
+	target_init(&t, o);
+	rc = look_at_vm(&t, err);
+	if (rc == 0)
+		rc = wait_for_source(&t, err);
+	if (rc == 0) {
+		rc = open_streams(&t, err);
+		if (rc == 0)
+			rc = receive(&t, &state, err);
+		if (rc == 0)
+			rc = prepare(&t, &state, err);
+		message_done(&state);
+		if (rc < 0 && rc != MIGRATE_KILLED)
+			give_up(&t, err->text);
+		if (rc == 0)
+			rc = target_take_over(&t, ret, err);
+	}
+	target_done(&t);
+	return rc;
+}
+
+int migrate_receive_again(const struct migrate_options *o, struct migrate_result *ret,
+			  struct error *err)
+{
+	struct target t;
+	int rc;
+
+	*ret = (struct migrate_result){.outcome = MIGRATE_UNDECIDED};
+	target_init(&t, o);
+	rc = note_read(o->note, &t.note, err);
+	if (rc == 0 && t.note.state > NOTE_ABORTED)
+		rc = error_set(err, -EINVAL, "%s is the record of a source", o->note);
+	if (rc == 0)
+		rc = target_take_over(&t, ret, err);
+	target_done(&t);
+	return rc;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_MIGRATE_H
+#define WISP_MOVER_MIGRATE_H
+
+/*
+ * Live migration, both sides (docs/formats/migration.md). A call belongs to one thread and starts
+ * its own; cancel and switch_now may be set from anywhere.
+ */
+
+#include "mover/compress.h"
+#include "mover/migrate-message.h"
+#include "mover/machine.h"
+
+enum migrate_outcome {
+	MIGRATE_HERE,	   /* the VM is at the source: it runs there, nothing is left elsewhere */
+	MIGRATE_MOVED,	   /* it is at the target */
+	MIGRATE_UNDECIDED, /* paused until the peer answers: call the _again() function */
+};
+
+/* Where a mover is; for progress, and for tests, which let it die there. */
+enum migrate_step {
+	STEP_CONNECTED,
+	STEP_CHECKED, /* no obstacles */
+	STEP_LOGGING, /* dirty log on, or (target) streams there */
+	STEP_ROUND,   /* a round is over */
+	STEP_PAUSED,
+	STEP_SENT, /* state and last pages are sent, or have come */
+	STEP_PREPARED,
+	STEP_GIVING,	/* recorded */
+	STEP_HELD,	/* paused for good, not recorded yet */
+	STEP_GIVEN,	/* recorded, COMMIT not sent; target: COMMIT came and is recorded */
+	STEP_COMMITTED, /* COMMIT sent; target: the VM runs */
+	STEP_RUNNING,	/* the source knows; the target has said so */
+	STEP_COUNT,
+};
+
+struct migrate_progress {
+	enum migrate_step step;
+	uint64_t round, bytes, rate; /* bytes a second */
+	uint64_t left, dirty_rate;   /* bytes; bytes a second */
+	uint64_t downtime_ms;	     /* expected */
+};
+
+struct migrate_options {     /* of both sides */
+	struct machine *vmm; /* stays the caller's */
+	const char *note;    /* path of the record */
+	const char *address; /* source: the target's */
+	int listen;	     /* target: listening descriptor, stays the caller's */
+	uint8_t token[TOKEN_SIZE];
+	unsigned timeout_ms; /* 0: 10 s */
+	unsigned load_ms;    /* 0: 60 s */
+	unsigned return_ms;  /* how long an undecided hand-over is tried; 0: for ever */
+	const _Atomic bool *cancel;
+	/* Non-zero: leave at once as if killed, doing nothing more. For tests; or NULL. */
+	int (*at)(void *arg, const struct migrate_progress *now);
+	void *arg;
+	/* Source only. */
+	const _Atomic bool *switch_now;
+	unsigned streams;	  /* 0: 2 */
+	unsigned max_downtime_ms; /* 0: 300 */
+	unsigned max_rounds;	  /* 0: 30 */
+	enum compression compression;
+	bool throttle, dry_run;
+	bool frozen_clock; /* the guest's clock does not see the downtime */
+};
+
+struct migrate_result {
+	enum migrate_outcome outcome;
+	json_t *obstacles; /* array, or NULL; the caller's */
+	json_t *report;	   /* or NULL; the caller's */
+};
+
+/*
+ * 0: moved, or a dry run without obstacles. Otherwise -errno with the reason, and the outcome says
+ * where the VM is: -EBUSY when there are obstacles.
+ */
+int migrate_send(const struct migrate_options *o, struct migrate_result *ret, struct error *err);
+
+/* Goes on after the death of a mover, or an undecided end, with what the record says. */
+int migrate_send_again(const struct migrate_options *o, struct migrate_result *ret,
+		       struct error *err);
+
+/*
+ * Waits for a source and lets it bring its VM. 0: the VM runs here. The VM that failed to come is
+ * stopped. Connections without the right token are closed and change nothing.
+ */
+int migrate_receive(const struct migrate_options *o, struct migrate_result *ret, struct error *err);
+int migrate_receive_again(const struct migrate_options *o, struct migrate_result *ret,
+			  struct error *err);
+
+/* The reason that a call "killed" by o->at returns. */
+#define MIGRATE_KILLED (-EOWNERDEAD)
+
+#endif
