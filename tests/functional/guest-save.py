@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Moves a Linux guest from one wisp-vmm to another: guest-save.py IMAGE DIRECTORY IRQCHIP CLOCK"""
+"""Moves a Linux guest to another wisp-vmm: guest-save.py IMAGE DIRECTORY IRQCHIP CLOCK VHOST"""
 
 import atexit
 import hashlib
@@ -13,7 +13,7 @@ import time
 from vmm_client import Refused, Vmm, content, copy_memory, memfd
 from vmm_bitmap import Bitmap, PAGE
 
-IMAGE, TMP, IRQCHIP, CLOCK = sys.argv[1:5]
+IMAGE, TMP, IRQCHIP, CLOCK, VHOST = sys.argv[1:6]
 CLIENT = os.environ["WISP_BUILD"] + "/tests/agent-client"
 HOST, GUEST = "10.99.0.1", "10.99.0.2"
 vmms = []
@@ -34,7 +34,7 @@ class Machine:
                 ["wisp-vmm", *start, "-m", "256", "-c", "2", "--irqchip", IRQCHIP,
                  "--control", self.path, "-s", f"file={TMP}/serial{number}",
                  "-d", f"block,path={IMAGE}/root.squashfs,readonly", "-d", f"block,path={TMP}/disk",
-                 "-d", f"net,tap=tap{number},mac=02:00:00:00:00:02",
+                 "-d", f"net,tap=tap{number},mac=02:00:00:00:00:02,vhost={VHOST}",
                  "-d", f"vsock,cid=3,path={self.vsock}", "-d", "rng",
                  "-d", f"console,file={TMP}/hvc{number}"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -16,8 +16,8 @@ for tap in tap1 tap2; do
 	ip tuntap add $tap mode tap
 	ip link set $tap master wisp-save up
 done
-for mode in "kernel frozen" "split elapsed"; do
-	echo "irqchip and clock: $mode"
+for mode in "kernel frozen auto" "split elapsed off"; do
+	echo "irqchip, clock, vhost: $mode"
 	rm -f "$TMP/disk"
 	truncate -s 64M "$TMP/disk"
 	# shellcheck disable=SC2086
