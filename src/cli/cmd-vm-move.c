@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wisp vm checkpoint and restore: what wisp-mover does, for VMs by their names. */
+/* wisp vm checkpoint, suspend and restore: what wisp-mover does, for VMs by their names. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,6 +16,7 @@
 #include "lib/paths.h"
 #include "lib/process.h"
 #include "mover/epoch.h"
+#include "vms/control.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
@@ -159,6 +160,85 @@ const struct command cmd_vm_checkpoint = {
 			{0}},
 	.complete = COMPLETE_VM,
 	.run = run_checkpoint,
+};
+
+/* -------- suspend -------- */
+
+static int suspend_in_memory(const struct command *cmd, const char *name)
+{
+	CLEANUP_FREE char *dir = NULL;
+	struct error err;
+	int r = vms_dir(name, &dir, &err);
+
+	if (!r)
+		r = control_call(dir, "pause", NULL, NULL, &err);
+	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+}
+
+/* The VM ends only once the epoch is safe; when that fails it runs on. */
+static int suspend_to_disk(const struct command *cmd, const char *name, const char *dir,
+			   struct args *options)
+{
+	struct vms_stop stop = {.kill = true};
+	struct error err;
+	int r;
+
+	args_add(options, "--suspend");
+	r = checkpoint(cmd, name, dir, options);
+	if (r)
+		return r;
+	r = vms_stop(name, &stop, &err);
+	vms_leave_networks();
+	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+}
+
+static int run_suspend(const struct command *cmd, int argc, char **argv)
+{
+	struct args options = {0};
+	struct option_parser parser;
+	struct error err;
+	const char *value;
+	int r;
+
+	option_start(&parser, cmd, argc, argv);
+	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
+		checkpoint_option(r, value, &options);
+	if (!r && (parser.argc < 1 || parser.argc > 2))
+		r = error_set(&err, -EINVAL, "give the name of a VM, and a folder to save it in");
+	if (!r && options.n && parser.argc == 1)
+		r = error_set(&err, -EINVAL, "%s is for a VM saved in a folder: give one",
+			      options.v[0]);
+	if (r)
+		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	else if (parser.argc == 1)
+		r = suspend_in_memory(cmd, parser.argv[0]);
+	else
+		r = suspend_to_disk(cmd, parser.argv[0], parser.argv[1], &options);
+	args_done(&options);
+	return r;
+}
+
+const struct command cmd_vm_suspend = {
+	.name = "vm suspend",
+	.args = "NAME [DIR]",
+	.summary = "Put a virtual machine to sleep, in memory or in a checkpoint folder",
+	.details =
+		"Without a folder its vCPUs stop and its memory stays; wisp vm resume lets it run "
+		"on. With one it is saved as a new epoch there and ends; wisp vm restore brings it "
+		"back. When it cannot be saved it runs on.",
+	.options =
+		(const struct option_desc[]){
+			{.id = OPT_INCREMENTAL,
+			 .name = "incremental",
+			 .help = "Only what has changed since the newest epoch"},
+			{.id = OPT_COMPRESS,
+			 .name = "compress",
+			 .arg = "none|lz4|zstd",
+			 .help = "Compression of its memory (default none)"},
+			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
+			{0}},
+	.complete = COMPLETE_VM,
+	.run = run_suspend,
 };
 
 /* -------- restore -------- */

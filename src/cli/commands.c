@@ -34,6 +34,7 @@ const struct command *const wisp_commands[] = {
 	&cmd_vm_resume,
 	&cmd_vm_log,
 	&cmd_vm_checkpoint,
+	&cmd_vm_suspend,
 	&cmd_vm_restore,
 	&cmd_checkpoint_list,
 	&cmd_checkpoint_show,

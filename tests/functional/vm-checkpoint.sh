@@ -54,5 +54,16 @@ wisp vm stop --kill a
 wisp vm restore "$TMP/c" --lazy
 goes_on "$three"
 wisp checkpoint list "$TMP/c"
+
+echo "asleep in memory and on disk"
+refuse 2 "--compress=lz4 is for a VM saved in a folder" wisp vm suspend a --compress lz4
+four=$(count)
+wisp vm suspend a
+expect "state" "$(vm_field a state)" paused
+wisp vm resume a
+wisp vm suspend a "$TMP/d" --compress zstd
+expect "gone" "$(wisp vm list --names)" b
+wisp vm restore "$TMP/d"
+goes_on "$four"
 wisp vm stop a b | grep -q "a: powered off by its agent" || fail "no power-off"
 expect_nothing_left "after restores"
