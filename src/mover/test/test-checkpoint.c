@@ -9,6 +9,7 @@
 
 #include "mover/merge.h"
 #include "mover/page.h"
+#include "mover/verify.h"
 
 #define MEMORY (21ull * CHUNK_BYTES + 3 * PAGE_BYTES) /* the last chunk is not whole */
 #define PAGES (MEMORY / PAGE_BYTES)
@@ -153,6 +154,36 @@ static void test_rounds(void **state)
 	guest_done(&g);
 }
 
+/* Past the page cache, where the file system of /tmp can; pieces of odd lengths, several buffers.
+ */
+static void test_direct(void **state)
+{
+	const struct writer_vm vm = {.state = "state of the machine", .state_size = 20};
+	struct writer_options options = {.memory = 48u << 20, .direct = DIRECT_ON};
+	struct store store;
+	struct writer *w;
+	struct guest g;
+	uint64_t epoch;
+
+	guest_init(&g, options.memory);
+	for (uint64_t p = 0; p < g.size / PAGE_BYTES; p++)
+		if (p % 11)
+			guest_fill(&g, p, (uint32_t)p);
+	ok(store_open(*state, true, &store, &err));
+	for (options.compression = 0; options.compression < COMPRESSION_COUNT;
+	     options.compression++) {
+		options.threads = 1 + options.compression % 2;
+		ok(writer_create(&store, &options, &w, &err));
+		ok(writer_pages(w, g.fd, NULL, &err));
+		ok(writer_commit(w, &vm, &epoch, NULL, &err));
+		writer_destroy(w);
+		ok(verify_epoch(&store, epoch, NULL, NULL, &err));
+		guest_compare(&g, *state, epoch);
+	}
+	store_close(&store);
+	guest_done(&g);
+}
+
 static void cancel_soon(void *arg, const struct progress_now *now)
 {
 	*(_Atomic bool *)arg = true;
@@ -220,9 +251,10 @@ static void test_zero(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_full),  cmocka_unit_test(test_holes),
-		cmocka_unit_test(test_chain), cmocka_unit_test(test_rounds),
-		cmocka_unit_test(test_abort), cmocka_unit_test(test_zero),
+		cmocka_unit_test(test_full),   cmocka_unit_test(test_holes),
+		cmocka_unit_test(test_chain),  cmocka_unit_test(test_rounds),
+		cmocka_unit_test(test_direct), cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_zero),
 	};
 
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
