@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A source of a migration that wants no good. The first byte chooses what the rest is: a data
+ * connection or a control connection, as it is or with its sums put right.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/crc32c.h"
+#include "lib/error.h"
+#include "lib/wire.h"
+#include "mover/migrate-copy.h"
+
+#define INPUT_MAX 65536
+#define MEMORY (CHUNK_BYTES * 3 + 5 * PAGE_BYTES)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void require(int ok)
+{
+	if (!ok)
+		abort();
+}
+
+static uint64_t number_at(const uint8_t *p, unsigned n)
+{
+	struct wire_reader r = wire_reader(p, n);
+
+	return n == 8 ? wire_get_u64(&r) : wire_get_u32(&r);
+}
+
+static void put_at(uint8_t *p, uint32_t value)
+{
+	struct wire_writer w = wire_writer(p, 4);
+
+	wire_put_u32(&w, value);
+}
+
+/* Makes the sums and numbers of a stream of records right. */
+static void mend(uint8_t *data, size_t size)
+{
+	uint32_t number = 0;
+
+	for (size_t at = 0; size - at >= RECORD_HEADER_SIZE;) {
+		uint8_t *body = data + at + RECORD_HEADER_SIZE;
+		uint64_t left = size - at - RECORD_HEADER_SIZE,
+			 length = number_at(data + at + 8, 8);
+		uint64_t summed = length < left ? length : left;
+
+		if (number_at(data + at, 4) == MESSAGE_PAGES && summed >= ROW_SIZE) {
+			if (summed > ROW_SIZE)
+				put_at(body + 36, crc32c(0, body + ROW_SIZE, summed - ROW_SIZE));
+			summed = ROW_SIZE;
+		}
+		put_at(data + at + 16, crc32c(0, body, summed));
+		put_at(data + at + 20, number++);
+		put_at(data + at + 24, 0);
+		put_at(data + at + 28, crc32c(0, data + at, 28));
+		if (length > left)
+			break;
+		at += RECORD_HEADER_SIZE + (length + 7 < left ? (length + 7) / 8 * 8 : left);
+	}
+}
+
+static void try_data(int fd)
+{
+	struct receiver r = {.memory = MEMORY, .page_size = PAGE_BYTES, .streams = 1};
+	struct error err = {{0}};
+
+	r.memfd = memfd_create("ram", MFD_CLOEXEC);
+	require(r.memfd >= 0 && ftruncate(r.memfd, MEMORY) == 0);
+	require(receiver_init(&r, &err) == 0);
+	r.channel[0] = (struct channel){.fd = fd, .timeout_ms = 1000};
+	require(receiver_run(&r, 0, &err) < 0 && err.text[0]);
+	require(lseek(r.memfd, 0, SEEK_END) == MEMORY);
+	receiver_done(&r);
+	close(r.memfd);
+}
+
+static void try_control(int fd)
+{
+	struct channel ch = {.fd = fd, .timeout_ms = 1000};
+	struct error err = {{0}};
+	enum session_state state;
+	struct hello hello;
+
+	if (hello_receive(&ch, &hello, &err) == 0) {
+		require(hello.stream < hello.streams && hello.streams <= MIGRATE_STREAMS);
+		if (welcome_receive(&ch, &state, &err) == 0)
+			require(state < SESSION_STATES);
+	}
+	for (;;) {
+		struct message m = {0};
+		json_t *value = NULL;
+		uint64_t number;
+
+		if (message_receive(&ch, &m, &err) < 0)
+			break;
+		if (message_json(&m, &value, &err) == 0)
+			json_decref(value);
+		message_u64(&m, &number, &err);
+		message_done(&m);
+	}
+	require(err.text[0]);
+	channel_close(&ch);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	uint8_t *copy;
+	int fd[2];
+
+	if (size < 2 || size > INPUT_MAX)
+		return 0;
+	copy = malloc(size);
+	require(copy && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
+	memcpy(copy, data + 1, size - 1);
+	if (data[0] & 2)
+		mend(copy, size - 1);
+	require(send(fd[0], copy, size - 1, MSG_DONTWAIT) == (ssize_t)size - 1);
+	close(fd[0]);
+	free(copy);
+	if (data[0] & 1)
+		try_control(fd[1]);
+	else
+		try_data(fd[1]);
+	return 0;
+}
