@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wisp-mover: started for one checkpoint or restore, and gone after it. */
+/* wisp-mover: started for one checkpoint, restore or migration, and gone after it. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,6 +16,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
+#include "mover/commands.h"
 #include "mover/operation.h"
 
 #define EXIT_USAGE 2
@@ -283,7 +284,8 @@ static const struct command restore = {
 	.run = run_restore,
 };
 
-static const struct command *const commands[] = {&checkpoint, &restore, NULL};
+static const struct command *const commands[] = {&checkpoint, &restore, &command_send,
+						 &command_receive, NULL};
 
 int main(int argc, char **argv)
 {

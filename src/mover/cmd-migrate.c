@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wisp-mover send, wisp-mover receive: a running VM goes to another VMM. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/parse.h"
+#include "mover/commands.h"
+#include "mover/migrate.h"
+
+#define EXIT_USAGE 2
+#define EXIT_UNDECIDED 3
+
+enum {
+	OPT_CONTROL = 1,
+	OPT_ADDRESS,
+	OPT_RECORD,
+	OPT_TOKEN,
+	OPT_STREAMS,
+	OPT_DOWNTIME,
+	OPT_ROUNDS,
+	OPT_COMPRESS,
+	OPT_THROTTLE,
+	OPT_DRY_RUN,
+	OPT_CLOCK,
+	OPT_TIMEOUT,
+	OPT_AGAIN,
+	OPT_JSON,
+};
+
+struct request {
+	struct migrate_options o;
+	const char *control, *token;
+	bool again, json;
+	_Atomic bool cancel, switch_now;
+	sigset_t signals;
+};
+
+static int parse_number(struct request *r, int opt, const char *value, struct error *err)
+{
+	switch (opt) {
+	case OPT_STREAMS:
+		return parse_uint(value, "streams", 1, MIGRATE_STREAMS, &r->o.streams, err);
+	case OPT_DOWNTIME:
+		return parse_uint(value, "downtime", 1, 3600000, &r->o.max_downtime_ms, err);
+	case OPT_ROUNDS:
+		return parse_uint(value, "rounds", 1, 1000000, &r->o.max_rounds, err);
+	default:
+		return parse_uint(value, "timeout", 1, 3600000, &r->o.timeout_ms, err);
+	}
+}
+
+static int parse_option(struct request *r, int opt, const char *value, struct error *err)
+{
+	switch (opt) {
+	case OPT_CONTROL:
+		r->control = value;
+		return 0;
+	case OPT_ADDRESS:
+		r->o.address = value;
+		return 0;
+	case OPT_RECORD:
+		r->o.note = value;
+		return 0;
+	case OPT_TOKEN:
+		r->token = value;
+		return 0;
+	case OPT_COMPRESS:
+		return compression_parse(value, &r->o.compression, err);
+	case OPT_THROTTLE:
+		r->o.throttle = true;
+		return 0;
+	case OPT_DRY_RUN:
+		r->o.dry_run = true;
+		return 0;
+	case OPT_CLOCK:
+		r->o.frozen_clock = !strcmp(value, "frozen");
+		if (r->o.frozen_clock || !strcmp(value, "elapsed"))
+			return 0;
+		return error_set(err, -EINVAL, "--clock is frozen or elapsed, not \"%s\"", value);
+	case OPT_AGAIN:
+		r->again = true;
+		return 0;
+	case OPT_JSON:
+		r->json = true;
+		return 0;
+	default:
+		return parse_number(r, opt, value, err);
+	}
+}
+
+/* A file with 64 hexadecimal digits. */
+static int read_token(const char *path, uint8_t token[TOKEN_SIZE], struct error *err)
+{
+	CLEANUP_FREE char *text = NULL;
+	ssize_t n = io_read_file(path, 4096, &text, err);
+
+	if (n < 0)
+		return (int)n;
+	n = (ssize_t)strspn(text, "0123456789abcdefABCDEF");
+	if (n != 2 * TOKEN_SIZE || strcspn(text + n, " \n"))
+		return error_set(err, -EINVAL, "%s has not %d hexadecimal digits", path,
+				 2 * TOKEN_SIZE);
+	for (unsigned i = 0; i < TOKEN_SIZE; i++) {
+		char two[3] = {text[2 * i], text[2 * i + 1], '\0'};
+
+		token[i] = (uint8_t)strtoul(two, NULL, 16);
+	}
+	return 0;
+}
+
+/* 0; 1 after --help. */
+static int parse(const struct command *cmd, int argc, char **argv, struct request *r,
+		 struct error *err)
+{
+	struct option_parser options;
+	const char *value;
+	int opt;
+
+	option_start(&options, cmd, argc, argv);
+	while ((opt = option_next(&options, &value, err)) > 0) {
+		if (opt == OPTION_HELP)
+			return 1;
+		opt = parse_option(r, opt, value, err);
+		if (opt < 0)
+			return opt;
+	}
+	if (opt == 0 && options.argc)
+		opt = error_set(err, -EINVAL, "takes no arguments but options");
+	if (opt == 0 && (!r->control || !r->o.address || !r->o.note || !r->token))
+		opt = error_set(err, -EINVAL,
+				"--control, the address, --record and --token must be given");
+	if (opt == 0)
+		opt = read_token(r->token, r->o.token, err);
+	r->o.cancel = &r->cancel;
+	r->o.switch_now = &r->switch_now;
+	r->o.listen = -1;
+	return opt;
+}
+
+static void *watch_signals(void *arg)
+{
+	struct request *r = arg;
+	int signal;
+
+	while (sigwait(&r->signals, &signal) == 0) {
+		if (signal == SIGUSR1)
+			r->switch_now = true;
+		else
+			r->cancel = true;
+	}
+	return NULL;
+}
+
+static int start_watch(struct request *r, struct error *err)
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+	pthread_t thread;
+	int rc;
+
+	sigemptyset(&r->signals);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&r->signals, signals[i]);
+	pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
+	rc = pthread_create(&thread, NULL, watch_signals, r);
+	if (rc)
+		return error_errno(err, -rc, "cannot start a thread");
+	pthread_detach(thread);
+	return 0;
+}
+
+/* The file of an old hand-over may be all that is known of a VM. */
+static int check_record(const struct request *r, struct error *err)
+{
+	bool there = access(r->o.note, F_OK) == 0;
+
+	if (there && !r->again && !r->o.dry_run)
+		return error_set(
+			err, -EEXIST,
+			"%s is the record of a hand-over: go on with --again, or remove it "
+			"once that is settled",
+			r->o.note);
+	return 0;
+}
+
+static void print_obstacles(const json_t *obstacles)
+{
+	for (size_t i = 0; i < json_array_size(obstacles); i++)
+		fprintf(stderr, "obstacle: %s\n", json_string_value(json_array_get(obstacles, i)));
+}
+
+static int finish(const struct command *cmd, const struct request *r, int rc,
+		  struct migrate_result *result, const struct error *err)
+{
+	print_obstacles(result->obstacles);
+	if (rc == 0 && r->json && result->report) {
+		json_dumpf(result->report, stdout, JSON_INDENT(2));
+		putchar('\n');
+	}
+	json_decref(result->obstacles);
+	json_decref(result->report);
+	if (rc == 0)
+		return 0;
+	fprintf(stderr, "wisp-mover %s: %s\n", cmd->name, err->text);
+	if (result->outcome == MIGRATE_UNDECIDED)
+		return EXIT_UNDECIDED;
+	return rc == -ECANCELED ? 130 : 1;
+}
+
+static int migrate(struct request *r, bool sends, struct migrate_result *result, struct error *err)
+{
+	struct machine *machine = NULL;
+	int rc = check_record(r, err);
+
+	if (rc == 0)
+		rc = start_watch(r, err);
+	if (rc == 0)
+		rc = machine_connect(r->control, r->again, &machine, err);
+	if (rc < 0)
+		return rc;
+	r->o.vmm = machine;
+	if (!sends)
+		rc = r->o.listen = address_listen(r->o.address, err);
+	if (rc >= 0 && sends)
+		rc = r->again ? migrate_send_again(&r->o, result, err)
+			      : migrate_send(&r->o, result, err);
+	else if (rc >= 0)
+		rc = r->again ? migrate_receive_again(&r->o, result, err)
+			      : migrate_receive(&r->o, result, err);
+	machine->ops->close(machine);
+	cleanup_close_fd(&r->o.listen);
+	return rc;
+}
+
+static int run(const struct command *cmd, bool sends, int argc, char **argv)
+{
+	struct migrate_result result = {0};
+	struct request r = {0};
+	struct error err = {{0}};
+	int rc = parse(cmd, argc, argv, &r, &err);
+
+	if (rc > 0)
+		return 0;
+	if (rc < 0) {
+		fprintf(stderr, "wisp-mover %s: %s\n", cmd->name, err.text);
+		return EXIT_USAGE;
+	}
+	if (r.again)
+		result.outcome = MIGRATE_UNDECIDED;
+	rc = migrate(&r, sends, &result, &err);
+	return finish(cmd, &r, rc, &result, &err);
+}
+
+static int run_send(const struct command *cmd, int argc, char **argv)
+{
+	return run(cmd, true, argc, argv);
+}
+
+static int run_receive(const struct command *cmd, int argc, char **argv)
+{
+	return run(cmd, false, argc, argv);
+}
+
+const struct command command_send = {
+	.name = "send",
+	.args = "",
+	.summary = "Move a running VM to a wisp-mover that receives",
+	.details = "The VM runs on here when this fails before the hand-over. After it, the record "
+		   "says whose\nthe VM is: exit code 3 means that this is not decided; go on with "
+		   "--again. SIGUSR1: switch now.",
+	.options =
+		(const struct option_desc[]){
+			{OPT_CONTROL, "control", 0, "SOCKET",
+			 "Control socket of the VM; must be given", COMPLETE_FILE},
+			{OPT_ADDRESS, "to", 0, "ADDRESS",
+			 "unix:PATH or tcp:HOST:PORT; must be given", 0},
+			{OPT_RECORD, "record", 0, "FILE",
+			 "Record of the hand-over, on a disk that stays; must be given",
+			 COMPLETE_FILE},
+			{OPT_TOKEN, "token", 0, "FILE",
+			 "64 hexadecimal digits that the receiver knows too; must be given",
+			 COMPLETE_FILE},
+			{OPT_STREAMS, "streams", 0, "N", "Data connections (default: 2)", 0},
+			{OPT_DOWNTIME, "downtime", 0, "MS",
+			 "Pause to aim for, in milliseconds (default: 300)", 0},
+			{OPT_ROUNDS, "rounds", 0, "N", "Give up after so many (default: 30)", 0},
+			{OPT_COMPRESS, "compress", 0, "KIND", "none (default), lz4 or zstd", 0},
+			{OPT_THROTTLE, "throttle", 0, NULL,
+			 "Slow the VM down if it writes faster than can be sent", 0},
+			{OPT_CLOCK, "clock", 0, "KIND",
+			 "elapsed (default): the guest's clock shows the pause; frozen", 0},
+			{OPT_TIMEOUT, "timeout", 0, "MS",
+			 "How long the peer may be silent (default: 10000)", 0},
+			{OPT_DRY_RUN, "dry-run", 0, NULL, "Only ask whether it could move", 0},
+			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
+			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON", 0},
+			{0}},
+	.run = run_send,
+};
+
+const struct command command_receive = {
+	.name = "receive",
+	.args = "",
+	.summary = "Let a wisp-mover bring a VM into a VMM that was started with --incoming",
+	.details = "Ends when the VM runs here, or never will. The VMM has the same options as the "
+		   "one it comes from.",
+	.options =
+		(const struct option_desc[]){
+			{OPT_CONTROL, "control", 0, "SOCKET",
+			 "Control socket of the VM; must be given", COMPLETE_FILE},
+			{OPT_ADDRESS, "listen", 0, "ADDRESS",
+			 "unix:PATH or tcp:HOST:PORT; must be given", 0},
+			{OPT_RECORD, "record", 0, "FILE",
+			 "Record of the hand-over, on a disk that stays; must be given",
+			 COMPLETE_FILE},
+			{OPT_TOKEN, "token", 0, "FILE",
+			 "64 hexadecimal digits that the sender knows too; must be given",
+			 COMPLETE_FILE},
+			{OPT_TIMEOUT, "timeout", 0, "MS",
+			 "How long the peer may be silent (default: 10000)", 0},
+			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
+			{0}},
+	.run = run_receive,
+};

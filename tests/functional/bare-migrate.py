@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Live migrations of bare guests by wisp-mover: bare-migrate.py GUEST DIRECTORY
+
+The guest counts in words all over its RAM, and panics when one is not what it was.
+"""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import time
+
+from bare_machine import GUEST, TMP, Machine, incoming
+from vmm_client import Vmm
+
+TOKEN = f"{TMP}/token"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Movers:
+    """A pair of movers between two machines."""
+    count = 0
+
+    def __init__(self, old, new, tcp=False, options=()):
+        Movers.count += 1
+        self.base = f"{TMP}/m{Movers.count}"
+        self.address = f"tcp:127.0.0.1:{free_port()}" if tcp else f"unix:{self.base}.sock"
+        self.old, self.new, self.options = old, new, options
+        self.receiver = self.receive()
+        time.sleep(0.1)
+        self.sender = self.send()
+
+    def start(self, what, machine, *args):
+        return subprocess.Popen(["wisp-mover", what, "--control", machine.path, "--token", TOKEN,
+                                 "--record", f"{self.base}.{what}", *args],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+
+    def receive(self, *args):
+        return self.start("receive", self.new, "--listen", self.address, *args)
+
+    def send(self, *args):
+        return self.start("send", self.old, "--to", self.address, "--json", *self.options, *args)
+
+    def again(self, what):
+        """A mover that died goes on, if it left a record."""
+        if os.path.exists(f"{self.base}.{what}"):
+            setattr(self, what + "er" if what == "send" else "receiver",
+                    getattr(self, what)("--again"))
+
+
+def state(machine):
+    """running, paused..., or dead. On a connection of its own."""
+    try:
+        control = Vmm(machine.path)
+    except OSError:
+        return "dead"
+    try:
+        return control.ask("status")["state"]
+    except (OSError, ValueError, AssertionError):
+        return "dead"
+    finally:
+        control.close()
+
+
+def end_of(process, code=0):
+    out, err = process.communicate(timeout=60)
+    assert code is None or process.returncode == code, (process.returncode, err)
+    return out, err
+
+
+def migrate(old, args, tcp=False, options=()):
+    new = incoming(*args)
+    movers = Movers(old, new, tcp, options)
+    report = json.loads(end_of(movers.sender)[0])
+    end_of(movers.receiver)
+    assert old.process.wait(20) == 0, old.output()
+    assert "lost" not in old.output(), old.output()
+    assert state(new) == "running"
+    new.wait_rounds(2)
+    print(f"{' '.join(options) or 'plain'}: {report['round_count']} rounds, {report['pages']} pages, "
+          f"downtime {report['downtime_ns'] / 1e6:.1f} ms")
+    return new
+
+
+def journey(work, *args):
+    m = Machine("-k", GUEST, "-a", work, *args)
+    m.wait_rounds(2)
+    m = migrate(m, args)
+    m = migrate(m, args, True, ("--streams", "4", "--downtime", "20", "--throttle"))
+    m = migrate(m, args, False, ("--streams", "1", "--compress", "lz4"))
+    m = migrate(m, args, True, ("--compress", "zstd", "--clock", "frozen"))
+    m.stop()
+
+
+def refusals(*args):
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(1)
+    new = incoming("-m", "48", "-c", "2")
+    movers = Movers(m, new)
+    err = end_of(movers.sender, 1)[1]
+    assert "obstacle: vcpus" in err and "obstacle: size" in err, err
+    assert state(m) == "running" and state(new) == "incoming"
+    movers.receiver.terminate()
+    end_of(movers.receiver, 130)
+    new = incoming(*args)
+    movers = Movers(m, new, options=("--dry-run",))
+    end_of(movers.sender)
+    assert state(m) == "running" and state(new) == "incoming"
+    movers.options = ()
+    movers.sender = movers.send()
+    end_of(movers.sender)
+    end_of(movers.receiver)
+    new.wait_rounds(1)
+    new.stop()
+
+
+def killed(tries, *args):
+    """Either mover dies at any moment; another goes on with its record: then exactly one runs."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(2)
+    source = random.Random(3)
+    moved = 0
+    for i in range(tries):
+        new = incoming(*args)
+        movers = Movers(m, new, options=("--timeout", "2000"))
+        what = ("send", "receive")[i % 2]
+        time.sleep(source.random() * 0.12)
+        process = movers.sender if what == "send" else movers.receiver
+        process.kill()
+        end_of(process, None)
+        movers.again(what)
+        end_of(movers.sender, None)
+        time.sleep(0.05)
+        states = state(m), state(new)
+        assert states.count("running") == 1, (i, what, states)
+        loser, winner = (m, new) if states[1] == "running" else (new, m)
+        movers.receiver.terminate()
+        end_of(movers.receiver, None)
+        moved += winner is new
+        loser.process.kill()
+        loser.process.wait()
+        m = winner
+        m.wait_rounds(1)
+        assert "lost" not in m.output(), m.output()
+    m.stop()
+    print(f"{tries} movers killed, {moved} VMs moved all the same")
+
+
+def main():
+    with open(TOKEN, "w", encoding="ascii") as f:
+        f.write(os.urandom(32).hex() + "\n")
+    journey("work=4096", "-m", "64")
+    journey("dirty=2", "-m", "256", "-c", "2")
+    refusals("-m", "64")
+    killed(16, "-m", "64")
+
+
+main()
