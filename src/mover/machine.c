@@ -93,7 +93,7 @@ static int remote_describe(struct machine *machine, json_t **ret, struct error *
 		rc = call(machine, "memory", NULL, -1, &memory, err);
 	if (rc == 0) {
 		struct remote *r = remote_of(machine);
-		CLEANUP_CLOSE int unwanted = jsonline_take_fd(&r->vmm.line);
+		CLEANUP_CLOSE int unwanted __attribute__((unused)) = jsonline_take_fd(&r->vmm.line);
 
 		*ret = json_pack("{s:O?,s:O}", "vcpus", json_object_get(status, "vcpus"), "memory",
 				 memory);

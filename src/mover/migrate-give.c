@@ -210,7 +210,7 @@ static int decide(struct source *s, struct migrate_result *ret, struct error *er
 	case NOTE_GIVEN:
 		if (state != MACHINE_RUNNING)
 			return settle(s, false, ret, err);
-		/* fallthrough */
+		__attribute__((fallthrough));
 	case NOTE_GIVING:
 		ret->outcome = MIGRATE_HERE;
 		s->may_be_paused = s->may_be_prepared = true;

@@ -20,7 +20,8 @@ int net_tap(int control, const char *name, int *ret, struct error *err);
 
 /*
  * A TCP connection into the network. Waits at most timeout_ms for it. 0 and the connected
- * blocking socket, which fails with -ETIMEDOUT when its peer has been silent for a minute, or -errno (-ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT: not there yet).
+ * blocking socket, which fails with -ETIMEDOUT when its peer has been silent for a minute, or
+ * -errno (-ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT: not there yet).
  */
 int net_connect_tcp(int control, const char *address, uint16_t port, int timeout_ms, int *ret,
 		    struct error *err);
