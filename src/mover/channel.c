@@ -19,6 +19,7 @@
 
 #define SLICE_MS 20
 #define BACKLOG 80
+#define UNIX_BUFFER (2 << 20)
 
 static bool cancelled(const _Atomic bool *const cancel[2])
 {
@@ -184,10 +185,24 @@ static int address_error(const char *address, struct error *err)
 	return error_set(err, -EINVAL, "\"%s\" is neither unix:PATH nor tcp:HOST:PORT", address);
 }
 
+/*
+ * A UNIX socket takes less than a chunk at first, and both sides would wait for each other in turn;
+ * TCP finds its own size. What is more than the system allows is cut.
+ */
+static int unix_connect(const char *path, struct error *err)
+{
+	const int size = UNIX_BUFFER;
+	int fd = io_unix_connect(path, err);
+
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	return fd;
+}
+
 int address_connect(const char *address, unsigned timeout_ms, struct error *err)
 {
 	if (!strncmp(address, "unix:", 5))
-		return io_unix_connect(address + 5, err);
+		return unix_connect(address + 5, err);
 	if (!strncmp(address, "tcp:", 4))
 		return tcp_connect(address + 4, timeout_ms, err);
 	return address_error(address, err);

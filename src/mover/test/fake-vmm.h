@@ -296,7 +296,7 @@ static inline void *fake_guest(void *arg)
 	struct fake_vmm *f = arg;
 	uint64_t seed = 88172645463325252u;
 
-	for (; !f->ending; usleep(100)) {
+	for (; !f->ending; usleep(f->pages_a_turn ? 100 : 10000)) {
 		for (unsigned i = f->pages_a_turn; i; i--) {
 			uint64_t page;
 
