@@ -77,7 +77,7 @@ static int run(const char *address, const char *what, int argc, char **argv, str
 	if (!strcmp(what, "call") && argc == 2) {
 		json_t *request = json_loads(argv[1], 0, NULL);
 
-		r = client_call(fd, request, &value, err);
+		r = client_call(fd, request, 60000, &value, err);
 		json_decref(request);
 		return r ? r : print_json(value);
 	}

@@ -4,6 +4,9 @@
 #include "agent/proto.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/error.h"
@@ -17,6 +20,37 @@ void channel_init(struct channel *ch, int fd)
 void channel_done(struct channel *ch)
 {
 	buffer_done(&ch->in);
+}
+
+/* Returns 0 when the socket has what is waited for, -ETIMEDOUT when the deadline has passed. */
+static int wait_deadline(const struct channel *ch, short events)
+{
+	struct pollfd p = {.fd = ch->fd, .events = events};
+
+	for (;;) {
+		uint64_t now = io_now_ns();
+		uint64_t left_ms =
+			ch->deadline_ns > now ? (ch->deadline_ns - now) / 1000000 + 1 : 0;
+		int r = poll(&p, 1, left_ms > INT_MAX ? INT_MAX : (int)left_ms);
+
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r > 0)
+			return 0;
+		if (!left_ms)
+			return -ETIMEDOUT;
+	}
+}
+
+static ssize_t read_some(const struct channel *ch, void *p, size_t size)
+{
+	int r = ch->deadline_ns ? wait_deadline(ch, POLLIN) : 0;
+	ssize_t n;
+
+	if (r)
+		return r;
+	n = read(ch->fd, p, size);
+	return n < 0 ? -errno : n;
 }
 
 int channel_receive(struct channel *ch, struct frame *ret, struct error *err)
@@ -38,11 +72,11 @@ int channel_receive(struct channel *ch, struct frame *ret, struct error *err)
 		p = buffer_reserve(&ch->in, PROTO_HEADER + PROTO_MAX_PAYLOAD);
 		if (!p)
 			return error_errno(err, -ENOMEM, "cannot receive");
-		n = read(ch->fd, p, PROTO_HEADER + PROTO_MAX_PAYLOAD);
-		if (n < 0 && errno == EINTR)
+		n = read_some(ch, p, PROTO_HEADER + PROTO_MAX_PAYLOAD);
+		if (n == -EINTR)
 			continue;
 		if (n < 0)
-			return error_errno(err, -errno, "connection to the agent");
+			return error_errno(err, (int)n, "connection to the agent");
 		if (!n)
 			return error_set(err, -EPIPE, "the agent closed the connection");
 		buffer_commit(&ch->in, (size_t)n);
@@ -63,9 +97,31 @@ int channel_expect(struct channel *ch, enum frame_type type, struct frame *ret, 
 	return 0;
 }
 
+static int write_deadline(const struct channel *ch, const uint8_t *p, size_t size)
+{
+	while (size) {
+		ssize_t n = send(ch->fd, p, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EAGAIN) {
+			int r = wait_deadline(ch, POLLOUT);
+
+			if (r)
+				return r;
+		} else if (n < 0 && errno != EINTR) {
+			return -errno;
+		} else if (n > 0) {
+			p += n;
+			size -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
 int channel_send_buffer(struct channel *ch, const struct buffer *b, struct error *err)
 {
-	int r = io_write_full(ch->fd, b->data + b->start, buffer_used(b));
+	const uint8_t *start = b->data + b->start;
+	int r = ch->deadline_ns ? write_deadline(ch, start, buffer_used(b))
+				: io_write_full(ch->fd, start, buffer_used(b));
 
 	return r ? error_errno(err, r, "connection to the agent") : 0;
 }

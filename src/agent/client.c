@@ -24,6 +24,7 @@
 #include "lib/parse.h"
 
 #define CONNECT_SECONDS 10
+#define CALL_MS 10000 /* for requests that an agent answers at once */
 
 int client_read_line(int fd, char *line, size_t size)
 {
@@ -119,7 +120,7 @@ int client_connect(const char *address, struct error *err)
 			 "\"%s\" is not unix:PATH, tcp:ADDRESS:PORT or vsock:PATH[:PORT]", address);
 }
 
-int client_call(int fd, const json_t *request, json_t **ret, struct error *err)
+int client_call(int fd, const json_t *request, unsigned timeout_ms, json_t **ret, struct error *err)
 {
 	struct json_collector collector = {0};
 	struct channel ch;
@@ -127,6 +128,7 @@ int client_call(int fd, const json_t *request, json_t **ret, struct error *err)
 	int r;
 
 	channel_init(&ch, fd);
+	ch.deadline_ns = io_now_ns() + (uint64_t)timeout_ms * 1000000;
 	r = channel_hello(&ch, err);
 	if (!r)
 		r = channel_send_json(&ch, FRAME_REQUEST, request, err);
@@ -140,10 +142,10 @@ int client_call(int fd, const json_t *request, json_t **ret, struct error *err)
 	return r < 0 ? r : 0;
 }
 
-static int call_op(int fd, json_t *request, json_t **ret, struct error *err)
+static int call_op(int fd, json_t *request, unsigned timeout_ms, json_t **ret, struct error *err)
 {
 	json_t *result = NULL;
-	int r = request ? client_call(fd, request, &result, err)
+	int r = request ? client_call(fd, request, timeout_ms, &result, err)
 			: error_errno(err, -ENOMEM, "request");
 
 	json_decref(request);
@@ -156,7 +158,7 @@ static int call_op(int fd, json_t *request, json_t **ret, struct error *err)
 
 int client_facts(int fd, json_t **ret, struct error *err)
 {
-	return call_op(fd, json_pack("{s:s}", "op", "facts"), ret, err);
+	return call_op(fd, json_pack("{s:s}", "op", "facts"), CALL_MS, ret, err);
 }
 
 int client_configure(int fd, const json_t *settings, struct error *err)
@@ -167,25 +169,23 @@ int client_configure(int fd, const json_t *settings, struct error *err)
 		json_decref(request);
 		request = NULL;
 	}
-	return call_op(fd, request, NULL, err);
+	return call_op(fd, request, CALL_MS, NULL, err);
 }
 
-int client_poweroff(int fd, bool reboot, struct error *err)
+int client_poweroff(int fd, bool reboot, unsigned timeout_ms, struct error *err)
 {
-	return call_op(fd, json_pack("{s:s}", "op", reboot ? "reboot" : "poweroff"), NULL, err);
+	return call_op(fd, json_pack("{s:s}", "op", reboot ? "reboot" : "poweroff"), timeout_ms,
+		       NULL, err);
 }
 
 static int ping_once(const char *address, unsigned timeout_ms, struct error *err)
 {
-	struct timeval limit = {.tv_sec = timeout_ms / 1000,
-				.tv_usec = (timeout_ms % 1000) * 1000 + 1};
 	CLEANUP_CLOSE int fd = client_connect(address, err);
 
 	if (fd < 0)
 		return fd;
 	/* A guest that accepts and does not answer must not hold us beyond the limit. */
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return call_op(fd, json_pack("{s:s}", "op", "ping"), NULL, err);
+	return call_op(fd, json_pack("{s:s}", "op", "ping"), timeout_ms, NULL, err);
 }
 
 int client_wait_ready(const char *address, unsigned timeout_ms, int (*stop)(void *arg), void *arg,

@@ -38,13 +38,18 @@ int client_wait_ready(const char *address, unsigned timeout_ms, int (*stop)(void
  */
 int client_read_line(int fd, char *line, size_t size);
 
-/* Sends one request and returns its result, which the caller releases. Does not take request. */
-int client_call(int fd, const json_t *request, json_t **ret, struct error *err);
+/*
+ * Sends one request and returns its result, which the caller releases. Does not take request.
+ * -ETIMEDOUT when the whole call takes longer: an agent that is stopped never answers.
+ */
+int client_call(int fd, const json_t *request, unsigned timeout_ms, json_t **ret,
+		struct error *err);
 
+/* These two wait 10 s at most. */
 int client_facts(int fd, json_t **ret, struct error *err);
 /* settings: the members of "configure"; not taken. */
 int client_configure(int fd, const json_t *settings, struct error *err);
-int client_poweroff(int fd, bool reboot, struct error *err);
+int client_poweroff(int fd, bool reboot, unsigned timeout_ms, struct error *err);
 
 struct client_exec {
 	const char *const *argv; /* up to NULL; may be empty when shell is set */

@@ -139,7 +139,8 @@ int frame_append_entry(struct buffer *b, const struct entry *entry);
 struct channel {
 	int fd;
 	struct buffer in;
-	struct frame frame; /* given out last; taken out of the buffer by the next receive */
+	struct frame frame;   /* given out last; taken out of the buffer by the next receive */
+	uint64_t deadline_ns; /* by io_now_ns(), for sockets; then -ETIMEDOUT. 0: none */
 };
 
 void channel_init(struct channel *ch, int fd);

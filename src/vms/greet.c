@@ -144,7 +144,8 @@ static int ask_vms(const struct greeting *g, json_t **ret, struct error *err)
 	return r;
 }
 
-static void tell_names(const struct greeting *g)
+/* To itself or to all others. */
+static void tell_names(const struct greeting *g, bool self)
 {
 	json_t *answer = NULL, *settings, *vm, *hosts;
 	struct error err;
@@ -160,8 +161,8 @@ static void tell_names(const struct greeting *g)
 		const char *name = record_text(vm, "name");
 		CLEANUP_FREE char *dir = io_format("%s/%s", g->vms, name);
 
-		if (dir && settings && wants_names(g, dir, name) &&
-		    configure_one(dir, settings, &err))
+		if (dir && settings && self == !strcmp(name, g->name) &&
+		    wants_names(g, dir, name) && configure_one(dir, settings, &err))
 			fprintf(stderr, "%s: cannot tell the names of the network: %s\n", name,
 				err.text);
 	}
@@ -188,7 +189,7 @@ int greet(const struct greeting *g)
 		fprintf(stderr, "%s: cannot wait for its agent: %s\n", g->name, strerror(-r));
 		return 1;
 	}
-	tell_names(g);
+	tell_names(g, true);
 	record = json_pack("{sI}", "ready_ms", since(g, ready_ns));
 	if (record && w.init_ns)
 		json_object_set_new(record, "init_ms", json_integer(since(g, w.init_ns)));
@@ -196,5 +197,7 @@ int greet(const struct greeting *g)
 	if (r)
 		fprintf(stderr, "%s: %s\n", g->name, err.text);
 	json_decref(record);
+	/* Now that it is ready: one of the others may be silent until the deadline. */
+	tell_names(g, false);
 	return r ? 1 : 0;
 }

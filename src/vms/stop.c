@@ -24,31 +24,31 @@
 /* One way of ending a VM. Returns 0 when it was asked for. */
 struct step {
 	const char *how;
-	int (*ask)(const char *name, const char *dir);
+	int (*ask)(const char *name, const char *dir, unsigned timeout_ms);
 	bool gentle; /* needs a guest that runs */
 };
 
-static int ask_agent(const char *name, const char *dir)
+static int ask_agent(const char *name, const char *dir, unsigned timeout_ms)
 {
 	CLEANUP_CLOSE int fd = -1;
 
 	if (!record_exists(dir, RECORD_READY))
 		return -ENOTCONN;
 	fd = vms_agent(name, NULL);
-	return fd < 0 ? fd : client_poweroff(fd, false, NULL);
+	return fd < 0 ? fd : client_poweroff(fd, false, timeout_ms, NULL);
 }
 
-static int ask_button(const char *name, const char *dir)
+static int ask_button(const char *name, const char *dir, unsigned timeout_ms)
 {
 	return control_call(dir, "power-button", NULL, NULL, NULL);
 }
 
-static int ask_vmm(const char *name, const char *dir)
+static int ask_vmm(const char *name, const char *dir, unsigned timeout_ms)
 {
 	return control_call(dir, "stop", NULL, NULL, NULL);
 }
 
-static int ask_keeper(const char *name, const char *dir)
+static int ask_keeper(const char *name, const char *dir, unsigned timeout_ms)
 {
 	CLEANUP_FREE char *network = NULL;
 	CLEANUP_CLOSE int control = -1;
@@ -104,7 +104,7 @@ static const char *end_vm(const char *name, const char *dir, const struct vms_st
 	for (unsigned i = stop->kill ? ARRAY_SIZE(steps) - 1 : 0; i < ARRAY_SIZE(steps); i++) {
 		const struct step *step = &steps[i];
 
-		if ((step->gentle && paused) || step->ask(name, dir) < 0)
+		if ((step->gentle && paused) || step->ask(name, dir, stop->timeout_ms) < 0)
 			continue;
 		if (wait_end(dir, step->gentle ? stop->timeout_ms : HARD_MS))
 			return step->how;

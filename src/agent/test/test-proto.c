@@ -6,10 +6,14 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <cmocka.h>
 
+#include "agent/client.h"
 #include "agent/proto.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/wire.h"
 
 static void put_header(struct buffer *b, uint32_t size, uint16_t type, uint16_t flags)
@@ -217,13 +221,30 @@ static void test_entries(void **state)
 		assert_int_equal(entry_of(bad[i], ENTRY_FILE, "", false, &e), -EPROTO);
 }
 
+/* An agent that is stopped accepts, and never says a word or only part of one. */
+static void test_silent_agent(void **state)
+{
+	uint64_t start = io_now_ns();
+	struct error err;
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(client_poweroff(pair[0], false, 50, &err), -ETIMEDOUT);
+	assert_int_equal(write(pair[1], "\0", 1), 1);
+	assert_int_equal(client_poweroff(pair[0], false, 50, &err), -ETIMEDOUT);
+	assert_true(io_now_ns() - start >= 100000000);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_bad_frames), cmocka_unit_test(test_hello),
-		cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_error_text),
-		cmocka_unit_test(test_json),	   cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_silent_agent), cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_pieces),	     cmocka_unit_test(test_bad_frames),
+		cmocka_unit_test(test_hello),	     cmocka_unit_test(test_exit_codes),
+		cmocka_unit_test(test_error_text),   cmocka_unit_test(test_json),
+		cmocka_unit_test(test_entries),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
