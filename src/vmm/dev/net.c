@@ -167,9 +167,11 @@ static uint8_t control(struct net *net, const struct virtq_chain *c)
 
 static void control_kick(struct net *net, struct virtq *q)
 {
+	unsigned budget = q->size; /* what a driver that waits for answers can have asked */
+
 	do {
 		virtq_disable_kicks(q);
-		while (virtq_pop(q, &net->chain) > 0) {
+		for (; budget && virtq_pop(q, &net->chain) > 0; budget--) {
 			uint8_t ack = control(net, &net->chain);
 
 			if (!virtq_chain_write(&net->chain, 0, &ack, 1)) {
@@ -179,7 +181,9 @@ static void control_kick(struct net *net, struct virtq *q)
 			}
 			virtq_push(q, &net->chain, 1);
 		}
-	} while (virtq_enable_kicks(q));
+	} while (budget && virtq_enable_kicks(q));
+	if (!budget)
+		virtq_kick(q); /* the rest after other devices had a turn */
 	virtq_notify(q);
 }
 

@@ -456,9 +456,9 @@ static uint16_t event_buffers(struct vsock *vs)
 	uint16_t n = 0, added;
 
 	do {
-		while (virtq_pop(q, &vs->chain) > 0)
+		while (n < q->size && virtq_pop(q, &vs->chain) > 0)
 			n++;
-	} while (virtq_enable_kicks(q));
+	} while (n < q->size && virtq_enable_kicks(q));
 	added = q->next_avail;
 	virtq_unpop(q, n);
 	return added;

@@ -29,6 +29,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/loop.h"
 #include "vmm/devices.h"
@@ -423,6 +424,37 @@ static void test_config(void **state)
 	end(f);
 }
 
+/* A queue full of commands ends the turn, as a guest may go on adding some: another follows. */
+static void test_full_of_commands(void **state)
+{
+	struct fixture *f = begin_named(~0ULL, 1526, 8);
+	struct guest_buf bufs[2];
+	struct guest_queue *q;
+	struct virtq_used used;
+	struct virtio *dev;
+
+	if (!f) {
+		skip();
+		return;
+	}
+	q = &f->dev.queue[2];
+	dev = container_of(f->device, struct virtio, device);
+	bufs[0] = (struct guest_buf){f->out, 2, false};
+	bufs[1] = (struct guest_buf){f->out + 2, 1, true};
+	guest_add(q, bufs, 2);
+	for (unsigned i = 1; i < q->size; i++)
+		guest_publish(q, 0); /* the same again */
+	guest_kick(q);
+	guest_run(&f->guest);
+	for (unsigned i = 0; i < q->size; i++)
+		assert_true(guest_used(q, &used));
+	assert_false(guest_used(q, &used));
+	assert_int_equal(dev->queue[2].kicks, 2);
+	assert_int_equal(command(f, VIRTIO_NET_CTRL_MQ, 0), VIRTIO_NET_ERR);
+	assert_int_equal(dev->queue[2].kicks, 3);
+	end(f);
+}
+
 static void refused(struct fixture *f, const char *options, const char *reason)
 {
 	struct error err = {0};
@@ -487,6 +519,7 @@ int main(void)
 		cmocka_unit_test(test_send_bad),
 		cmocka_unit_test(test_bad_buffers),
 		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_full_of_commands),
 		cmocka_unit_test(test_refused),
 	};
 
