@@ -66,6 +66,7 @@ void irq_destroy(struct vm *vm)
 
 static void put_msi(struct irq_routes *routes, uint32_t gsi, uint64_t addr, uint32_t data)
 {
+	addr = irq_msi_address(addr);
 	routes->table.entry[routes->table.head.nr++] = (struct kvm_irq_routing_entry){
 		.gsi = gsi,
 		.type = KVM_IRQ_ROUTING_MSI,
@@ -183,6 +184,7 @@ void irq_pulse(struct vm *vm, unsigned pin)
 	}
 	if (!ioapic_message(vm->ioapic, pin, &addr, &msi.data))
 		return;
+	addr = irq_msi_address(addr);
 	msi.address_lo = (uint32_t)addr;
 	msi.address_hi = (uint32_t)(addr >> 32);
 	ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);

@@ -13,6 +13,18 @@
 struct error;
 struct vm;
 
+/*
+ * The address of a MSI as KVM takes it. With KVM_FEATURE_MSI_EXT_DEST_ID the guest puts bits
+ * 14..8 of the destination id in address bits 11..5; KVM wants them from address bit 40 on
+ * (KVM_CAP_X2APIC_API). Bit 4 says that it is in a remappable format, which we do not offer.
+ */
+static inline uint64_t irq_msi_address(uint64_t addr)
+{
+	uint64_t extended = addr & 0xfe0;
+
+	return addr & 0x10 ? addr : (addr & ~extended) | extended << 35;
+}
+
 enum irqchip_mode { IRQCHIP_KERNEL, IRQCHIP_SPLIT };
 
 #define IRQ_PINS 24 /* GSIs 0..23 are the I/O APIC's pins; MSI routes come behind them */

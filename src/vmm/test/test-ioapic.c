@@ -128,6 +128,23 @@ static void test_messages(void **state)
 	assert_false(ioapic_message(g->vm.ioapic, 4, &addr, &data));
 }
 
+/* Destination 0x1234 as an entry has it, as a guest's MSI has it, and as KVM takes it. */
+static void test_extended_destination(void **state)
+{
+	struct guest *g = *state;
+	uint64_t addr;
+	uint32_t data;
+
+	set_entry(g, 4, 0x34ULL << 56 | 0x12ULL << 49 | 0x41);
+	assert_true(ioapic_message(g->vm.ioapic, 4, &addr, &data));
+	assert_int_equal(irq_msi_address(addr), 0x1200ULL << 32 | 0xfee34000);
+	assert_int_equal(irq_msi_address(0xfee34fe4), 0x7f00ULL << 32 | 0xfee34004);
+	/* Nothing to move; the remappable format is not touched. */
+	assert_int_equal(irq_msi_address(0xfee3400c), 0xfee3400c);
+	assert_int_equal(irq_msi_address(0x100fee34000), 0x100fee34000);
+	assert_int_equal(irq_msi_address(0xfee34250), 0xfee34250);
+}
+
 static void test_saved_state(void **state)
 {
 	struct guest *g = *state;
@@ -159,6 +176,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_registers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_entries, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_extended_destination, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_saved_state, setup, teardown),
 	};
 
