@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "lib/error.h"
+#include "lib/log.h"
 #include "vmm/device.h"
 #include "vmm/state.h"
 #include "vmm/vm.h"
@@ -20,6 +21,7 @@
 struct power {
 	struct device device; /* first: freed through it */
 	uint8_t events;	      /* POWER_EVENT_*, not yet read by the guest */
+	unsigned panics;      /* reported, for log_due() */
 };
 
 static const struct state_field power_state[] = {
@@ -47,10 +49,15 @@ static void power_read(void *dev, uint64_t offset, void *data, unsigned len)
 	}
 }
 
-static void on_panic(struct vm *vm, uint8_t value)
+static void on_panic(struct power *p, uint8_t value)
 {
-	log_error(&vm->log, "power", "the guest kernel panicked%s",
-		  value & PANIC_CRASH_LOADED ? " and starts its crash kernel" : "");
+	struct vm *vm = p->device.vm;
+
+	if (!(value & (PANIC_PANICKED | PANIC_CRASH_LOADED)))
+		return;
+	if (log_due(&p->panics))
+		log_error(&vm->log, "power", "the guest kernel panicked%s",
+			  value & PANIC_CRASH_LOADED ? " and starts its crash kernel" : "");
 	if (value & PANIC_PANICKED)
 		vm_end(vm, VM_PANIC);
 }
@@ -72,7 +79,7 @@ static void power_write(void *dev, uint64_t offset, const void *data, unsigned l
 			vm_end(p->device.vm, VM_REBOOT);
 		break;
 	case POWER_PANIC:
-		on_panic(p->device.vm, value);
+		on_panic(p, value);
 		break;
 	}
 }

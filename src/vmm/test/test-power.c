@@ -8,9 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/log.h"
 #include "vmm/dev/power.h"
 #include "vmm/test/guest-driver.h"
 #include "vmm/x86/acpi.h"
@@ -80,6 +83,35 @@ static void test_ends(void **state)
 	assert_int_equal(in(g, POWER_EVENTS, 1), 0);
 }
 
+static unsigned lines(int fd)
+{
+	char text[4096];
+	ssize_t n = pread(fd, text, sizeof(text), 0);
+	unsigned count = 0;
+
+	for (ssize_t i = 0; i < n; i++)
+		count += text[i] == '\n';
+	return count;
+}
+
+/* A guest that reports for ever does not fill the log; what is no report is not logged. */
+static void test_panic_log(void **state)
+{
+	struct guest *g = *state;
+	int fd = memfd_create("log", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	log_init(&g->vm.log, "test", fd, LOG_ERROR);
+	for (unsigned i = 0; i < 10; i++)
+		out(g, POWER_PANIC, 0xfc, 1);
+	assert_int_equal(lines(fd), 0);
+	for (unsigned i = 0; i < 10; i++)
+		out(g, POWER_PANIC, 2, 1);
+	assert_int_equal(lines(fd), 4); /* the 1st, 2nd, 4th and 8th */
+	g->vm.log.fd = -1;
+	close(fd);
+}
+
 static void test_button(void **state)
 {
 	struct guest *g = *state;
@@ -141,6 +173,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_panic_log, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_button, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_generation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reads, setup, teardown),
