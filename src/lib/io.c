@@ -278,7 +278,9 @@ int io_make_dirs(const char *path, mode_t mode, struct error *err)
 		if (!c)
 			break;
 	}
-	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+	if (stat(path, &st) < 0)
+		return error_errno(err, -errno, "cannot create directory %s", path);
+	if (!S_ISDIR(st.st_mode))
 		return error_errno(err, -ENOTDIR, "cannot create directory %s", path);
 	return 0;
 }

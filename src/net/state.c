@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,6 +14,7 @@
 #include "lib/io.h"
 
 #define LOCK_NAME "lock"
+#define SWEEP_MS 200 /* a start waits so long for somebody who removes the directory */
 
 /* Removes all that is in the directory except keep; symbolic links are not followed. */
 static int empty_dir(int parent, const char *name, const char *keep)
@@ -65,16 +67,22 @@ int state_lock(const char *dir, int *ret, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s/" LOCK_NAME, dir);
 	CLEANUP_CLOSE int fd = -1;
+	uint64_t end = io_now_ns() + SWEEP_MS * 1000000ULL;
 	int r;
 
 	if (!path)
 		return -ENOMEM;
-	do {
+	for (;;) {
 		r = io_make_dirs(dir, 0700, err);
-		if (r)
+		if (r && r != -ENOENT)
 			return r;
-		r = try_lock(path, O_CREAT, &fd);
-	} while (r == -ESTALE || r == -ENOENT);
+		if (!r)
+			r = try_lock(path, O_CREAT, &fd);
+		if ((r != -EBUSY && r != -ESTALE && r != -ENOENT) || io_now_ns() >= end)
+			break;
+		if (r == -EBUSY)
+			poll(NULL, 0, 5);
+	}
 	if (r == -EBUSY)
 		return error_set(err, r, "%s is in use", dir);
 	if (!r)
@@ -96,9 +104,13 @@ bool state_alive(const char *dir)
 
 int state_remove(const char *dir, struct error *err)
 {
-	int r = empty_dir(AT_FDCWD, dir, NULL);
+	CLEANUP_FREE char *path = io_format("%s/" LOCK_NAME, dir);
+	int r = path ? empty_dir(AT_FDCWD, dir, LOCK_NAME) : -ENOMEM;
 
-	if (!r && rmdir(dir) < 0)
+	/* From here on the directory may be a new owner's, who has another lock file in it. */
+	if (!r && unlink(path) < 0 && errno != ENOENT)
+		r = -errno;
+	if (!r && rmdir(dir) < 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
 		r = -errno;
 	return r ? error_errno(err, r, "cannot remove %s", dir) : 0;
 }

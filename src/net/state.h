@@ -14,14 +14,18 @@ struct error;
 
 /*
  * Makes the directory or takes over what a dead owner left, emptied, and locks it. Returns 0
- * and the lock's descriptor (close it to unlock), or -EBUSY when its owner lives, or -errno.
+ * and the lock's descriptor (close it to unlock), or -EBUSY when its owner still lives after
+ * 200 ms (who removes it is done by then), or -errno.
  */
 int state_lock(const char *dir, int *ret, struct error *err);
 
 /* Is there a directory with a living owner? */
 bool state_alive(const char *dir);
 
-/* Removes a directory that the caller has locked. The lock stays with the caller. */
+/*
+ * Removes a directory that the caller has locked, the lock file last: who starts anew meanwhile
+ * keeps what is new. The descriptor of the lock stays with the caller.
+ */
 int state_remove(const char *dir, struct error *err);
 
 /*

@@ -16,6 +16,9 @@
 #include <sys/stat.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <cmocka.h>
 
 #include "lib/cleanup.h"
@@ -28,6 +31,7 @@
 #include "net/state.h"
 
 struct fixture {
+	atomic_bool done;
 	char folder[32], dir[64];
 };
 
@@ -79,6 +83,40 @@ static void test_state(void **state)
 	close(lock);
 	assert_int_equal(state_sweep(f->dir, NULL), 1);
 	assert_int_equal(access(f->dir, F_OK), -1);
+}
+
+static void *sweep_often(void *arg)
+{
+	struct fixture *f = arg;
+
+	while (!atomic_load(&f->done))
+		if (state_sweep(f->dir, NULL) == -EBUSY)
+			usleep(100);
+	return NULL;
+}
+
+/* Who starts while others remove what was left keeps its files and its lock. */
+static void test_state_race(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP_FREE char *file = io_format("%s/file", f->dir);
+	pthread_t thread;
+	int lock;
+
+	assert_int_equal(pthread_create(&thread, NULL, sweep_often, f), 0);
+	for (unsigned i = 0; i < 300; i++) {
+		assert_int_equal(state_lock(f->dir, &lock, NULL), 0);
+		assert_int_equal(io_write_file(file, "x", 1, NULL), 0);
+		sched_yield();
+		assert_int_equal(access(file, F_OK), 0);
+		assert_true(state_alive(f->dir));
+		if (i % 2)
+			assert_int_equal(state_remove(f->dir, NULL), 0);
+		close(lock);
+	}
+	atomic_store(&f->done, true);
+	pthread_join(thread, NULL);
+	state_sweep(f->dir, NULL);
 }
 
 static int request(struct net_keeper *keeper, void *arg, const char *op, const json_t *request,
@@ -201,6 +239,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_state, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_state_race, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_leash, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
