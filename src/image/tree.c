@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <fts.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 #include "lib/process.h"
 
 #define TMP_PREFIX ".tmp-"
+#define OLD_PREFIX ".old-" /* stepped aside for a new one */
 #define SCRATCH ".scratch"
 
 /*
@@ -105,6 +107,31 @@ int tree_remove(const char *path, struct error *err)
 	return rc < 0 ? rc : remove_tree(path, err);
 }
 
+static bool has_prefix(const char *name, const char *prefix)
+{
+	return !strncmp(name, prefix, strlen(prefix));
+}
+
+/* What a killed process left: a half of a new folder, or an old one that stepped aside. */
+static int clear_left(const char *store, const char *entry, struct error *err)
+{
+	CLEANUP_FREE char *left = io_format("%s/%s", store, entry);
+	CLEANUP_FREE char *path = NULL;
+
+	if (has_prefix(entry, OLD_PREFIX))
+		path = io_format("%s/%s", store, entry + strlen(OLD_PREFIX));
+	else if (!has_prefix(entry, TMP_PREFIX))
+		return 0;
+	if (!left || (has_prefix(entry, OLD_PREFIX) && !path))
+		return error_set(err, -ENOMEM, "out of memory");
+	if (!path || !access(path, F_OK))
+		return tree_remove(left, err);
+	/* The new one did not come: the old one keeps its place. */
+	if (rename(left, path) < 0)
+		return error_errno(err, -errno, "cannot rename %s to %s", left, path);
+	return 0;
+}
+
 int tree_lock(const char *store, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s/.lock", store);
@@ -124,15 +151,8 @@ int tree_lock(const char *store, struct error *err)
 	if (!dir)
 		return error_errno(err, -errno, "cannot read %s", store);
 	while ((entry = readdir(dir))) {
-		CLEANUP_FREE char *left = NULL;
-		int rc;
+		int rc = clear_left(store, entry->d_name, err);
 
-		if (strncmp(entry->d_name, TMP_PREFIX, strlen(TMP_PREFIX)))
-			continue;
-		left = io_format("%s/%s", store, entry->d_name);
-		if (!left)
-			return error_set(err, -ENOMEM, "out of memory");
-		rc = tree_remove(left, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -162,6 +182,25 @@ static void sync_store(const char *store)
 	}
 }
 
+/* Where names cannot change places (NFS, Lustre) the old one steps aside for a moment. */
+static int step_aside(const char *store, const char *name, const char *tmp, const char *path,
+		      struct error *err)
+{
+	CLEANUP_FREE char *old = io_format("%s/" OLD_PREFIX "%s", store, name);
+
+	if (!old)
+		return error_set(err, -ENOMEM, "out of memory");
+	if (rename(path, old) < 0)
+		return error_errno(err, -errno, "cannot rename %s to %s", path, old);
+	if (rename(tmp, path) < 0) {
+		int r = error_errno(err, -errno, "cannot rename %s to %s", tmp, path);
+
+		rename(old, path);
+		return r;
+	}
+	return tree_remove(old, err);
+}
+
 int tree_commit(const char *store, const char *name, const char *tmp, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s/%s", store, name);
@@ -174,9 +213,11 @@ int tree_commit(const char *store, const char *name, const char *tmp, struct err
 	if (errno != EEXIST && errno != ENOTEMPTY)
 		return error_errno(err, -errno, "cannot rename %s to %s", tmp, path);
 	/* At no time is there no folder of that name: the two change places. */
-	if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE) < 0)
+	if (!renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE))
+		return tree_remove(tmp, err);
+	if (errno != EINVAL && errno != ENOSYS)
 		return error_errno(err, -errno, "cannot replace %s", path);
-	return tree_remove(tmp, err);
+	return step_aside(store, name, tmp, path, err);
 }
 
 int tree_discard(const char *store, const char *name, struct error *err)

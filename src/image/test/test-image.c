@@ -271,7 +271,7 @@ static void test_tree(void **state)
 {
 	struct fixture *f = *state;
 	CLEANUP_FREE char *tmp = NULL, *scratch = NULL, *file = below(f, "one/file");
-	CLEANUP_FREE char *text = NULL;
+	CLEANUP_FREE char *text = NULL, *one = below(f, "one"), *old = below(f, ".old-one");
 	int lock = tree_lock(f->dir, &f->err);
 
 	assert_true(lock >= 0);
@@ -295,6 +295,20 @@ static void test_tree(void **state)
 		assert_true(io_read_file(file, 100, &text, &f->err) > 0);
 		assert_string_equal(text, i == 1 ? "first" : "second");
 	}
+	/* Killed between the two renames of a file system that cannot exchange: it comes back. */
+	assert_int_equal(rename(one, old), 0);
+	close(lock);
+	lock = tree_lock(f->dir, &f->err);
+	assert_true(lock >= 0);
+	assert_int_equal(access(file, F_OK), 0);
+	/* Killed behind both: the new one stays. */
+	assert_int_equal(mkdir(old, 0700), 0);
+	close(lock);
+	lock = tree_lock(f->dir, &f->err);
+	assert_true(lock >= 0);
+	assert_int_equal(access(file, F_OK), 0);
+	assert_int_equal(access(old, F_OK), -1);
+
 	assert_int_equal(tree_discard(f->dir, "one", &f->err), 0);
 	assert_int_equal(access(file, F_OK), -1);
 	assert_int_equal(tree_remove(file, &f->err), 0);
