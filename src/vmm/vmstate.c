@@ -18,6 +18,7 @@
 #include "vmm/config.h"
 #include "vmm/device.h"
 #include "vmm/irqstate.h"
+#include "vmm/pci/pci.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 #include "vmm/x86/clock.h"
@@ -49,7 +50,7 @@ static const struct state_field clock_state[] = {
 	STATE_END,
 };
 
-/* One section at a time lives here, except devices, which have their own fields. */
+/* One section at a time lives here, except PCI and devices, which have their own fields. */
 struct scratch {
 	struct machine machine;
 	struct vm_clock clock;
@@ -59,7 +60,10 @@ struct scratch {
 	struct clock_plan *plan;
 };
 
-enum kind { MACHINE, CLOCK, CPU, IRQCHIP, DEVICE };
+enum kind { MACHINE, CLOCK, CPU, IRQCHIP, PCI, DEVICE };
+
+/* Those that are there once: all but the vCPUs and devices. */
+#define SINGLE_SECTIONS 4
 
 struct section {
 	enum kind kind;
@@ -71,10 +75,10 @@ struct section {
 
 static unsigned count_sections(const struct vm *vm)
 {
-	return 3 + vm->nvcpus + vm->ndevices;
+	return SINGLE_SECTIONS + vm->nvcpus + vm->ndevices;
 }
 
-/* The n-th section of this VM: machine, clock, vCPUs, interrupt controllers, devices. */
+/* The n-th section of this VM: machine, clock, vCPUs, interrupt controllers, PCI, devices. */
 static void describe(struct vm *vm, struct scratch *s, unsigned n, struct section *ret)
 {
 	struct state_part machine = {"machine", machine_state, &s->machine};
@@ -99,6 +103,13 @@ static void describe(struct vm *vm, struct scratch *s, unsigned n, struct sectio
 		ret->kind = IRQCHIP;
 		snprintf(ret->name, sizeof(ret->name), "irqchip");
 		ret->nparts = irqstate_parts(vm, &s->irq, ret->part);
+		return;
+	}
+	if (!--ret->index) {
+		ret->kind = PCI;
+		snprintf(ret->name, sizeof(ret->name), "pci");
+		pci_host_parts(vm, ret->part);
+		ret->nparts = PCI_HOST_PARTS;
 		return;
 	}
 	dev = vm->devices[--ret->index];
@@ -252,7 +263,7 @@ static int check_cpu(struct scratch *s, unsigned index, struct error *err)
 	return 0;
 }
 
-/* A section that is in scratch now (those of devices are where they were). */
+/* A section that is in scratch now (those of PCI and devices are where they were). */
 static int check(struct vm *vm, struct scratch *s, const struct section *section, struct error *err)
 {
 	switch (section->kind) {
@@ -282,6 +293,8 @@ static int apply(struct vm *vm, struct scratch *s, const struct section *section
 		/* Controllers and clocks are as they were before a device raises anything. */
 		r = irqstate_set(vm, &s->irq, err);
 		return r ? r : clock_apply(vm, s->plan, err);
+	case PCI:
+		return pci_host_restored(vm, err);
 	case DEVICE:
 		dev = vm->devices[section->index];
 		return dev->ops->restored ? dev->ops->restored(dev, err) : 0;
@@ -290,7 +303,7 @@ static int apply(struct vm *vm, struct scratch *s, const struct section *section
 	}
 }
 
-/* Reads the next section; what is a device's is only looked at unless for_real. */
+/* Reads the next section; what lives in PCI or a device is only looked at unless for_real. */
 static int get_section(struct wire_reader *r, const struct section *section, bool for_real,
 		       struct error *err)
 {
@@ -304,7 +317,7 @@ static int get_section(struct wire_reader *r, const struct section *section, boo
 	if (!data)
 		return error_set(err, -EBADMSG, "saved state ends inside \"%s\"", section->name);
 	body = wire_reader(data, size);
-	ret = section->kind == DEVICE && !for_real
+	ret = section->kind >= PCI && !for_real
 		      ? state_check_parts(&body, section->part, section->nparts, err)
 		      : state_restore_parts(&body, section->part, section->nparts, err);
 	if (!ret && !wire_done(&body))
@@ -324,8 +337,8 @@ static int get_head(struct vm *vm, struct wire_reader *r, struct error *err)
 				 VMSTATE_VERSION);
 	if (n != count_sections(vm))
 		return error_set(err, -EINVAL,
-				 "the saved VM has %u vCPUs and devices, this one has %u", n - 3,
-				 count_sections(vm) - 3);
+				 "the saved VM has %u vCPUs and devices, this one has %u",
+				 n - SINGLE_SECTIONS, count_sections(vm) - SINGLE_SECTIONS);
 	return 0;
 }
 

@@ -425,3 +425,22 @@ int pci_restored(struct pci_function *fn, struct error *err)
 		return error_prefix(err, -EBADMSG, "saved PCI configuration");
 	return fn->msix ? msix_restored(fn->msix, err) : 0;
 }
+
+static const struct state_field host_state[] = {
+	STATE_FIELD(struct pci_host, address),
+	STATE_END,
+};
+
+void pci_host_parts(struct vm *vm, struct state_part *ret)
+{
+	ret[0] = (struct state_part){"host", host_state, vm->pci};
+	ret[1] = (struct state_part){"bridge", pci_state, &vm->pci->bridge};
+}
+
+int pci_host_restored(struct vm *vm, struct error *err)
+{
+	if (vm->pci->address & ~ADDRESS_BITS)
+		return error_set(err, -EBADMSG, "saved PCI address register is 0x%x",
+				 vm->pci->address);
+	return pci_restored(&vm->pci->bridge, err);
+}

@@ -60,6 +60,15 @@ struct pci_function {
 int pci_host_create(struct vm *vm, struct error *err);
 void pci_host_destroy(struct vm *vm);
 
+/*
+ * Saved state of the host and its bridge: fills PCI_HOST_PARTS parts; checks and applies what
+ * came back (-EBADMSG).
+ */
+#define PCI_HOST_PARTS 2
+struct state_part;
+void pci_host_parts(struct vm *vm, struct state_part *ret);
+int pci_host_restored(struct vm *vm, struct error *err);
+
 /* Prepares the header: ids, class code (24 bits), revision; type 0, capabilities list empty. */
 void pci_function_init(struct pci_function *fn, struct vm *vm, const char *name, uint16_t vendor,
 		       uint16_t device, uint16_t subsystem, uint32_t class_code, uint8_t revision);

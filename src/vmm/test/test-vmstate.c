@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <linux/pci_regs.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -124,6 +125,24 @@ static void test_round_trip(void **state)
 	assert_ptr_equal(saved(&m[0])->saved, from->saved);
 }
 
+/* A guest between its write of the PCI address port and the access to the data port. */
+static void test_pci_host(void **state)
+{
+	struct machine *m = *state;
+	uint32_t address = 0x8000003c;
+	struct vm *from;
+	uint32_t value;
+
+	bus_write(&m[0].guest.vm.pio, 0xcf8, &address, 4);
+	guest_config_write(&m[0].guest, 0, PCI_INTERRUPT_LINE, 0x5a, 1);
+	from = saved(&m[0]);
+	assert_int_equal(load(&m[1], from->saved, from->saved_size, NULL), 0);
+	bus_read(&m[1].guest.vm.pio, 0xcf8, &value, 4);
+	assert_int_equal(value, address);
+	bus_read(&m[1].guest.vm.pio, 0xcfc, &value, 4);
+	assert_int_equal(value & 0xff, 0x5a);
+}
+
 /* Cut anywhere, and with bytes behind it, nothing is changed. */
 static void test_cut(void **state)
 {
@@ -230,7 +249,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(round_trip),    TEST(cut),		TEST(flips),
+		TEST(round_trip),    TEST(pci_host),	TEST(cut),	     TEST(flips),
 		TEST(other_machine), TEST(kvm_refuses), TEST(feature_names),
 	};
 
