@@ -348,19 +348,21 @@ static int receive_dir(struct copy *copy, int dir, const char *name, const struc
 		       unsigned depth, struct error *err)
 {
 	CLEANUP_CLOSE int fd = -1;
+	bool made;
 	int r;
 
 	if (depth >= PROTO_MAX_DEPTH)
 		return error_set(err, -ELOOP, "the tree is more than %u directories deep",
 				 PROTO_MAX_DEPTH);
-	/* Until it is complete only we may enter; a directory that was there keeps its files. */
-	if (mkdirat(dir, name, 0700) < 0 && errno != EEXIST)
+	/* Until it is complete only we may enter; one that was there keeps files, mode and time. */
+	made = !mkdirat(dir, name, 0700);
+	if (!made && errno != EEXIST)
 		return error_errno(err, -errno, "cannot create directory %s", name);
 	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return error_errno(err, -errno, "cannot enter directory %s", name);
 	r = receive_entries(copy, fd, depth, err);
-	if (r)
+	if (r || !made)
 		return r;
 	if (fchmod(fd, entry->mode) < 0)
 		return error_errno(err, -errno, "cannot set the mode of %s", name);

@@ -141,6 +141,21 @@ static void test_tree(void **state)
 }
 
 /* Into a directory by the source's name, or to a name of its own; onto what is there. */
+/* A directory that was there stays what it is: /tmp keeps its sticky bit. */
+static void test_existing_directory(void **state)
+{
+	struct stat st;
+
+	assert_int_equal(mkdir("src", 0700), 0);
+	put("src/file", "x");
+	assert_int_equal(mkdir("dest/src", 0700), 0);
+	assert_int_equal(chmod("dest/src", 01777), 0);
+	assert_int_equal(copy_tree(*state, "src", "dest", "src"), 0);
+	expect_text("dest/src/file", "x");
+	assert_int_equal(stat("dest/src", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 01777);
+}
+
 static void test_destinations(void **state)
 {
 	struct fixture *f = *state;
@@ -311,14 +326,9 @@ static void test_base_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_tree),
-		TEST(test_destinations),
-		TEST(test_names),
-		TEST(test_disorder),
-		TEST(test_link_then_directory),
-		TEST(test_link_then_file),
-		TEST(test_too_deep),
-		TEST(test_broken),
+		TEST(test_tree),	   TEST(test_destinations), TEST(test_existing_directory),
+		TEST(test_names),	   TEST(test_disorder),	    TEST(test_link_then_directory),
+		TEST(test_link_then_file), TEST(test_too_deep),	    TEST(test_broken),
 		TEST(test_base_names),
 	};
 
