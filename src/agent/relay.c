@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +26,9 @@
 #define ROOM 65536		      /* bytes under way in each direction */
 #define HANDSHAKE_NS 10000000000ULL   /* for the request, and for the target's OK */
 #define ACCEPT_RETRY_NS 1000000000ULL /* when descriptors have run out */
+
+#define LINKS_PER_VM 256
+#define FILES_PER_LINK 4 /* two, and as many are left to others */
 
 struct vm {
 	struct relay *relay;
@@ -68,6 +72,7 @@ struct relay {
 	void *arg;
 	struct vm *vms;
 	struct link *links;
+	unsigned refused, strangers; /* for log_due() */
 };
 
 static void side_done(struct side *s)
@@ -177,7 +182,9 @@ static void refuse(struct link *l, const char *text)
 	char line[LINE_MAX_BYTES];
 	int n = snprintf(line, sizeof(line), "ERROR %s\n", text);
 
-	log_info(l->relay->log, "relay", "%s: %s", l->from, text);
+	if (log_due(&l->relay->refused))
+		log_info(l->relay->log, "relay", "%s: %s (%u refusals)", l->from, text,
+			 l->relay->refused);
 	if (n >= (int)sizeof(line)) {
 		n = sizeof(line) - 1;
 		line[n - 1] = '\n';
@@ -322,6 +329,32 @@ static void on_timeout(void *arg)
 	refuse(l, l->state == LINK_REQUEST ? "no request line in time" : NO_ANSWER);
 }
 
+/* One guest must not use up the descriptors of the process that keeps all. */
+static bool has_room(const struct vm *vm)
+{
+	unsigned own = 0, all = 0;
+	struct rlimit files;
+
+	for (const struct link *l = vm->relay->links; l; l = l->next) {
+		own += !strcmp(l->from, vm->name);
+		all++;
+	}
+	return own <= LINKS_PER_VM &&
+	       (getrlimit(RLIMIT_NOFILE, &files) || all <= files.rlim_cur / FILES_PER_LINK);
+}
+
+static bool is_ours(struct vm *vm, int fd)
+{
+	uid_t uid = (uid_t)-1;
+
+	if (!io_peer_uid(fd, &uid, NULL) && uid == geteuid())
+		return true;
+	if (log_due(&vm->relay->strangers))
+		log_warn(vm->relay->log, "relay", "%s: refused a connection of uid %u", vm->name,
+			 (unsigned)uid);
+	return false;
+}
+
 /* Takes the fd. */
 static void link_create(struct vm *vm, int fd)
 {
@@ -345,6 +378,8 @@ static void link_create(struct vm *vm, int fd)
 		r = side_watch(&l->guest, EPOLLIN);
 	if (r)
 		link_destroy(l);
+	else if (!has_room(vm))
+		refuse(l, "too many connections");
 }
 
 static void on_connection(void *arg, uint32_t events)
@@ -352,7 +387,9 @@ static void on_connection(void *arg, uint32_t events)
 	struct vm *vm = arg;
 	int fd = accept4(vm->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd >= 0) {
+	if (fd >= 0 && !is_ours(vm, fd)) {
+		close(fd);
+	} else if (fd >= 0) {
 		link_create(vm, fd);
 	} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
 		log_warn(vm->relay->log, "relay", "%s: cannot accept: %s; again in 1 s", vm->name,

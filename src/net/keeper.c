@@ -25,6 +25,7 @@
 #include "net/state.h"
 
 #define BRIDGE "wisp0"
+#define ACCEPT_RETRY_NS 1000000000ULL /* when descriptors have run out */
 
 struct net_keeper {
 	const struct net_config *config;
@@ -33,6 +34,8 @@ struct net_keeper {
 	int leash; /* -1 once released */
 	struct loop_source *leash_source;
 	int listener;
+	struct loop_source *listener_source, *retry;
+	unsigned strangers; /* for log_due() */
 };
 
 /* One client of the control socket. */
@@ -172,17 +175,34 @@ static void on_connection(void *arg, uint32_t events)
 {
 	struct net_keeper *k = arg;
 	CLEANUP_CLOSE int fd = accept4(k->listener, NULL, NULL, SOCK_CLOEXEC);
-	uid_t uid;
+	uid_t uid = (uid_t)-1;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			log_warn(&k->log, "control", "cannot accept: %s; again in 1 s",
+				 strerror(errno));
+			loop_remove(&k->listener_source);
+			loop_set_timer(k->retry, ACCEPT_RETRY_NS, 0);
+		}
 		return;
+	}
 	/* In a user namespace the user is 0 here, and everybody else somebody else. */
 	if (io_peer_uid(fd, &uid, NULL) < 0 || uid != geteuid()) {
-		log_warn(&k->log, "control", "refused a connection of uid %u", (unsigned)uid);
+		if (log_due(&k->strangers))
+			log_warn(&k->log, "control", "refused a connection of uid %u",
+				 (unsigned)uid);
 		return;
 	}
 	if (!add_peer(k, fd))
 		take_fd(&fd);
+}
+
+static void on_retry(void *arg)
+{
+	struct net_keeper *k = arg;
+
+	if (loop_add_fd(k->loop, k->listener, EPOLLIN, on_connection, k, &k->listener_source))
+		loop_set_timer(k->retry, ACCEPT_RETRY_NS, 0);
 }
 
 static void on_signal(void *arg, int signo)
@@ -220,7 +240,6 @@ static void on_leash(void *arg, uint32_t events)
 static int listen_control(struct net_keeper *k, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s/control", k->config->dir);
-	struct loop_source *source;
 	int r;
 
 	if (!path)
@@ -228,7 +247,10 @@ static int listen_control(struct net_keeper *k, struct error *err)
 	k->listener = io_unix_listen(path, err);
 	if (k->listener < 0)
 		return k->listener;
-	r = loop_add_fd(k->loop, k->listener, EPOLLIN, on_connection, k, &source);
+	r = loop_add_timer(k->loop, on_retry, k, &k->retry);
+	if (!r)
+		r = loop_add_fd(k->loop, k->listener, EPOLLIN, on_connection, k,
+				&k->listener_source);
 	return r < 0 ? error_errno(err, r, "cannot watch %s", path) : 0;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -559,9 +560,15 @@ static void on_idle(void *arg)
 static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 {
 	struct network *n = arg;
+	struct rlimit files;
 	int r;
 
 	n->keeper = keeper;
+	/* Each link of the relay takes two descriptors. */
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	r = loop_add_timer(net_keeper_loop(keeper), on_idle, n, &n->idle);
 	if (!r)
 		r = loop_set_timer(n->idle, IDLE_NS, 0);

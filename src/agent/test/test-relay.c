@@ -230,6 +230,22 @@ static void test_backpressure(void **state)
 	close(target);
 }
 
+static void test_too_many(void **state)
+{
+	struct fixture *f = *state;
+	int guests[257];
+
+	for (unsigned i = 0; i < 257; i++) {
+		guests[i] = io_unix_connect(f->a_relay, NULL);
+		assert_true(guests[i] >= 0);
+	}
+	expect(guests[256], "ERROR too many connections\n");
+	for (unsigned i = 0; i < 257; i++)
+		close(guests[i]);
+	usleep(100000);
+	test_through(state);
+}
+
 static void test_remove(void **state)
 {
 	struct fixture *f = *state;
@@ -251,7 +267,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_through),   TEST(test_guest_dies),  TEST(test_refused),
 		TEST(test_long_line), TEST(test_target_gone), TEST(test_backpressure),
-		TEST(test_remove),
+		TEST(test_remove),    TEST(test_too_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
