@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wisp vm checkpoint, suspend and restore: what wisp-mover does, for VMs by their names. */
+/* wisp vm checkpoint, suspend, restore, migrate and receive: wisp-mover for VMs by their names. */
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cmd-vm.h"
 #include "cli/commands.h"
 #include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/parse.h"
 #include "lib/paths.h"
 #include "lib/process.h"
@@ -32,7 +34,17 @@ enum {
 	OPT_NAME,
 	OPT_CLOCK,
 	OPT_LAZY,
+	OPT_STREAMS,
+	OPT_DOWNTIME,
+	OPT_THROTTLE,
+	OPT_DRY_RUN,
+	OPT_TIMEOUT_MS,
+	OPT_AGAIN,
+	OPT_TOKEN,
+	OPT_LISTEN,
 };
+
+#define EXIT_UNDECIDED 3 /* of wisp-mover send and receive: the record says whose the VM is */
 
 /* Runs wisp-mover in our place in the terminal: ^C reaches it, and its exit code is ours. */
 static int run_mover(const struct command *cmd, struct args *args)
@@ -51,7 +63,7 @@ static int run_mover(const struct command *cmd, struct args *args)
 	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : process_exit_code(status);
 }
 
-/* wisp-mover WHAT --control ... --dir ... */
+/* wisp-mover WHAT --control ...; dir: NULL, or its folder. */
 static int begin_mover(const char *what, const char *vm_dir, const char *dir, struct args *args,
 		       struct error *err)
 {
@@ -63,7 +75,8 @@ static int begin_mover(const char *what, const char *vm_dir, const char *dir, st
 	args_add(args, "%s", program);
 	args_add(args, "%s", what);
 	args_add(args, "--control=%s/" VM_CONTROL, vm_dir);
-	args_add(args, "--dir=%s", dir);
+	if (dir)
+		args_add(args, "--dir=%s", dir);
 	return 0;
 }
 
@@ -309,7 +322,7 @@ static int saved_subnet(const json_t *config, struct subnet *ret, struct error *
 }
 
 /* Starts the empty machine. *ret is its state directory. */
-static int start_empty(const struct restore *o, json_t *config, char **ret, struct error *err)
+static int start_empty(const char *as, json_t *config, char **ret, struct error *err)
 {
 	CLEANUP_FREE char *network = strdup(record_text(config, "network"));
 	struct subnet subnet;
@@ -320,8 +333,8 @@ static int start_empty(const struct restore *o, json_t *config, char **ret, stru
 	if (r)
 		return r;
 	json_object_set_new(config, "incoming", json_true());
-	if (o->name)
-		json_object_set_new(config, "name", json_string(o->name));
+	if (as)
+		json_object_set_new(config, "name", json_string(as));
 	name = record_text(config, "name");
 	r = vms_start(config, network, &subnet, &vm, err);
 	json_decref(vm);
@@ -373,7 +386,7 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 	int r = saved_config(dir, &o->at, &config, &err);
 
 	if (!r)
-		r = start_empty(o, config, &vm_dir, &err);
+		r = start_empty(o->name, config, &vm_dir, &err);
 	if (config)
 		name = record_text(config, "name");
 	if (r) {
@@ -466,4 +479,264 @@ const struct command cmd_vm_restore = {
 			{0}},
 	.complete = COMPLETE_DIR,
 	.run = run_restore,
+};
+
+/* -------- migrate and receive -------- */
+
+static const struct option_desc *find_option(const struct command *cmd, int id)
+{
+	const struct option_desc *o = cmd->options;
+
+	while (o->id != id)
+		o++;
+	return o;
+}
+
+/* Options that wisp-mover has as well, and NAME of receive. */
+static int parse_move(const struct command *cmd, struct option_parser *parser, struct args *options,
+		      const char **name, bool *token, struct error *err)
+{
+	const char *value;
+	int r;
+
+	while ((r = option_next(parser, &value, err)) > 0) {
+		if (r == OPTION_HELP)
+			return r;
+		*token |= r == OPT_TOKEN;
+		if (r == OPT_NAME)
+			*name = value;
+		else if (value)
+			args_add(options, "--%s=%s", find_option(cmd, r)->name, value);
+		else
+			args_add(options, "--%s", find_option(cmd, r)->name);
+	}
+	if (!r && !*token)
+		r = error_set(err, -EINVAL,
+			      "give --token FILE: 64 hexadecimal digits that both sides know, "
+			      "made for this migration");
+	return r;
+}
+
+static int move(const struct command *cmd, const char *what, const char *vm_dir,
+		const struct args *options, const char *to)
+{
+	/* One that came here may leave again: each hand-over has a record of its own. */
+	CLEANUP_FREE char *record = io_format("%s/%s.record", vm_dir, what);
+	struct args args = {0};
+	struct error err;
+	int r = record ? begin_mover(what, vm_dir, NULL, &args, &err)
+		       : error_errno(&err, -ENOMEM, "cannot start wisp-mover");
+
+	if (r) {
+		args_done(&args);
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	}
+	args_add(&args, "--record=%s", record);
+	if (to)
+		args_add(&args, "--to=%s", to);
+	for (size_t i = 0; i < options->n; i++)
+		args_add(&args, "%s", options->v[i]);
+	r = run_mover(cmd, &args);
+	args_done(&args);
+	/* Settled, one way or the other. Of one that was killed only the record knows. */
+	if (!r || r == EXIT_FAILURE)
+		unlink(record);
+	return r;
+}
+
+static bool has_word(const struct args *options, const char *word)
+{
+	for (size_t i = 0; i < options->n; i++)
+		if (!strcmp(options->v[i], word))
+			return true;
+	return false;
+}
+
+/* What has left is forgotten here. */
+static int migrate(const struct command *cmd, const char *name, const char *to,
+		   const struct args *options)
+{
+	CLEANUP_FREE char *dir = NULL;
+	struct vms_stop stop = {.kill = true};
+	struct error err;
+	int r = vms_dir(name, &dir, &err);
+
+	if (r)
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	r = move(cmd, "send", dir, options, to);
+	if (r || has_word(options, "--dry-run"))
+		return r;
+	r = vms_stop(name, &stop, &err);
+	vms_leave_networks();
+	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+}
+
+static int run_migrate(const struct command *cmd, int argc, char **argv)
+{
+	struct args options = {0};
+	struct option_parser parser;
+	const char *name = NULL;
+	struct error err;
+	bool token = false;
+	int r;
+
+	option_start(&parser, cmd, argc, argv);
+	r = parse_move(cmd, &parser, &options, &name, &token, &err);
+	if (!r && parser.argc != 2)
+		r = error_set(&err, -EINVAL, "give the name of a VM and where it is received");
+	if (!r)
+		r = migrate(cmd, parser.argv[0], parser.argv[1], &options);
+	else
+		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	args_done(&options);
+	return r;
+}
+
+const struct command cmd_vm_migrate = {
+	.name = "vm migrate",
+	.args = "NAME ADDRESS",
+	.summary = "Move a running virtual machine to where it is received",
+	.details =
+		"ADDRESS is tcp:HOST:PORT or unix:PATH of a wisp vm receive. The VM runs while its "
+		"memory is sent; when anything fails before the hand-over it runs on here. Exit "
+		"code 3: the hand-over was cut off; --again goes on with it. The network between "
+		"the two must be trusted: what is sent is not encrypted yet.",
+	.options =
+		(const struct option_desc[]){
+			{.id = OPT_TOKEN,
+			 .name = "token",
+			 .arg = "FILE",
+			 .complete = COMPLETE_FILE,
+			 .help = "64 hexadecimal digits that the receiver knows too; needed"},
+			{.id = OPT_STREAMS,
+			 .name = "streams",
+			 .arg = "N",
+			 .help = "Connections for its memory (default 2)"},
+			{.id = OPT_DOWNTIME,
+			 .name = "downtime",
+			 .arg = "MS",
+			 .help = "Pause to aim for, in milliseconds (default 300)"},
+			{.id = OPT_COMPRESS,
+			 .name = "compress",
+			 .arg = "none|lz4|zstd",
+			 .help = "Compression of its memory (default none)"},
+			{.id = OPT_THROTTLE,
+			 .name = "throttle",
+			 .help = "Slow its vCPUs down if they write faster than can be sent"},
+			{.id = OPT_CLOCK,
+			 .name = "clock",
+			 .arg = "frozen|elapsed",
+			 .help = "Whether its clocks show the pause (default elapsed)"},
+			{.id = OPT_TIMEOUT_MS,
+			 .name = "timeout",
+			 .arg = "MS",
+			 .help = "How long the other side may be silent (default 10000)"},
+			{.id = OPT_DRY_RUN,
+			 .name = "dry-run",
+			 .help = "Only tell what would keep it from moving"},
+			{.id = OPT_AGAIN,
+			 .name = "again",
+			 .help = "Go on with a hand-over that was cut off"},
+			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
+			{0}},
+	.complete = COMPLETE_VM,
+	.run = run_migrate,
+};
+
+/* The VM's description, from its vm.json on standard input. */
+static int read_description(json_t **ret, struct error *err)
+{
+	json_error_t reason;
+
+	*ret = json_loadf(stdin, JSON_REJECT_DUPLICATES, &reason);
+	if (!json_is_object(*ret) || !*record_text(*ret, "address")) {
+		json_decref(*ret);
+		*ret = NULL;
+		return error_set(err, -EINVAL,
+				 "standard input is not the description of a VM (vm.json in its "
+				 "state directory): %s",
+				 *reason.text ? reason.text : "no address");
+	}
+	return 0;
+}
+
+static int receive(const struct command *cmd, const char *as, const struct args *options)
+{
+	CLEANUP_FREE char *dir = NULL;
+	json_t *config = NULL, *boot = NULL;
+	const char *name;
+	struct error err;
+	int r = read_description(&config, &err);
+
+	if (!r)
+		r = start_empty(as, config, &dir, &err);
+	if (r) {
+		json_decref(config);
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	}
+	name = record_text(config, "name");
+	r = move(cmd, "receive", dir, options, NULL);
+	if (r == EXIT_FAILURE || r == EXIT_USAGE)
+		give_up(name);
+	else if (!r && vms_wait(name, true, AGENT_TIMEOUT_S * 1000, &boot, &err))
+		fprintf(stderr, "wisp vm receive: it runs, but %s\n", err.text);
+	else if (!r)
+		printf("%s: runs at %s\n", name, record_text(config, "address"));
+	json_decref(boot);
+	json_decref(config);
+	return r;
+}
+
+static int run_receive(const struct command *cmd, int argc, char **argv)
+{
+	struct args options = {0};
+	struct option_parser parser;
+	const char *name = NULL;
+	struct error err;
+	bool token = false;
+	int r;
+
+	option_start(&parser, cmd, argc, argv);
+	r = parse_move(cmd, &parser, &options, &name, &token, &err);
+	if (!r && parser.argc)
+		r = error_set(&err, -EINVAL, "unexpected argument %s", parser.argv[0]);
+	if (!r)
+		r = receive(cmd, name, &options);
+	else
+		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	args_done(&options);
+	return r;
+}
+
+const struct command cmd_vm_receive = {
+	.name = "vm receive",
+	.args = "",
+	.summary = "Take a virtual machine that migrates to this machine",
+	.details =
+		"Reads the VM's description (vm.json of its state directory) from standard input, "
+		"starts an empty machine like it, waits for a wisp vm migrate, and ends when the "
+		"VM "
+		"runs here or never will.",
+	.options =
+		(const struct option_desc[]){
+			{.id = OPT_LISTEN,
+			 .name = "listen",
+			 .arg = "ADDRESS",
+			 .help = "tcp:HOST:PORT or unix:PATH; needed"},
+			{.id = OPT_TOKEN,
+			 .name = "token",
+			 .arg = "FILE",
+			 .complete = COMPLETE_FILE,
+			 .help = "64 hexadecimal digits that the sender knows too; needed"},
+			{.id = OPT_NAME,
+			 .name = "name",
+			 .letter = 'n',
+			 .arg = "NAME",
+			 .help = "Under another name (the guest keeps the one it knows)"},
+			{.id = OPT_TIMEOUT_MS,
+			 .name = "timeout",
+			 .arg = "MS",
+			 .help = "How long the other side may be silent (default 10000)"},
+			{0}},
+	.run = run_receive,
 };

@@ -36,6 +36,8 @@ const struct command *const wisp_commands[] = {
 	&cmd_vm_checkpoint,
 	&cmd_vm_suspend,
 	&cmd_vm_restore,
+	&cmd_vm_migrate,
+	&cmd_vm_receive,
 	&cmd_checkpoint_list,
 	&cmd_checkpoint_show,
 	&cmd_checkpoint_verify,

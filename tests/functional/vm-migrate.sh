@@ -1,0 +1,107 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# A VM that works moves to another place and back, by name; what goes wrong leaves it where it is.
+# The two places are two users' worth of state (WISP_RUN) on one machine.
+# Alone: tests/run vm-migrate
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/vm-lib.sh"
+here=$TMP/run there=$TMP/there
+at_exit "WISP_RUN='$there' wisp vm stop --all --kill >/dev/null 2>&1"
+at() {
+	at_run=$1
+	shift
+	WISP_RUN=$at_run "$@"
+}
+od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$TMP/token"
+od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$TMP/other"
+
+# receive PLACE DESCRIPTION: listens in the background; $receiver is the process.
+receive() {
+	rm -f "$TMP/socket"
+	cp "$2" "$TMP/description"
+	WISP_RUN=$1 wisp vm receive --listen "unix:$TMP/socket" --token "$TMP/token" \
+		--timeout 20000 <"$TMP/description" >"$TMP/received" 2>&1 &
+	receiver=$!
+	wait_for 60 [ -S "$TMP/socket" ] || fail "nobody listens: $(cat "$TMP/received")"
+}
+received() {
+	received_rc=0
+	wait "$receiver" || received_rc=$?
+	[ "$received_rc" = "$1" ] || fail "receive: exit code $received_rc: $(cat "$TMP/received")"
+}
+
+refuse 2 "give --token FILE" wisp vm migrate a "unix:$TMP/socket"
+refuse 1 "there is no VM a" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token"
+echo '{}' >"$TMP/none"
+rc=0
+wisp vm receive --listen "unix:$TMP/x" --token "$TMP/token" <"$TMP/none" 2>"$TMP/err" || rc=$?
+expect "no description" "$rc" 1
+
+wisp vm start a --image minimal --memory 256M --cpus 2
+wisp vm exec a -- sh -c '
+	head -c 30M /dev/urandom >/tmp/data
+	sha256sum /tmp/data >/tmp/sum
+	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.1; done) >/dev/null 2>&1 &'
+# goes_on PLACE: it counts on from $count, and its memory is right.
+goes_on() {
+	first=$(at "$1" wisp vm exec a cat /tmp/count)
+	[ "$first" -ge "$count" ] || fail "the count went back: $first after $count"
+	sleep 2
+	count=$(at "$1" wisp vm exec a cat /tmp/count)
+	[ "$count" -gt "$first" ] || fail "the count stands at $first"
+	at "$1" wisp vm exec a -- sha256sum -c /tmp/sum >/dev/null || fail "memory has changed"
+}
+count=0
+goes_on "$here"
+
+echo "a wrong token changes nothing"
+receive "$there" "$here/vm/a/vm.json"
+rc=0
+wisp vm migrate a "unix:$TMP/socket" --token "$TMP/other" --timeout 3000 2>"$TMP/err" || rc=$?
+[ "$rc" = 1 ] || fail "migrate with a wrong token: $rc: $(cat "$TMP/err")"
+goes_on "$here"
+
+echo "a dry run moves nothing"
+wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --dry-run ||
+	fail "there are obstacles: $(cat "$TMP/received")"
+kill "$receiver" 2>/dev/null || :
+wait "$receiver" || :
+goes_on "$here"
+
+echo "there"
+at "$there" wisp vm stop --all --kill >/dev/null 2>&1 || :
+receive "$there" "$here/vm/a/vm.json"
+wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --json >"$TMP/report"
+python3 -m json.tool "$TMP/report"
+received 0
+expect "here" "$(wisp vm list --names)" ""
+expect "there" "$(at "$there" wisp vm list --names)" a
+goes_on "$there"
+
+echo "a sender that is killed leaves it where it is"
+receive "$here" "$there/vm/a/vm.json"
+WISP_RUN=$there wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" >"$TMP/sent" 2>&1 &
+sender=$!
+sleep 0.3
+kill -KILL $sender 2>/dev/null || cat "$TMP/sent"
+wait $sender || :
+received_rc=0
+wait "$receiver" || received_rc=$?
+if [ "$received_rc" = 0 ]; then
+	echo "it was faster"
+	place=$here
+else
+	place=$there
+fi
+goes_on "$place"
+expect "one of them runs" "$( (at "$here" wisp vm list --json; at "$there" wisp vm list --json) |
+	grep -c '"state": "running"')" 1
+
+echo "and back"
+if [ "$place" = "$there" ]; then
+	receive "$here" "$there/vm/a/vm.json"
+	at "$there" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --compress lz4
+	received 0
+fi
+goes_on "$here"
+wisp vm stop a
