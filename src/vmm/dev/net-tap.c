@@ -239,6 +239,9 @@ static void on_tap(void *arg, uint32_t events)
 	}
 	while (budget && receive(net))
 		budget--;
+	/* The tap may have no more to wake us for the frame that waits, nor does the guest. */
+	if (!budget && net->frame)
+		virtq_kick(net->rx.q);
 	virtq_notify(net->rx.q);
 }
 
