@@ -86,10 +86,14 @@ int net_tap_adopt(int fd, struct error *err)
 				 "fd=%d: tap %.16s must be opened with IFF_TAP, IFF_NO_PI and "
 				 "IFF_VNET_HDR",
 				 fd, ifr.ifr_name);
-	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		return error_errno(err, -errno, "fd=%d", fd);
 	r = set_header_size(fd, err);
-	return r ? r : fd;
+	if (r)
+		return r;
+	/* The device has a copy: the number stays open for the next start, after a reboot. */
+	r = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (r < 0)
+		return error_errno(err, -errno, "fd=%d", fd);
+	return r;
 }
 
 int net_tap_offload(struct net *net, struct error *err)

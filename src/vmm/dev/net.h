@@ -37,7 +37,10 @@ struct net {
 	uint64_t rx_frames, rx_bytes, rx_dropped, tx_frames, tx_bytes, tx_dropped;
 };
 
-/* Opens a tap by name, or takes over (and checks) an open one. Returns the fd or -errno. */
+/*
+ * Opens a tap by name, or checks and copies an open one, whose number stays open for a restart of
+ * the program. Returns the fd, which the caller closes, or -errno.
+ */
 int net_tap_open(const char *name, struct error *err);
 int net_tap_adopt(int fd, struct error *err);
 

@@ -455,6 +455,36 @@ static void test_full_of_commands(void **state)
 	end(f);
 }
 
+/* A tap given by number is there again when the program starts anew at a guest's reboot. */
+static void test_number_stays(void **state)
+{
+	struct fixture f = {0};
+	char options[64];
+	struct error err;
+	struct ifreq ifr;
+	int fd;
+
+	if (why_not) {
+		print_message("%s\n", why_not);
+		skip();
+		return;
+	}
+	fd = open_tap(IFF_NO_PI | IFF_VNET_HDR, "tap2");
+	assert_true(fd >= 0 && !fcntl(fd, F_SETFD, 0)); /* as it is inherited */
+	snprintf(options, sizeof(options), ",fd=%d", fd);
+	guest_create(&f.guest);
+	assert_int_equal(create(&f, options, &err), 0);
+	guest_destroy(&f.guest);
+	assert_int_equal(fcntl(fd, F_GETFD), 0);
+	assert_int_equal(ioctl(fd, TUNGETIFF, &ifr), 0);
+	assert_string_equal(ifr.ifr_name, "tap2");
+	guest_create(&f.guest);
+	assert_int_equal(create(&f, options, &err), 0);
+	guest_destroy(&f.guest);
+	close(fd);
+	free(f.cfg.text);
+}
+
 static void refused(struct fixture *f, const char *options, const char *reason)
 {
 	struct error err = {0};
@@ -520,6 +550,7 @@ int main(void)
 		cmocka_unit_test(test_bad_buffers),
 		cmocka_unit_test(test_config),
 		cmocka_unit_test(test_full_of_commands),
+		cmocka_unit_test(test_number_stays),
 		cmocka_unit_test(test_refused),
 	};
 
