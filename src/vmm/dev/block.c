@@ -29,8 +29,13 @@
 #define SEGMENTS (VIRTQ_IOV_MAX - 2)
 /* One discard or write-zeroes request: 1 GiB. */
 #define RANGE_SECTORS (1u << 21)
-/* Requests taken from a queue before other devices get their turn. */
+/* Together a bit less than REQUEST_MAX: what the driver is told is what we take. */
+#define SEGMENT_MAX (64u << 10)
+#define REQUEST_MAX (16u << 20)
+_Static_assert(SEGMENTS *SEGMENT_MAX <= REQUEST_MAX, "a request we advertise is refused");
+/* Requests, and bytes of them, taken from a queue before other devices get their turn. */
 #define BATCH 256
+#define BATCH_BYTES REQUEST_MAX
 
 struct block {
 	struct virtio virtio;
@@ -122,7 +127,8 @@ static uint8_t prepare_data(struct block *b, struct request *req, uint64_t secto
 	unsigned n = write ? c->nread : c->nwrite;
 	size_t len = iov_bytes(from, n) - skip;
 
-	if (len % SECTOR || !on_disk(b, sector, len / SECTOR) || (write && b->readonly))
+	if (len > REQUEST_MAX || len % SECTOR || !on_disk(b, sector, len / SECTOR) ||
+	    (write && b->readonly))
 		return VIRTIO_BLK_S_IOERR;
 	req->io.offset = sector * SECTOR;
 	req->io.length = len;
@@ -277,11 +283,14 @@ static void block_kick(struct virtio *dev, struct virtq *q)
 {
 	struct block *b = block_of(dev);
 	unsigned budget = BATCH;
+	uint64_t bytes = 0;
 
 	do {
 		virtq_disable_kicks(q);
-		while (budget && virtq_pop(q, &b->chain) > 0 && start(b, q))
-			budget--;
+		while (budget && virtq_pop(q, &b->chain) > 0 && start(b, q)) {
+			bytes += (uint64_t)b->chain.read_bytes + b->chain.write_bytes;
+			budget = bytes < BATCH_BYTES ? budget - 1 : 0;
+		}
 	} while (budget && virtq_enable_kicks(q));
 	if (!budget)
 		eventfd_write(q->kick_fd, 1); /* the rest after other devices had a turn */
@@ -292,9 +301,9 @@ static void block_kick(struct virtio *dev, struct virtq *q)
 static uint64_t block_features(struct virtio *dev)
 {
 	struct block *b = block_of(dev);
-	uint64_t features = 1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE |
-			    1ULL << VIRTIO_BLK_F_FLUSH | 1ULL << VIRTIO_BLK_F_TOPOLOGY |
-			    1ULL << VIRTIO_BLK_F_CONFIG_WCE;
+	uint64_t features = 1ULL << VIRTIO_BLK_F_SIZE_MAX | 1ULL << VIRTIO_BLK_F_SEG_MAX |
+			    1ULL << VIRTIO_BLK_F_BLK_SIZE | 1ULL << VIRTIO_BLK_F_FLUSH |
+			    1ULL << VIRTIO_BLK_F_TOPOLOGY | 1ULL << VIRTIO_BLK_F_CONFIG_WCE;
 
 	if (b->readonly)
 		features |= 1ULL << VIRTIO_BLK_F_RO;
@@ -317,6 +326,7 @@ static void block_config_read(struct virtio *dev, unsigned offset, void *data, u
 	unsigned exponent = (unsigned)__builtin_ctz(s->physical_size / s->block_size);
 	struct virtio_blk_config config = {
 		.capacity = htole64(s->size / SECTOR),
+		.size_max = htole32(SEGMENT_MAX),
 		.seg_max = htole32(SEGMENTS),
 		.blk_size = htole32(s->block_size),
 		.physical_block_exp = (uint8_t)exponent,

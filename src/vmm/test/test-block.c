@@ -71,12 +71,10 @@ static int create(struct fixture *f, const char *options, struct error *err)
 	return f->cfg.desc->create(&f->guest.vm, &f->cfg, &f->device, err);
 }
 
-static struct fixture *begin_in(const char *dir, const char *options, uint64_t features)
+static struct fixture *begin_with(struct fixture *f, const char *options, uint64_t features)
 {
-	struct fixture *f = calloc(1, sizeof(*f));
 	struct error err;
 
-	close(make_disk(dir, f->path, sizeof(f->path)));
 	guest_create(&f->guest);
 	if (create(f, options, &err))
 		fail_msg("%s", err.text);
@@ -87,6 +85,24 @@ static struct fixture *begin_in(const char *dir, const char *options, uint64_t f
 	f->status = guest_alloc(&f->guest, 1, 1);
 	f->data = guest_alloc(&f->guest, 256 << 10, 4096);
 	return f;
+}
+
+static struct fixture *begin_in(const char *dir, const char *options, uint64_t features)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	close(make_disk(dir, f->path, sizeof(f->path)));
+	return begin_with(f, options, features);
+}
+
+/* With holes behind the pattern. */
+static struct fixture *begin_sized(off_t size)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	close(make_disk("/tmp", f->path, sizeof(f->path)));
+	assert_int_equal(truncate(f->path, size), 0);
+	return begin_with(f, "", ~0ULL);
 }
 
 static struct fixture *begin(const char *options)
@@ -435,6 +451,47 @@ static void test_truncated(void **state)
 	end(f);
 }
 
+/* n pieces of 1 MiB, all the same memory, from the start of the disk. */
+static void add_read(struct fixture *f, unsigned n, uint64_t data)
+{
+	struct guest_buf bufs[20] = {{f->header, 16, false}};
+
+	put_header(f, VIRTIO_BLK_T_IN, 0);
+	for (unsigned i = 1; i <= n; i++)
+		bufs[i] = (struct guest_buf){data, 1 << 20, true};
+	bufs[n + 1] = (struct guest_buf){f->status, 1, true};
+	guest_add(f->q, bufs, n + 2);
+}
+
+/* What one turn may copy has an end: a request above 16 MiB is refused, more wait. */
+static void test_large(void **state)
+{
+	struct fixture *f = begin_sized(32 << 20);
+	struct virtio *dev = container_of(f->device, struct virtio, device);
+	uint64_t data = guest_alloc(&f->guest, 1 << 20, 4096), kicks;
+	struct virtq_used used;
+
+	add_read(f, 17, data);
+	guest_kick(f->q);
+	assert_true(guest_wait(f->q, &used));
+	assert_int_equal(*(uint8_t *)at(f, f->status), VIRTIO_BLK_S_IOERR);
+	add_read(f, 16, data);
+	guest_kick(f->q);
+	assert_true(guest_wait(f->q, &used));
+	assert_int_equal(*(uint8_t *)at(f, f->status), VIRTIO_BLK_S_OK);
+	guest_run(&f->guest);
+	kicks = dev->queue[0].kicks;
+	add_read(f, 9, data);
+	add_read(f, 9, data);
+	add_read(f, 9, data);
+	guest_kick(f->q);
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(guest_wait(f->q, &used));
+	guest_run(&f->guest);
+	assert_int_equal(dev->queue[0].kicks, kicks + 2);
+	end(f);
+}
+
 static void refused(const char *path, const char *options, const char *reason)
 {
 	struct fixture f = {0};
@@ -498,6 +555,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_config),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_truncated),
+		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_refused),
 	};
 
