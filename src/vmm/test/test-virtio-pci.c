@@ -529,6 +529,37 @@ static void begin_twin(struct twin *t, struct fixture *f)
 		t->dev.queue[i].dev = &t->dev;
 }
 
+/* A running queue keeps its vector, as vhost does. */
+static void test_vector_while_running(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_start(&f->dev, ~0ULL, 8);
+	put(f, VIRTIO_PCI_COMMON_Q_SELECT, 0, 2);
+	put(f, VIRTIO_PCI_COMMON_Q_MSIX, 2, 2);
+	assert_int_equal(get(f, VIRTIO_PCI_COMMON_Q_MSIX, 2), 1);
+	guest_set_status(&f->dev, 0);
+	put(f, VIRTIO_PCI_COMMON_Q_MSIX, 2, 2);
+	assert_int_equal(get(f, VIRTIO_PCI_COMMON_Q_MSIX, 2), 2);
+}
+
+/* A broken device waits for its reset, it does not run again after a pause. */
+static void test_resume_broken(void **state)
+{
+	struct fixture *f = *state;
+	struct device *device = &f->echo->virtio.device;
+
+	guest_start(&f->dev, ~0ULL, 8);
+	virtio_broken(&f->echo->virtio, "told to");
+	assert_int_equal(device->ops->pause(device), 0);
+	device->ops->resume(device);
+	assert_int_equal(f->echo->resumes, 0);
+	guest_start(&f->dev, ~0ULL, 8);
+	assert_int_equal(device->ops->pause(device), 0);
+	device->ops->resume(device);
+	assert_int_equal(f->echo->resumes, 1);
+}
+
 static void test_save_restore(void **state)
 {
 	struct fixture *f = *state;
@@ -622,6 +653,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_window, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_every_width, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pause, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_vector_while_running, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resume_broken, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_save_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore_damaged, setup, teardown),
 	};

@@ -370,7 +370,9 @@ static void set_queue_vector(struct virtio *dev, const struct reg *reg, uint32_t
 {
 	struct virtq *q = selected(dev);
 
-	if (q)
+	/* Whoever serves the queue (vhost) was told the vector's eventfd when the device started.
+	 */
+	if (q && !dev->active)
 		q->vector = checked_vector(dev, value);
 }
 
@@ -680,7 +682,7 @@ static void device_resume(struct device *device)
 	if (!dev->paused)
 		return;
 	dev->paused = false;
-	if (dev->active && dev->cls->resume)
+	if (dev->active && !dev->broken && dev->cls->resume)
 		dev->cls->resume(dev);
 	update_watches(dev);
 }
