@@ -273,6 +273,20 @@ int frame_exit_code(const struct frame *frame)
 	return (int)((value & 0xff) + (kind ? 128 : 0)) & 0xff;
 }
 
+void text_printable(const char *text, size_t n, char *ret)
+{
+	const uint8_t *p = (const uint8_t *)text;
+
+	for (size_t i = 0; i < n; i++) {
+		bool c1 = i && p[i - 1] == 0xc2 && p[i] >= 0x80 && p[i] < 0xa0;
+
+		if (c1)
+			ret[i - 1] = '?';
+		ret[i] = p[i] < ' ' || p[i] == 127 || c1 ? '?' : text[i];
+	}
+	ret[n] = 0;
+}
+
 int frame_error(const struct frame *frame, struct error *err)
 {
 	uint32_t code = frame_u32(frame);
@@ -282,11 +296,7 @@ int frame_error(const struct frame *frame, struct error *err)
 	if (n >= sizeof(text))
 		n = sizeof(text) - 1;
 	/* The text goes to a terminal: a hostile peer gets no control sequences there. */
-	for (size_t i = 0; i < n; i++)
-		text[i] = frame->data[4 + i] < ' ' || frame->data[4 + i] == 127
-				  ? '?'
-				  : (char)frame->data[4 + i];
-	text[n] = 0;
+	text_printable((const char *)frame->data + 4, n, text);
 	return error_set(err, code && code < 4096 ? -(int)code : -EPROTO, "%s", text);
 }
 

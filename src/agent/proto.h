@@ -135,6 +135,12 @@ struct entry {
 int frame_entry(const struct frame *frame, bool top, struct entry *ret, struct error *err);
 int frame_append_entry(struct buffer *b, const struct entry *entry);
 
+/*
+ * Copies n bytes to ret, which has room for one more, and ends them with NUL. Control characters
+ * become '?': what a guest wrote must not control the terminal it is shown on.
+ */
+void text_printable(const char *text, size_t n, char *ret);
+
 /* A blocking stream of frames. The fd stays the caller's. */
 struct channel {
 	int fd;

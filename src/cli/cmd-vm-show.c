@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/client.h"
+#include "agent/proto.h"
 #include "cli/cmd-vm.h"
 #include "cli/commands.h"
 #include "lib/cleanup.h"
@@ -188,8 +189,12 @@ static void print_stats(const json_t *all)
 {
 	const json_t *stats = json_object_get(all, "stats"), *f = json_object_get(all, "footprint");
 	const json_t *guest = json_object_get(all, "guest"), *boot = json_object_get(all, "boot");
+	const char *host = record_text(guest, "hostname"), *release = record_text(guest, "kernel");
+	char hostname[65], kernel[65];
 	char uptime[32];
 
+	text_printable(host, strnlen(host, 64), hostname);
+	text_printable(release, strnlen(release, 64), kernel);
 	format_duration(vm_number(all, "uptime_ms") / 1000, uptime);
 	printf("%-14s %s, %lld vCPUs, up %s, process %lld\n", record_text(all, "name"),
 	       record_text(all, "state"), vm_number(all, "vcpus"), uptime, vm_number(all, "pid"));
@@ -204,9 +209,9 @@ static void print_stats(const json_t *all)
 	print_exits(stats);
 	print_devices(stats);
 	if (guest)
-		printf("%-14s %s, Linux %s, %lld CPUs, %lld MiB available\n", "guest",
-		       record_text(guest, "hostname"), record_text(guest, "kernel"),
-		       vm_number(guest, "cpus"), vm_number(guest, "memory_available") >> 20);
+		printf("%-14s %s, Linux %s, %lld CPUs, %lld MiB available\n", "guest", hostname,
+		       kernel, vm_number(guest, "cpus"),
+		       vm_number(guest, "memory_available") >> 20);
 }
 
 static int run_stats(const struct command *cmd, int argc, char **argv)

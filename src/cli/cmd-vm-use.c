@@ -11,6 +11,7 @@
 #include <termios.h>
 
 #include "agent/client.h"
+#include "agent/proto.h"
 #include "cli/commands.h"
 #include "cli/exec-options.h"
 #include "lib/args.h"
@@ -253,10 +254,12 @@ static const char *split_remote(const char *text, char name[64])
 static void show_progress(void *arg, const char *name, const struct copy *copy)
 {
 	const struct cp *cp = arg;
+	char shown[41];
 
-	fprintf(stderr, "\r%9.1f MiB, %llu files  %-40.40s",
+	text_printable(name, strnlen(name, sizeof(shown) - 1), shown);
+	fprintf(stderr, "\r%9.1f MiB, %llu files  %-40s",
 		(double)(cp->bytes + copy->bytes) / (1 << 20),
-		(unsigned long long)(cp->files + copy->files), name);
+		(unsigned long long)(cp->files + copy->files), shown);
 }
 
 static int copy_one(struct cp *cp, const char *src, const char *dest, struct error *err)

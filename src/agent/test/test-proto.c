@@ -221,6 +221,14 @@ static void test_entries(void **state)
 		assert_int_equal(entry_of(bad[i], ENTRY_FILE, "", false, &e), -EPROTO);
 }
 
+static void test_printable(void **state)
+{
+	char got[16];
+
+	text_printable("a\033[m\177\302\233\303\233", 9, got);
+	assert_string_equal(got, "a?[m???\303\233");
+}
+
 /* An agent that is stopped accepts, and never says a word or only part of one. */
 static void test_silent_agent(void **state)
 {
@@ -240,11 +248,11 @@ static void test_silent_agent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_silent_agent), cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_pieces),	     cmocka_unit_test(test_bad_frames),
-		cmocka_unit_test(test_hello),	     cmocka_unit_test(test_exit_codes),
-		cmocka_unit_test(test_error_text),   cmocka_unit_test(test_json),
-		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_silent_agent), cmocka_unit_test(test_printable),
+		cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_bad_frames),   cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_exit_codes),   cmocka_unit_test(test_error_text),
+		cmocka_unit_test(test_json),	     cmocka_unit_test(test_entries),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
