@@ -144,8 +144,8 @@ static int ask_vms(const struct greeting *g, json_t **ret, struct error *err)
 	return r;
 }
 
-/* To itself or to all others. */
-static void tell_names(const struct greeting *g, bool self)
+/* One that is silent costs the deadline of a short request, and no more. */
+static void tell_names(const struct greeting *g)
 {
 	json_t *answer = NULL, *settings, *vm, *hosts;
 	struct error err;
@@ -161,8 +161,8 @@ static void tell_names(const struct greeting *g, bool self)
 		const char *name = record_text(vm, "name");
 		CLEANUP_FREE char *dir = io_format("%s/%s", g->vms, name);
 
-		if (dir && settings && self == !strcmp(name, g->name) &&
-		    wants_names(g, dir, name) && configure_one(dir, settings, &err))
+		if (dir && settings && wants_names(g, dir, name) &&
+		    configure_one(dir, settings, &err))
 			fprintf(stderr, "%s: cannot tell the names of the network: %s\n", name,
 				err.text);
 	}
@@ -189,7 +189,7 @@ int greet(const struct greeting *g)
 		fprintf(stderr, "%s: cannot wait for its agent: %s\n", g->name, strerror(-r));
 		return 1;
 	}
-	tell_names(g, true);
+	tell_names(g);
 	record = json_pack("{sI}", "ready_ms", since(g, ready_ns));
 	if (record && w.init_ns)
 		json_object_set_new(record, "init_ms", json_integer(since(g, w.init_ns)));
@@ -197,7 +197,5 @@ int greet(const struct greeting *g)
 	if (r)
 		fprintf(stderr, "%s: %s\n", g->name, err.text);
 	json_decref(record);
-	/* Now that it is ready: one of the others may be silent until the deadline. */
-	tell_names(g, false);
 	return r ? 1 : 0;
 }
