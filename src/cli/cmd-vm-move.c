@@ -44,8 +44,6 @@ enum {
 	OPT_LISTEN,
 };
 
-#define EXIT_UNDECIDED 3 /* of wisp-mover send and receive: the record says whose the VM is */
-
 /* Runs wisp-mover in our place in the terminal: ^C reaches it, and its exit code is ours. */
 static int run_mover(const struct command *cmd, struct args *args)
 {
@@ -63,67 +61,55 @@ static int run_mover(const struct command *cmd, struct args *args)
 	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : process_exit_code(status);
 }
 
-/* wisp-mover WHAT --control ...; dir: NULL, or its folder. */
-static int begin_mover(const char *what, const char *vm_dir, const char *dir, struct args *args,
-		       struct error *err)
+/* wisp-mover WHAT --control ... with the options, which stay the caller's. Returns the exit code.
+ */
+static int call_mover(const struct command *cmd, const char *what, const char *vm_dir,
+		      const struct args *options)
 {
 	CLEANUP_FREE char *program = NULL;
-	int r = paths_program("wisp-mover", &program, err);
+	struct args args = {0};
+	struct error err;
+	int r = paths_program("wisp-mover", &program, &err);
 
 	if (r)
-		return r;
-	args_add(args, "%s", program);
-	args_add(args, "%s", what);
-	args_add(args, "--control=%s/" VM_CONTROL, vm_dir);
-	if (dir)
-		args_add(args, "--dir=%s", dir);
-	return 0;
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	args_add(&args, "%s", program);
+	args_add(&args, "%s", what);
+	args_add(&args, "--control=%s/" VM_CONTROL, vm_dir);
+	for (size_t i = 0; i < options->n; i++)
+		args_add(&args, "%s", options->v[i]);
+	args.failed |= options->failed;
+	r = run_mover(cmd, &args);
+	args_done(&args);
+	return r;
+}
+
+/* An option that wisp-mover has as well, under the same name. */
+static void pass_option(const struct command *cmd, int id, const char *value, struct args *options)
+{
+	const struct option_desc *o = cmd->options;
+
+	while (o->id != id)
+		o++;
+	if (value)
+		args_add(options, "--%s=%s", o->name, value);
+	else
+		args_add(options, "--%s", o->name);
 }
 
 /* -------- checkpoint -------- */
 
-static int checkpoint_option(int id, const char *value, struct args *args)
-{
-	switch (id) {
-	case OPT_LIVE:
-		args_add(args, "--live");
-		break;
-	case OPT_STOP:
-		args_add(args, "--stop");
-		break;
-	case OPT_INCREMENTAL:
-		args_add(args, "--incremental");
-		break;
-	case OPT_COMPRESS:
-		args_add(args, "--compress=%s", value);
-		break;
-	case OPT_JSON:
-		args_add(args, "--json");
-		break;
-	}
-	return 0;
-}
-
 static int checkpoint(const struct command *cmd, const char *name, const char *dir,
-		      const struct args *options)
+		      struct args *options)
 {
 	CLEANUP_FREE char *vm_dir = NULL;
-	struct args args = {0};
 	struct error err;
-	int r = vms_dir(name, &vm_dir, &err);
 
-	if (!r)
-		r = begin_mover("checkpoint", vm_dir, dir, &args, &err);
-	if (r) {
-		args_done(&args);
+	if (vms_dir(name, &vm_dir, &err))
 		return cli_fail(cmd, EXIT_FAILURE, &err);
-	}
-	args_add(&args, "--config=%s/" RECORD_CONFIG, vm_dir);
-	for (size_t i = 0; i < options->n; i++)
-		args_add(&args, "%s", options->v[i]);
-	r = run_mover(cmd, &args);
-	args_done(&args);
-	return r;
+	args_add(options, "--dir=%s", dir);
+	args_add(options, "--config=%s/" RECORD_CONFIG, vm_dir);
+	return call_mover(cmd, "checkpoint", vm_dir, options);
 }
 
 static int run_checkpoint(const struct command *cmd, int argc, char **argv)
@@ -136,7 +122,7 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 
 	option_start(&parser, cmd, argc, argv);
 	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
-		checkpoint_option(r, value, &options);
+		pass_option(cmd, r, value, &options);
 	if (!r && parser.argc != 2)
 		r = error_set(&err, -EINVAL, "give the name of a VM and a folder");
 	if (!r)
@@ -215,7 +201,7 @@ static int run_suspend(const struct command *cmd, int argc, char **argv)
 
 	option_start(&parser, cmd, argc, argv);
 	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
-		checkpoint_option(r, value, &options);
+		pass_option(cmd, r, value, &options);
 	if (!r && (parser.argc < 1 || parser.argc > 2))
 		r = error_set(&err, -EINVAL, "give the name of a VM, and a folder to save it in");
 	if (!r && options.n && parser.argc == 1)
@@ -357,23 +343,19 @@ static void give_up(const char *name)
 static int load(const struct command *cmd, const struct restore *o, const char *vm_dir,
 		const char *dir)
 {
-	struct args args = {0};
-	struct error err;
-	int r = begin_mover("restore", vm_dir, dir, &args, &err);
+	struct args options = {0};
+	int r;
 
-	if (r) {
-		args_done(&args);
-		return cli_fail(cmd, EXIT_FAILURE, &err);
-	}
-	args_add(&args, "--at=%" PRIu64, o->at);
+	args_add(&options, "--dir=%s", dir);
+	args_add(&options, "--at=%" PRIu64, o->at);
 	if (o->clock)
-		args_add(&args, "--clock=%s", o->clock);
+		args_add(&options, "--clock=%s", o->clock);
 	if (o->lazy)
-		args_add(&args, "--lazy");
+		args_add(&options, "--lazy");
 	if (o->json)
-		args_add(&args, "--json");
-	r = run_mover(cmd, &args);
-	args_done(&args);
+		args_add(&options, "--json");
+	r = call_mover(cmd, "restore", vm_dir, &options);
+	args_done(&options);
 	return r;
 }
 
@@ -483,15 +465,6 @@ const struct command cmd_vm_restore = {
 
 /* -------- migrate and receive -------- */
 
-static const struct option_desc *find_option(const struct command *cmd, int id)
-{
-	const struct option_desc *o = cmd->options;
-
-	while (o->id != id)
-		o++;
-	return o;
-}
-
 /* Options that wisp-mover has as well, and NAME of receive. */
 static int parse_move(const struct command *cmd, struct option_parser *parser, struct args *options,
 		      const char **name, bool *token, struct error *err)
@@ -505,10 +478,8 @@ static int parse_move(const struct command *cmd, struct option_parser *parser, s
 		*token |= r == OPT_TOKEN;
 		if (r == OPT_NAME)
 			*name = value;
-		else if (value)
-			args_add(options, "--%s=%s", find_option(cmd, r)->name, value);
 		else
-			args_add(options, "--%s", find_option(cmd, r)->name);
+			pass_option(cmd, r, value, options);
 	}
 	if (!r && !*token)
 		r = error_set(err, -EINVAL,
@@ -518,26 +489,19 @@ static int parse_move(const struct command *cmd, struct option_parser *parser, s
 }
 
 static int move(const struct command *cmd, const char *what, const char *vm_dir,
-		const struct args *options, const char *to)
+		struct args *options)
 {
 	/* One that came here may leave again: each hand-over has a record of its own. */
 	CLEANUP_FREE char *record = io_format("%s/%s.record", vm_dir, what);
-	struct args args = {0};
 	struct error err;
-	int r = record ? begin_mover(what, vm_dir, NULL, &args, &err)
-		       : error_errno(&err, -ENOMEM, "cannot start wisp-mover");
+	int r;
 
-	if (r) {
-		args_done(&args);
+	if (!record) {
+		error_errno(&err, -ENOMEM, "cannot start wisp-mover");
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	}
-	args_add(&args, "--record=%s", record);
-	if (to)
-		args_add(&args, "--to=%s", to);
-	for (size_t i = 0; i < options->n; i++)
-		args_add(&args, "%s", options->v[i]);
-	r = run_mover(cmd, &args);
-	args_done(&args);
+	args_add(options, "--record=%s", record);
+	r = call_mover(cmd, what, vm_dir, options);
 	/* Settled, one way or the other. Of one that was killed only the record knows. */
 	if (!r || r == EXIT_FAILURE)
 		unlink(record);
@@ -554,7 +518,7 @@ static bool has_word(const struct args *options, const char *word)
 
 /* What has left is forgotten here. */
 static int migrate(const struct command *cmd, const char *name, const char *to,
-		   const struct args *options)
+		   struct args *options)
 {
 	CLEANUP_FREE char *dir = NULL;
 	struct vms_stop stop = {.kill = true};
@@ -563,7 +527,8 @@ static int migrate(const struct command *cmd, const char *name, const char *to,
 
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
-	r = move(cmd, "send", dir, options, to);
+	args_add(options, "--to=%s", to);
+	r = move(cmd, "send", dir, options);
 	if (r || has_word(options, "--dry-run"))
 		return r;
 	r = vms_stop(name, &stop, &err);
@@ -660,7 +625,7 @@ static int read_description(json_t **ret, struct error *err)
 	return 0;
 }
 
-static int receive(const struct command *cmd, const char *as, const struct args *options)
+static int receive(const struct command *cmd, const char *as, struct args *options)
 {
 	CLEANUP_FREE char *dir = NULL;
 	json_t *config = NULL, *boot = NULL;
@@ -675,7 +640,7 @@ static int receive(const struct command *cmd, const char *as, const struct args 
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	}
 	name = record_text(config, "name");
-	r = move(cmd, "receive", dir, options, NULL);
+	r = move(cmd, "receive", dir, options);
 	if (r == EXIT_FAILURE || r == EXIT_USAGE)
 		give_up(name);
 	else if (!r && vms_wait(name, true, AGENT_TIMEOUT_S * 1000, &boot, &err))
