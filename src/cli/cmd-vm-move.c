@@ -502,8 +502,11 @@ static int move(const struct command *cmd, const char *what, const char *vm_dir,
 	}
 	args_add(options, "--record=%s", record);
 	r = call_mover(cmd, what, vm_dir, options);
-	/* Settled, one way or the other. Of one that was killed only the record knows. */
-	if (!r || r == EXIT_FAILURE)
+	/*
+	 * Settled. After any failure wisp-mover knows whether a record is to stay: it may be that
+	 * of an earlier hand-over, which says whose the VM is.
+	 */
+	if (!r)
 		unlink(record);
 	return r;
 }

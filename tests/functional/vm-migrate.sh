@@ -68,6 +68,12 @@ kill "$receiver" 2>/dev/null || :
 wait "$receiver" || :
 goes_on "$here"
 
+echo "the record of a hand-over that is not settled stays, and nothing begins"
+echo '{}' >"$here/vm/a/send.record"
+refuse 1 "go on with --again" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token"
+[ -f "$here/vm/a/send.record" ] || fail "the record is gone"
+rm "$here/vm/a/send.record"
+
 echo "there"
 at "$there" wisp vm stop --all --kill >/dev/null 2>&1 || :
 receive "$there" "$here/vm/a/vm.json"
