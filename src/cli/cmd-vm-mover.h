@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_CLI_CMD_VM_MOVER_H
+#define WISP_CLI_CMD_VM_MOVER_H
+
+/* What the commands that save, restore and move VMs have in common. */
+
+#include <jansson.h>
+
+#include "cli/cmd-vm.h"
+#include "lib/args.h"
+#include "lib/command.h"
+#include "lib/error.h"
+
+#define VM_AGENT_TIMEOUT_S 60 /* for the agent of a VM that goes on, to answer */
+
+enum {
+	OPT_LIVE = OPT_FOLLOW + 1,
+	OPT_STOP,
+	OPT_INCREMENTAL,
+	OPT_COMPRESS,
+	OPT_AT,
+	OPT_NAME,
+	OPT_CLOCK,
+	OPT_LAZY,
+	OPT_STREAMS,
+	OPT_DOWNTIME,
+	OPT_THROTTLE,
+	OPT_DRY_RUN,
+	OPT_TIMEOUT_MS,
+	OPT_AGAIN,
+	OPT_TOKEN,
+	OPT_LISTEN,
+};
+
+/* An option that wisp-mover has as well, under the same name. */
+void vm_pass_option(const struct command *cmd, int id, const char *value, struct args *options);
+
+/*
+ * wisp-mover WHAT --control ... for the VM with this state directory, with the options, which stay
+ * the caller's. It runs in our place in the terminal. Returns the exit code.
+ */
+int vm_call_mover(const struct command *cmd, const char *what, const char *vm_dir,
+		  const struct args *options);
+
+/*
+ * Starts the empty machine that config (a vm.json) describes, on its network, which is made when
+ * it is not there. as: another name, or NULL. *ret is its state directory, for free().
+ */
+int vm_start_empty(const char *as, json_t *config, char **ret, struct error *err);
+
+/* Ends an empty machine into which nothing came. */
+void vm_give_up(const char *name);
+
+#endif
