@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,10 +13,8 @@
 #include "lib/io.h"
 #include "lib/parse.h"
 #include "mover/commands.h"
+#include "mover/head.h"
 #include "mover/migrate.h"
-
-#define EXIT_USAGE 2
-#define EXIT_UNDECIDED 3
 
 enum {
 	OPT_CONTROL = 1,
@@ -41,8 +37,7 @@ struct request {
 	struct migrate_options o;
 	const char *control, *token;
 	bool again, json;
-	_Atomic bool cancel, switch_now;
-	sigset_t signals;
+	struct head head;
 };
 
 static int parse_number(struct request *r, int opt, const char *value, struct error *err)
@@ -59,8 +54,12 @@ static int parse_number(struct request *r, int opt, const char *value, struct er
 	}
 }
 
-static int parse_option(struct request *r, int opt, const char *value, struct error *err)
+static int parse_option(void *arg, int opt, const char *value, struct error *err)
 {
+	struct request *r = arg;
+	bool elapsed = true;
+	int rc;
+
 	switch (opt) {
 	case OPT_CONTROL:
 		r->control = value;
@@ -83,10 +82,9 @@ static int parse_option(struct request *r, int opt, const char *value, struct er
 		r->o.dry_run = true;
 		return 0;
 	case OPT_CLOCK:
-		r->o.frozen_clock = !strcmp(value, "frozen");
-		if (r->o.frozen_clock || !strcmp(value, "elapsed"))
-			return 0;
-		return error_set(err, -EINVAL, "--clock is frozen or elapsed, not \"%s\"", value);
+		rc = head_clock(value, &elapsed, err);
+		r->o.frozen_clock = !elapsed;
+		return rc;
 	case OPT_AGAIN:
 		r->again = true;
 		return 0;
@@ -119,63 +117,19 @@ static int read_token(const char *path, uint8_t token[TOKEN_SIZE], struct error 
 }
 
 /* 0; 1 after --help. */
-static int parse(const struct command *cmd, int argc, char **argv, struct request *r,
-		 struct error *err)
+static int parse(struct request *r, int argc, char **argv, struct error *err)
 {
-	struct option_parser options;
-	const char *value;
-	int opt;
+	int rc = head_parse(&r->head, argc, argv, parse_option, r, err);
 
-	option_start(&options, cmd, argc, argv);
-	while ((opt = option_next(&options, &value, err)) > 0) {
-		if (opt == OPTION_HELP)
-			return 1;
-		opt = parse_option(r, opt, value, err);
-		if (opt < 0)
-			return opt;
-	}
-	if (opt == 0 && options.argc)
-		opt = error_set(err, -EINVAL, "takes no arguments but options");
-	if (opt == 0 && (!r->control || !r->o.address || !r->o.note || !r->token))
-		opt = error_set(err, -EINVAL,
-				"--control, the address, --record and --token must be given");
-	if (opt == 0)
-		opt = read_token(r->token, r->o.token, err);
-	r->o.cancel = &r->cancel;
-	r->o.switch_now = &r->switch_now;
+	if (rc == 0 && (!r->control || !r->o.address || !r->o.note || !r->token))
+		rc = error_set(err, -EINVAL,
+			       "--control, the address, --record and --token must be given");
+	if (rc == 0)
+		rc = read_token(r->token, r->o.token, err);
+	r->o.cancel = &r->head.cancel;
+	r->o.switch_now = &r->head.switch_now;
 	r->o.listen = -1;
-	return opt;
-}
-
-static void *watch_signals(void *arg)
-{
-	struct request *r = arg;
-	int signal;
-
-	while (sigwait(&r->signals, &signal) == 0) {
-		if (signal == SIGUSR1)
-			r->switch_now = true;
-		else
-			r->cancel = true;
-	}
-	return NULL;
-}
-
-static int start_watch(struct request *r, struct error *err)
-{
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
-	pthread_t thread;
-	int rc;
-
-	sigemptyset(&r->signals);
-	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
-		sigaddset(&r->signals, signals[i]);
-	pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
-	rc = pthread_create(&thread, NULL, watch_signals, r);
-	if (rc)
-		return error_errno(err, -rc, "cannot start a thread");
-	pthread_detach(thread);
-	return 0;
+	return rc;
 }
 
 /* The file of an old hand-over may be all that is known of a VM. */
@@ -198,8 +152,8 @@ static void print_obstacles(const json_t *obstacles)
 		fprintf(stderr, "obstacle: %s\n", json_string_value(json_array_get(obstacles, i)));
 }
 
-static int finish(const struct command *cmd, const struct request *r, int rc,
-		  struct migrate_result *result, const struct error *err)
+static int finish(const struct request *r, int rc, struct migrate_result *result,
+		  const struct error *err)
 {
 	print_obstacles(result->obstacles);
 	if (rc == 0 && r->json && result->report) {
@@ -210,10 +164,9 @@ static int finish(const struct command *cmd, const struct request *r, int rc,
 	json_decref(result->report);
 	if (rc == 0)
 		return 0;
-	fprintf(stderr, "wisp-mover %s: %s\n", cmd->name, err->text);
 	if (result->outcome == MIGRATE_UNDECIDED)
-		return EXIT_UNDECIDED;
-	return rc == -ECANCELED ? 130 : 1;
+		return head_fail(&r->head, EXIT_UNDECIDED, err);
+	return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
 }
 
 static int migrate(struct request *r, bool sends, struct migrate_result *result, struct error *err)
@@ -222,7 +175,7 @@ static int migrate(struct request *r, bool sends, struct migrate_result *result,
 	int rc = check_record(r, err);
 
 	if (rc == 0)
-		rc = start_watch(r, err);
+		rc = head_watch(&r->head, err);
 	if (rc == 0)
 		rc = machine_connect(r->control, r->again, &machine, err);
 	if (rc < 0)
@@ -244,20 +197,18 @@ static int migrate(struct request *r, bool sends, struct migrate_result *result,
 static int run(const struct command *cmd, bool sends, int argc, char **argv)
 {
 	struct migrate_result result = {0};
-	struct request r = {0};
+	struct request r = {.head.cmd = cmd};
 	struct error err = {{0}};
-	int rc = parse(cmd, argc, argv, &r, &err);
+	int rc = parse(&r, argc, argv, &err);
 
 	if (rc > 0)
 		return 0;
-	if (rc < 0) {
-		fprintf(stderr, "wisp-mover %s: %s\n", cmd->name, err.text);
-		return EXIT_USAGE;
-	}
+	if (rc < 0)
+		return head_fail(&r.head, EXIT_USAGE, &err);
 	if (r.again)
 		result.outcome = MIGRATE_UNDECIDED;
 	rc = migrate(&r, sends, &result, &err);
-	return finish(cmd, &r, rc, &result, &err);
+	return finish(&r, rc, &result, &err);
 }
 
 static int run_send(const struct command *cmd, int argc, char **argv)

@@ -4,9 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,9 +15,9 @@
 #include "lib/io.h"
 #include "lib/parse.h"
 #include "mover/commands.h"
+#include "mover/head.h"
 #include "mover/operation.h"
 
-#define EXIT_USAGE 2
 #define DOWNTIME_MS 300
 
 enum {
@@ -45,28 +43,14 @@ struct request {
 	struct restore_request restore;
 	const char *config;
 	bool json;
-	/* Set by a signal: the operation ends, the VM runs on. */
-	_Atomic bool cancel;
-	sigset_t signals;
+	struct head head; /* a signal: the operation ends, the VM runs on */
 	struct progress progress;
 };
 
-static int fail(const struct command *cmd, int code, const struct error *err)
+static int parse_option(void *arg, int opt, const char *value, struct error *err)
 {
-	fprintf(stderr, "wisp-mover %s: %s\n", cmd->name, err->text);
-	return code;
-}
+	struct request *r = arg;
 
-static int parse_clock(const char *value, bool *elapsed, struct error *err)
-{
-	*elapsed = !strcmp(value, "elapsed");
-	if (*elapsed || !strcmp(value, "frozen"))
-		return 0;
-	return error_set(err, -EINVAL, "--clock is frozen or elapsed, not \"%s\"", value);
-}
-
-static int parse_option(struct request *r, int opt, const char *value, struct error *err)
-{
 	switch (opt) {
 	case OPT_CONTROL:
 		r->checkpoint.control = r->restore.control = value;
@@ -100,7 +84,7 @@ static int parse_option(struct request *r, int opt, const char *value, struct er
 		r->restore.lazy = true;
 		return 0;
 	case OPT_CLOCK:
-		return parse_clock(value, &r->restore.elapsed, err);
+		return head_clock(value, &r->restore.elapsed, err);
 	case OPT_PAUSED:
 		r->restore.leave_paused = true;
 		return 0;
@@ -118,67 +102,27 @@ static void show_progress(void *arg, const struct progress_now *now)
 		fputc('\n', stderr);
 }
 
-static void *watch_signals(void *arg)
-{
-	struct request *r = arg;
-	int signal;
-
-	sigwait(&r->signals, &signal);
-	r->cancel = true;
-	return NULL;
-}
-
-static int start_watch(struct request *r, struct error *err)
-{
-	pthread_t thread;
-	int rc;
-
-	sigemptyset(&r->signals);
-	sigaddset(&r->signals, SIGINT);
-	sigaddset(&r->signals, SIGTERM);
-	sigaddset(&r->signals, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
-	rc = pthread_create(&thread, NULL, watch_signals, r);
-	if (rc)
-		return error_errno(err, -rc, "cannot start a thread");
-	pthread_detach(thread);
-	return 0;
-}
-
 /* 0; 1 after --help. */
 static int parse(const struct command *cmd, int argc, char **argv, struct request *r,
 		 struct error *err)
 {
-	struct option_parser options;
-	const char *value;
-	int opt;
+	int rc;
 
-	option_start(&options, cmd, argc, argv);
-	while ((opt = option_next(&options, &value, err)) > 0) {
-		if (opt == OPTION_HELP)
-			return 1;
-		opt = parse_option(r, opt, value, err);
-		if (opt < 0)
-			return opt;
-	}
-	if (opt == 0 && options.argc)
-		opt = error_set(err, -EINVAL, "takes no arguments but options");
-	if (opt == 0 && (!r->restore.control || !r->restore.dir))
-		opt = error_set(err, -EINVAL, "--control and --dir must be given");
-	r->progress = (struct progress){.cancel = &r->cancel};
+	r->head.cmd = cmd;
+	rc = head_parse(&r->head, argc, argv, parse_option, r, err);
+	if (rc == 0 && (!r->restore.control || !r->restore.dir))
+		rc = error_set(err, -EINVAL, "--control and --dir must be given");
+	r->progress = (struct progress){.cancel = &r->head.cancel};
 	if (isatty(STDERR_FILENO))
 		r->progress.report = show_progress;
 	r->checkpoint.progress = r->restore.progress = &r->progress;
-	return opt;
+	return rc;
 }
 
-static int finish(const struct command *cmd, int rc, const struct request *r, json_t *report,
-		  const struct error *err)
+static int finish(int rc, const struct request *r, json_t *report, const struct error *err)
 {
-	if (rc == -ECANCELED)
-		return fail(cmd, 130, err);
 	if (rc < 0)
-		return fail(cmd, 1, err);
+		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
 	if (r->json)
 		json_dumpf(report, stdout, JSON_INDENT(2));
 	else
@@ -205,13 +149,13 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 				       reason.text);
 	}
 	if (rc)
-		return rc > 0 ? 0 : fail(cmd, EXIT_USAGE, &err);
+		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
 	r.checkpoint.config = config;
-	rc = start_watch(&r, &err);
+	rc = head_watch(&r.head, &err);
 	if (rc == 0)
 		rc = operation_checkpoint(&r.checkpoint, &report, &err);
 	json_decref(config);
-	return finish(cmd, rc, &r, report, &err);
+	return finish(rc, &r, report, &err);
 }
 
 static int run_restore(const struct command *cmd, int argc, char **argv)
@@ -222,11 +166,11 @@ static int run_restore(const struct command *cmd, int argc, char **argv)
 	int rc = parse(cmd, argc, argv, &r, &err);
 
 	if (rc)
-		return rc > 0 ? 0 : fail(cmd, EXIT_USAGE, &err);
-	rc = start_watch(&r, &err);
+		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
+	rc = head_watch(&r.head, &err);
 	if (rc == 0)
 		rc = operation_restore(&r.restore, &report, &err);
-	return finish(cmd, rc, &r, report, &err);
+	return finish(rc, &r, report, &err);
 }
 
 #define COMMON_OPTIONS                                                                               \

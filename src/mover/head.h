@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_HEAD_H
+#define WISP_MOVER_HEAD_H
+
+/* What all commands of wisp-mover begin and end with: options, signals, errors, the exit code. */
+
+#include <signal.h>
+#include <stdbool.h>
+
+#include "lib/command.h"
+
+struct error;
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+#define EXIT_UNDECIDED 3
+#define EXIT_CANCELLED 130
+
+struct head {
+	const struct command *cmd;
+	_Atomic bool cancel;	 /* SIGINT, SIGTERM or SIGHUP came */
+	_Atomic bool switch_now; /* SIGUSR1 */
+	sigset_t signals;	 /* private */
+};
+
+/* Takes an option. 0 or -errno. */
+typedef int head_option_fn(void *arg, int opt, const char *value, struct error *err);
+
+/* All options go to fn; there are no other arguments. 0; 1 after --help; or -errno. */
+int head_parse(struct head *h, int argc, char **argv, head_option_fn *fn, void *arg,
+	       struct error *err);
+
+/*
+ * From here on signals only set cancel and switch_now. Before other threads are started; h lives as
+ * long as the process.
+ */
+int head_watch(struct head *h, struct error *err);
+
+/* Says why the command failed and returns code. */
+int head_fail(const struct head *h, int code, const struct error *err);
+
+/* "frozen" or "elapsed". */
+int head_clock(const char *value, bool *elapsed, struct error *err);
+
+#endif
