@@ -11,10 +11,13 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -215,4 +218,38 @@ int process_run(const struct process *process, char **out, size_t *size, struct 
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
 		return explain(p.argv[0], status, errors, err);
 	return out ? slurp(output, out, size) : 0;
+}
+
+/* Field 22 of /proc/PID/stat (proc(5)); the name before it may have spaces and parentheses. */
+static int start_time(char ret[24], struct error *err)
+{
+	CLEANUP_FREE char *text = NULL;
+	ssize_t n = io_read_file("/proc/self/stat", 4096, &text, err);
+	const char *p = n < 0 ? NULL : strrchr(text, ')');
+
+	if (n < 0)
+		return (int)n;
+	for (unsigned field = 2; p && field < 22; field++)
+		p = strchr(p + 1, ' ');
+	if (!p || strspn(p + 1, "0123456789") == 0 || strspn(p + 1, "0123456789") > 20)
+		return error_set(err, -EPROTO, "/proc/self/stat has no time of start");
+	snprintf(ret, 24, "%.*s", (int)strspn(p + 1, "0123456789"), p + 1);
+	return 0;
+}
+
+int process_instance(char ret[PROCESS_INSTANCE], struct error *err)
+{
+	CLEANUP_FREE char *boot = NULL;
+	char start[24];
+	struct stat ns;
+	ssize_t n = io_read_file("/proc/sys/kernel/random/boot_id", 64, &boot, err);
+	int r = n < 0 ? (int)n : start_time(start, err);
+
+	if (r < 0)
+		return r;
+	if (stat("/proc/self/ns/pid", &ns))
+		return error_errno(err, -errno, "/proc/self/ns/pid");
+	snprintf(ret, PROCESS_INSTANCE, "%.36s.%llu.%d.%s", boot, (unsigned long long)ns.st_ino,
+		 (int)getpid(), start);
+	return 0;
 }

@@ -42,6 +42,13 @@ int process_start(const struct process *process, pid_t *ret, struct error *err);
 /* Waits for the end; *status as waitpid() gives it. 0 or -errno. */
 int process_wait(pid_t pid, int *status);
 
+/*
+ * Names this process among all processes of all machines, now and later: the machine's boot, the
+ * PID namespace, the PID there and the time it was started. execve() does not change it.
+ */
+#define PROCESS_INSTANCE 96
+int process_instance(char ret[PROCESS_INSTANCE], struct error *err);
+
 /* Exit code of a status as shells see it: the program's own, or 128 + signal. */
 int process_exit_code(int status);
 

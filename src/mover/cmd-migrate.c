@@ -35,7 +35,7 @@ enum {
 
 struct request {
 	struct migrate_options o;
-	const char *control, *token;
+	const char *token;
 	bool again, json;
 	struct head head;
 };
@@ -62,7 +62,7 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 
 	switch (opt) {
 	case OPT_CONTROL:
-		r->control = value;
+		r->o.control = value;
 		return 0;
 	case OPT_ADDRESS:
 		r->o.address = value;
@@ -121,7 +121,7 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 {
 	int rc = head_parse(&r->head, argc, argv, parse_option, r, err);
 
-	if (rc == 0 && (!r->control || !r->o.address || !r->o.note || !r->token))
+	if (rc == 0 && (!r->o.control || !r->o.address || !r->o.note || !r->token))
 		rc = error_set(err, -EINVAL,
 			       "--control, the address, --record and --token must be given");
 	if (rc == 0)
@@ -177,7 +177,7 @@ static int migrate(struct request *r, bool sends, struct migrate_result *result,
 	if (rc == 0)
 		rc = head_watch(&r->head, err);
 	if (rc == 0)
-		rc = machine_connect(r->control, r->again, &machine, err);
+		rc = machine_connect(r->o.control, r->again, &machine, err);
 	if (rc < 0)
 		return rc;
 	r->o.vmm = machine;

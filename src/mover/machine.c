@@ -69,6 +69,23 @@ static int remote_state(struct machine *machine, enum machine_state *ret, struct
 	return rc;
 }
 
+static int remote_name(struct machine *machine, char ret[MACHINE_NAME], struct error *err)
+{
+	json_t *status = NULL;
+	const char *text;
+	int rc = call(machine, "status", NULL, -1, &status, err);
+
+	if (rc < 0)
+		return rc;
+	text = json_string_value(json_object_get(status, "instance"));
+	if (text && *text && strlen(text) < MACHINE_NAME)
+		strcpy(ret, text);
+	else
+		rc = error_set(err, -EPROTO, "wisp-vmm does not say which VM it runs");
+	json_decref(status);
+	return rc;
+}
+
 static int remote_memory(struct machine *machine, int *fd, struct error *err)
 {
 	struct remote *r = remote_of(machine);
@@ -182,6 +199,7 @@ static void remote_close(struct machine *machine)
 
 static const struct machine_ops remote_ops = {
 	.state = remote_state,
+	.name = remote_name,
 	.memory = remote_memory,
 	.describe = remote_describe,
 	.pause = remote_pause,

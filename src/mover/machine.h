@@ -18,6 +18,8 @@
 struct error;
 struct machine;
 
+#define MACHINE_NAME 96
+
 enum machine_state {
 	MACHINE_RUNNING,
 	MACHINE_PAUSED,
@@ -27,6 +29,8 @@ enum machine_state {
 
 struct machine_ops {
 	int (*state)(struct machine *vmm, enum machine_state *ret, struct error *err);
+	/* The one name of this VMM (`instance` of its status), at most MACHINE_NAME bytes. */
+	int (*name)(struct machine *vmm, char ret[MACHINE_NAME], struct error *err);
 	/* The memfd of guest RAM; the caller owns it. */
 	int (*memory)(struct machine *vmm, int *fd, struct error *err);
 	/* A new object: vcpus, memory {size, page_size, regions}. */

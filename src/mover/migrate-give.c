@@ -229,6 +229,8 @@ int migrate_send_again(const struct migrate_options *o, struct migrate_result *r
 	*ret = (struct migrate_result){.outcome = MIGRATE_UNDECIDED};
 	source_init(&s, o);
 	rc = note_read(o->note, &s.note, err);
+	if (rc == 0)
+		rc = note_check(&s.note, o->vmm, o->control, err);
 	if (rc == 0) {
 		s.noted = true;
 		rc = decide(&s, ret, err);

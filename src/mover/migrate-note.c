@@ -15,6 +15,8 @@
 #include "lib/error.h"
 #include "lib/io.h"
 
+#define NOTE_MAX 65536
+
 static const char *const names[NOTE_STATES] = {"prepared", "running", "aborted",
 					       "giving",   "given",   "gone"};
 
@@ -65,19 +67,72 @@ static int replace(const char *path, const char *text)
 	return rc < 0 ? rc : sync_folder(path);
 }
 
+/* The path from the root; the socket itself need not be there. */
+static int absolute(const char *path, char ret[NOTE_CONTROL], struct error *err)
+{
+	CLEANUP_FREE char *folder = path ? strdup(path) : NULL;
+	CLEANUP_FREE char *real = folder ? realpath(dirname(folder), NULL) : NULL;
+	const char *slash = path ? strrchr(path, '/') : NULL;
+
+	if (!path) {
+		*ret = '\0';
+		return 0;
+	}
+	if (!real)
+		return error_errno(err, -errno, "%s", path);
+	if (snprintf(ret, NOTE_CONTROL, "%s/%s", strcmp(real, "/") ? real : "",
+		     slash ? slash + 1 : path) >= NOTE_CONTROL)
+		return error_set(err, -ENAMETOOLONG, "%s is too long a path", path);
+	return 0;
+}
+
+int note_name(struct note *note, struct machine *vmm, const char *control, struct error *err)
+{
+	int rc = absolute(control, note->control, err);
+
+	return rc < 0 ? rc : vmm->ops->name(vmm, note->vm, err);
+}
+
+int note_check(const struct note *note, struct machine *vmm, const char *control, struct error *err)
+{
+	char vm[MACHINE_NAME] = "", path[NOTE_CONTROL];
+	int rc = vmm->ops->name(vmm, vm, err);
+	bool same = rc == 0 && !strcmp(vm, note->vm);
+
+	if (rc == -ENOTCONN) {
+		rc = absolute(control, path, err);
+		same = rc == 0 && !strcmp(path, note->control);
+	}
+	if (rc < 0 || same)
+		return rc;
+	return error_set(err, -ESTALE,
+			 "the record is about another VM, whose control socket is %.300s",
+			 note->control);
+}
+
 int note_write(const char *path, const struct note *note, struct error *err)
 {
 	char session[2 * SESSION_SIZE + 1], token[2 * TOKEN_SIZE + 1];
 	CLEANUP_FREE char *text = NULL;
+	json_t *root;
 	int rc;
 
 	to_hex(note->session, SESSION_SIZE, session);
 	to_hex(note->token, TOKEN_SIZE, token);
-	text = io_format("{\"session\": \"%s\", \"state\": \"%s\", \"token\": \"%s\", "
-			 "\"version\": 1}\n",
-			 session, names[note->state], token);
+	root = json_pack("{s:s,s:s,s:s,s:s,s:s,s:i}", "session", session, "state",
+			 names[note->state], "token", token, "vm", note->vm, "control",
+			 note->control, "version", 1);
+	text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+	json_decref(root);
 	rc = text ? replace(path, text) : -ENOMEM;
 	return rc < 0 ? error_errno(err, rc, "cannot record the hand-over in %s", path) : 0;
+}
+
+static bool copy_text(const json_t *root, const char *name, char *ret, size_t room)
+{
+	const char *text = json_string_value(json_object_get(root, name));
+
+	return text && (size_t)snprintf(ret, room, "%s", text) < room;
 }
 
 static int parse(const json_t *root, struct note *ret)
@@ -92,7 +147,9 @@ static int parse(const json_t *root, struct note *ret)
 		i++;
 	if (json_integer_value(json_object_get(root, "version")) != 1 || !state ||
 	    i == NOTE_STATES || !from_hex(session, note.session, SESSION_SIZE) ||
-	    !from_hex(token, note.token, TOKEN_SIZE))
+	    !from_hex(token, note.token, TOKEN_SIZE) ||
+	    !copy_text(root, "vm", note.vm, sizeof(note.vm)) ||
+	    !copy_text(root, "control", note.control, sizeof(note.control)))
 		return -EBADMSG;
 	note.state = (enum note_state)i;
 	*ret = note;
@@ -102,7 +159,7 @@ static int parse(const json_t *root, struct note *ret)
 int note_read(const char *path, struct note *ret, struct error *err)
 {
 	CLEANUP_FREE char *text = NULL;
-	ssize_t n = io_read_file(path, 4096, &text, err);
+	ssize_t n = io_read_file(path, NOTE_MAX, &text, err);
 	json_t *root;
 	int rc;
 

@@ -7,9 +7,12 @@
  * One thread.
  */
 
+#include "mover/machine.h"
 #include "mover/migrate-message.h"
 
 struct error;
+
+#define NOTE_CONTROL 4096
 
 enum note_state {
 	NOTE_PREPARED, /* target: complete, waits for COMMIT */
@@ -25,7 +28,19 @@ struct note {
 	enum note_state state;
 	uint8_t session[SESSION_SIZE];
 	uint8_t token[TOKEN_SIZE];
+	char vm[MACHINE_NAME];	    /* which one it is about */
+	char control[NOTE_CONTROL]; /* its control socket, absolute */
 };
+
+/* Whose hand-over it will be: names the VM behind the control socket (path, or NULL). */
+int note_name(struct note *note, struct machine *vmm, const char *control, struct error *err);
+
+/*
+ * -ESTALE when the record is that of another VM. One that does not answer any more is known by its
+ * control socket.
+ */
+int note_check(const struct note *note, struct machine *vmm, const char *control,
+	       struct error *err);
 
 /* Mode 0600. Durable when it returns 0; else it is the old one, or the new one. */
 int note_write(const char *path, const struct note *note, struct error *err);

@@ -91,6 +91,8 @@ static int look_at_vm(struct source *s, struct error *err)
 	if (rc == 0 && state != MACHINE_RUNNING)
 		rc = error_set(err, -EINVAL, "the VM does not run: resume it first");
 	if (rc == 0)
+		rc = note_name(&s->note, s->o.vmm, s->o.control, err);
+	if (rc == 0)
 		rc = s->o.vmm->ops->describe(s->o.vmm, &vm, err);
 	if (rc < 0)
 		return rc;

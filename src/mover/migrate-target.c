@@ -94,6 +94,8 @@ static int look_at_vm(struct target *t, struct error *err)
 	if (rc == 0 && state != MACHINE_INCOMING)
 		rc = error_set(err, -EINVAL, "the VM was not started with --incoming");
 	if (rc == 0)
+		rc = note_name(&t->note, t->o.vmm, t->o.control, err);
+	if (rc == 0)
 		rc = ops->describe(t->o.vmm, &t->vm, err);
 	if (rc < 0)
 		return rc;
@@ -356,6 +358,8 @@ int migrate_receive_again(const struct migrate_options *o, struct migrate_result
 	rc = note_read(o->note, &t.note, err);
 	if (rc == 0 && t.note.state > NOTE_ABORTED)
 		rc = error_set(err, -EINVAL, "%s is the record of a source", o->note);
+	if (rc == 0)
+		rc = note_check(&t.note, o->vmm, o->control, err);
 	if (rc == 0)
 		rc = target_take_over(&t, ret, err);
 	target_done(&t);

@@ -43,6 +43,7 @@ struct migrate_progress {
 
 struct migrate_options {     /* of both sides */
 	struct machine *vmm; /* stays the caller's */
+	const char *control; /* path of its control socket, for the record; or NULL */
 	const char *note;    /* path of the record */
 	const char *address; /* source: the target's */
 	int listen;	     /* target: listening descriptor, stays the caller's */
@@ -76,7 +77,10 @@ struct migrate_result {
  */
 int migrate_send(const struct migrate_options *o, struct migrate_result *ret, struct error *err);
 
-/* Goes on after the death of a mover, or an undecided end, with what the record says. */
+/*
+ * Goes on after the death of a mover, or an undecided end, with what the record says. -ESTALE: it
+ * is the record of another VM; nothing is done.
+ */
 int migrate_send_again(const struct migrate_options *o, struct migrate_result *ret,
 		       struct error *err);
 

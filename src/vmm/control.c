@@ -16,6 +16,7 @@
 #include "lib/io.h"
 #include "lib/jsonline.h"
 #include "lib/loop.h"
+#include "lib/process.h"
 #include "vmm/call.h"
 #include "vmm/chardev.h"
 #include "vmm/config.h"
@@ -42,6 +43,7 @@ struct control {
 	struct client client[CLIENTS_MAX];
 	const void *holder; /* the connection that a pause belongs to */
 	uint64_t started_ns;
+	char instance[PROCESS_INSTANCE];
 };
 
 static const char *state_name(const struct vm *vm)
@@ -60,6 +62,7 @@ static int cmd_status(struct call *call, struct error *err)
 	json_object_set_new(result, "version", json_string(WISP_VERSION));
 	json_object_set_new(result, "state", json_string(state_name(vm)));
 	json_object_set_new(result, "pid", json_integer(getpid()));
+	json_object_set_new(result, "instance", json_string(call->control->instance));
 	json_object_set_new(result, "vcpus", json_integer(vm->nvcpus));
 	json_object_set_new(result, "memory", json_integer((json_int_t)vm->mem.size));
 	json_object_set_new(result, "page_size", json_integer((json_int_t)vm->mem.page_size));
@@ -375,9 +378,11 @@ int control_create(struct vm *vm, const char *path, struct control **ret, struct
 	c->started_ns = io_now_ns();
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		c->client[i] = (struct client){.control = c, .fd = -1};
-	c->fd = io_unix_listen(path, err);
 	c->path = strdup(path);
-	r = c->fd;
+	c->fd = -1;
+	r = process_instance(c->instance, err);
+	if (!r)
+		r = c->fd = io_unix_listen(path, err);
 	if (r >= 0) {
 		r = c->path ? loop_add_fd(vm->loop, c->fd, EPOLLIN, on_connect, c, &c->source)
 			    : -ENOMEM;

@@ -154,12 +154,39 @@ def killed(tries, *args):
     print(f"{tries} movers killed, {moved} VMs moved all the same")
 
 
+def other_record(*args):
+    """The record of one VM is not used for another."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(1)
+    new = incoming(*args)
+    other = Machine("-k", GUEST, "-a", "work=4096", *args)
+    movers = Movers(m, new)
+    while not os.path.exists(f"{movers.base}.send"):
+        assert movers.sender.poll() is None, movers.sender.communicate()
+    movers.sender.kill()
+    end_of(movers.sender, None)
+    movers.old = other
+    err = end_of(movers.send("--again"), 3)[1]
+    assert "another VM" in err and m.path in err, err
+    assert state(other) == "running"
+    other.stop()
+    movers.old = m
+    end_of(movers.send("--again"), None)
+    assert [state(m), state(new)].count("running") == 1
+    winner = m if state(m) == "running" else new
+    movers.receiver.terminate()
+    end_of(movers.receiver, None)
+    winner.wait_rounds(1)
+    winner.stop()
+
+
 def main():
     with open(TOKEN, "w", encoding="ascii") as f:
         f.write(os.urandom(32).hex() + "\n")
     journey("work=4096", "-m", "64")
     journey("dirty=2", "-m", "256", "-c", "2")
     refusals("-m", "64")
+    other_record("-m", "64")
     killed(16, "-m", "64")
 
 

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +28,7 @@ struct world {
 
 enum fake_op {
 	FAKE_STATE,
+	FAKE_NAME,
 	FAKE_MEMORY,
 	FAKE_DESCRIBE,
 	FAKE_PAUSE,
@@ -130,6 +132,15 @@ static inline int fake_state(struct machine *vmm, enum machine_state *ret, struc
 	int rc = fake_enter(f, FAKE_STATE, err);
 
 	*ret = f->state;
+	return fake_leave(f, rc);
+}
+
+static inline int fake_name(struct machine *vmm, char ret[MACHINE_NAME], struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+	int rc = fake_enter(f, FAKE_NAME, err);
+
+	snprintf(ret, MACHINE_NAME, "fake %p", (void *)f);
 	return fake_leave(f, rc);
 }
 
@@ -277,6 +288,7 @@ static inline int fake_throttle(struct machine *vmm, unsigned percent, struct er
 
 static const struct machine_ops fake_ops = {
 	.state = fake_state,
+	.name = fake_name,
 	.memory = fake_memory,
 	.describe = fake_describe,
 	.pause = fake_pause,

@@ -429,6 +429,41 @@ static void test_undecided(void **state)
 	pair_done(&p);
 }
 
+/* A record is not used for another VM, alive or dead. */
+static void test_other_vm(void **state)
+{
+	struct fake_vmm other;
+	struct error err = {{0}};
+	struct migrate_result result;
+	struct pair p;
+
+	pair_init(&p, *state, false);
+	p.kill_sender = STEP_GIVEN;
+	pthread_create(&p.thread, NULL, receiver_main, &p);
+	p.send_rc = migrate_send(&p.send, &p.sent, &p.send_err);
+	assert_int_equal(p.send_rc, MIGRATE_KILLED);
+	fake_disconnect(&p.from);
+	result_done(&p.sent);
+	fake_init(&other, &(struct world){0}, MEMORY, false);
+	p.send.vmm = &other.vmm;
+	assert_int_equal(migrate_send_again(&p.send, &result, &err), -ESTALE);
+	assert_non_null(strstr(err.text, "another VM"));
+	assert_int_equal(other.state, MACHINE_RUNNING);
+	other.dead = true;
+	p.send.control = "/tmp/other";
+	assert_int_equal(migrate_send_again(&p.send, &result, &err), -ESTALE);
+	p.send.note = p.to_note;
+	assert_int_equal(migrate_receive_again(&p.send, &result, &err), -ESTALE);
+	p.send.note = p.from_note;
+	fake_done(&other);
+	p.send.vmm = &p.from.vmm;
+	p.send.control = NULL;
+	p.send_rc = migrate_send_again(&p.send, &p.sent, &p.send_err);
+	pthread_join(p.thread, NULL);
+	assert_moved(&p);
+	pair_done(&p);
+}
+
 static void test_no_record(void **state)
 {
 	struct pair p;
@@ -476,8 +511,8 @@ int main(void)
 		cmocka_unit_test(test_kill),	    cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_refusals),    cmocka_unit_test(test_resume_refused),
 		cmocka_unit_test(test_target_dies), cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_undecided),   cmocka_unit_test(test_no_record),
-		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_undecided),   cmocka_unit_test(test_other_vm),
+		cmocka_unit_test(test_no_record),   cmocka_unit_test(test_garbage),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
