@@ -45,7 +45,8 @@ void control_track_gone(struct vm *vm, const void *owner);
 /* The descriptor that came with the request; what says what it is for. -EINVAL without one. */
 int call_take_fd(struct call *call, const char *what, struct error *err);
 
-/* {gpa, size, offset} of each region of RAM; with host, where it is in this process as well. */
-json_t *call_regions(const struct vm *vm, int with_host);
+/* Puts what "memory" and "userfault" say of the VM into a result. Any thread. */
+void call_memory(const struct vm *vm, json_t *result);
+void call_faults(const struct vm *vm, json_t *result);
 
 #endif

@@ -28,7 +28,8 @@ int call_take_fd(struct call *call, const char *what, struct error *err)
 				   "no descriptor came with the request (SCM_RIGHTS): %s", what);
 }
 
-json_t *call_regions(const struct vm *vm, int with_host)
+/* {gpa, size, offset} of each region of RAM; with host, where it is in this process as well. */
+static json_t *regions(const struct vm *vm, bool with_host)
 {
 	json_t *array = json_array();
 
@@ -45,14 +46,33 @@ json_t *call_regions(const struct vm *vm, int with_host)
 	return array;
 }
 
+static json_t *threads(const struct vm *vm)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; i < vm->nvcpus; i++)
+		json_array_append_new(array, json_integer(vm->vcpus[i].tid));
+	return array;
+}
+
+void call_memory(const struct vm *vm, json_t *result)
+{
+	json_object_set_new(result, "size", json_integer((json_int_t)vm->mem.size));
+	json_object_set_new(result, "page_size", json_integer((json_int_t)vm->mem.page_size));
+	json_object_set_new(result, "regions", regions(vm, false));
+}
+
+void call_faults(const struct vm *vm, json_t *result)
+{
+	json_object_set_new(result, "page_size", json_integer((json_int_t)vm->mem.page_size));
+	json_object_set_new(result, "regions", regions(vm, true));
+	json_object_set_new(result, "threads", threads(vm));
+}
+
 int cmd_memory(struct call *call, struct error *err)
 {
-	const struct memory *mem = &call->vm->mem;
-
-	json_object_set_new(call->result, "size", json_integer((json_int_t)mem->size));
-	json_object_set_new(call->result, "page_size", json_integer((json_int_t)mem->page_size));
-	json_object_set_new(call->result, "regions", call_regions(call->vm, 0));
-	call->pass = mem->fd;
+	call_memory(call->vm, call->result);
+	call->pass = call->vm->mem.fd;
 	return 0;
 }
 
@@ -93,6 +113,8 @@ int cmd_save(struct call *call, struct error *err)
 		return error_set(err, -EBUSY, "the VM runs: pause it before it is saved");
 	if (vm->phase != VM_BOOTED)
 		return error_set(err, -EBUSY, "there is no state in this VM yet");
+	if (vm->userfault)
+		return error_set(err, -EBUSY, "the memory of this VM has not all come yet");
 	r = vmstate_save(vm, err);
 	if (r)
 		return r;

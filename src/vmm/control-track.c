@@ -16,10 +16,17 @@
 #include "vmm/userfault.h"
 #include "vmm/vm.h"
 
+#define HOLD_MAX_MS 86400000
+
 int cmd_dirty_start(struct call *call, struct error *err)
 {
 	CLEANUP_CLOSE int fd = call_take_fd(call, "the bitmap", err);
-	int r = fd < 0 ? fd : dirty_start(call->vm, fd, call->owner, err);
+	int r = fd < 0 ? fd : 0;
+
+	if (!r && call->vm->userfault)
+		r = error_set(err, -EBUSY, "the memory of this VM has not all come yet");
+	if (!r)
+		r = dirty_start(call->vm, fd, call->owner, err);
 
 	if (!r)
 		json_object_set_new(call->result, "pages",
@@ -34,7 +41,7 @@ static int get_number(const json_t *args, const char *name, uint64_t fallback, u
 	const json_t *value = json_object_get(args, name);
 
 	if (value && (!json_is_integer(value) || json_integer_value(value) < 0))
-		return error_set(err, -EINVAL, "\"%s\" is no number of pages", name);
+		return error_set(err, -EINVAL, "\"%s\" is no number from 0", name);
 	*ret = value ? (uint64_t)json_integer_value(value) : fallback;
 	return 0;
 }
@@ -90,17 +97,20 @@ static int parse_modes(const json_t *args, unsigned *ret, struct error *err)
 int cmd_userfault(struct call *call, struct error *err)
 {
 	unsigned modes = 0;
+	uint64_t hold_ms = 0;
 	int r = parse_modes(call->args, &modes, err);
 
 	if (!r)
-		r = userfault_start(call->vm, modes, call->fd, err);
+		r = get_number(call->args, "hold_ms", 0, &hold_ms, err);
+	if (!r && hold_ms > HOLD_MAX_MS)
+		r = error_set(err, -EINVAL, "\"hold_ms\" is %d at most", HOLD_MAX_MS);
+	if (!r)
+		r = userfault_start(call->vm, modes, call->fd, (unsigned)hold_ms, err);
 	if (r < 0)
 		return r;
 	call->pass = r;
 	call->close_pass = true;
-	json_object_set_new(call->result, "regions", call_regions(call->vm, 1));
-	json_object_set_new(call->result, "page_size",
-			    json_integer((json_int_t)call->vm->mem.page_size));
+	call_faults(call->vm, call->result);
 	return 0;
 }
 
@@ -131,7 +141,7 @@ int cmd_throttle(struct call *call, struct error *err)
 	return throttle_set(call->vm, percent, call->owner, err);
 }
 
-/* Memory that is still missing is no matter of this: userfault.c has its own watch. */
+/* Memory that is still missing is no matter of this: userfault-watch.c has its own. */
 void control_track_gone(struct vm *vm, const void *owner)
 {
 	if (dirty_owned_by(vm, owner))

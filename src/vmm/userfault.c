@@ -6,29 +6,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "vmm/userfault-watch.h"
 #include "vmm/vm.h"
-
-#define EXIT_MEMORY_LOST 13 /* as any error of the hypervisor */
-#define STACK_SIZE (64 * 1024)
 
 struct userfault {
 	struct vm *vm;
 	int fd;
-	/* Of the watch on who serves the faults, with modes that give memory. */
-	bool watched;
-	int connection, stop_fd;
-	pthread_t thread;
+	struct userfault_watch *watch; /* with modes that give memory */
 };
 
 /* The device gives it to whoever may open it; the system call needs a capability or the sysctl. */
@@ -52,6 +44,8 @@ static uint64_t features_of(unsigned modes, bool huge)
 {
 	uint64_t f = 0;
 
+	if (modes & USERFAULT_MISSING) /* who waits is told for each fault */
+		f |= UFFD_FEATURE_THREAD_ID;
 	if (modes & USERFAULT_MISSING)
 		f |= huge ? UFFD_FEATURE_MISSING_HUGETLBFS : UFFD_FEATURE_MISSING_SHMEM;
 	if (modes & USERFAULT_MINOR)
@@ -92,61 +86,16 @@ static int register_memory(const struct vm *vm, int fd, unsigned modes, struct e
 	return 0;
 }
 
-/*
- * Any thread of ours may be waiting in a fault, so this one touches no guest memory. Nobody
- * else can bring the memory: to let go of the faults would hand the guest zeros.
- */
-static void *watch(void *arg)
-{
-	struct userfault *u = arg;
-	struct pollfd p[] = {{.fd = u->connection, .events = POLLRDHUP},
-			     {.fd = u->stop_fd, .events = POLLIN}};
-
-	do {
-		p[0].revents = p[1].revents = 0;
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			break;
-	} while (!p[0].revents && !p[1].revents);
-	if (p[1].revents)
-		return NULL;
-	log_error(&u->vm->log, "userfault",
-		  "who brings the guest's memory is gone before all of it was there: the VM ends");
-	_exit(EXIT_MEMORY_LOST);
-}
-
-static int start_watch(struct userfault *u, int connection, struct error *err)
-{
-	pthread_attr_t attr;
-	int r;
-
-	u->connection = fcntl(connection, F_DUPFD_CLOEXEC, 0);
-	u->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (u->connection < 0 || u->stop_fd < 0)
-		return error_errno(err, -errno, "watch on faults");
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	r = -pthread_create(&u->thread, &attr, watch, u);
-	pthread_attr_destroy(&attr);
-	u->watched = !r;
-	return r ? error_errno(err, r, "watch on faults") : 0;
-}
-
 static void destroy(struct userfault *u)
 {
-	if (u->watched) {
-		eventfd_write(u->stop_fd, 1);
-		pthread_join(u->thread, NULL);
-	}
-	if (u->connection >= 0)
-		close(u->connection);
-	if (u->stop_fd >= 0)
-		close(u->stop_fd);
+	userfault_watch_stop(u->watch);
 	if (u->fd >= 0)
 		close(u->fd);
 	free(u);
 }
 
-int userfault_start(struct vm *vm, unsigned modes, int connection, struct error *err)
+int userfault_start(struct vm *vm, unsigned modes, int connection, unsigned hold_ms,
+		    struct error *err)
 {
 	struct userfault *u;
 	int r, ret;
@@ -156,7 +105,7 @@ int userfault_start(struct vm *vm, unsigned modes, int connection, struct error 
 	u = calloc(1, sizeof(*u));
 	if (!u)
 		return error_errno(err, -ENOMEM, "userfault");
-	*u = (struct userfault){.vm = vm, .connection = -1, .stop_fd = -1};
+	*u = (struct userfault){.vm = vm, .fd = -1};
 	u->fd = r = open_userfault(err);
 	if (r >= 0)
 		r = register_memory(vm, u->fd, modes, err);
@@ -164,14 +113,14 @@ int userfault_start(struct vm *vm, unsigned modes, int connection, struct error 
 	if (!r && ret < 0)
 		r = error_errno(err, -errno, "userfaultfd");
 	if (!r && modes & (USERFAULT_MISSING | USERFAULT_MINOR))
-		r = start_watch(u, connection, err);
+		r = userfault_watch_start(vm, u->fd, connection, hold_ms, &u->watch, err);
 	if (r) {
 		if (ret >= 0)
 			close(ret);
 		destroy(u);
 		return r;
 	}
-	if (!u->watched) {
+	if (!u->watch) {
 		/* Who protects pages holds the only copies: with him the protection ends. */
 		destroy(u);
 		return ret;

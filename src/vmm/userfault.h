@@ -16,12 +16,12 @@ struct vm;
 enum { USERFAULT_MISSING = 1, USERFAULT_MINOR = 2, USERFAULT_WP = 4 };
 
 /*
- * Registers all guest RAM. While memory is missing the process ends at once, without running
- * the guest another instruction, when connection (stays the caller's) is hung up before
- * userfault_stop(): what the guest would read then is not what it wrote. Writes alone (wp) are
- * let go when the last copy of the userfaultfd is closed. Returns it (the caller's), or -errno.
+ * Registers all guest RAM. What happens when connection is hung up before userfault_stop(), with
+ * modes that give memory, is userfault_watch_start()'s to say. Writes alone (wp) are let go when
+ * the last copy of the userfaultfd is closed. Returns it (the caller's), or -errno.
  */
-int userfault_start(struct vm *vm, unsigned modes, int connection, struct error *err);
+int userfault_start(struct vm *vm, unsigned modes, int connection, unsigned hold_ms,
+		    struct error *err);
 
 /* Ends it: faults are the kernel's again. Idempotent. */
 void userfault_stop(struct vm *vm);

@@ -222,6 +222,7 @@ static void *vcpu_thread(void *arg)
 
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	prctl(PR_SET_NAME, name);
+	v->tid = gettid();
 	if (obey(v))
 		run_loop(v);
 	return NULL;

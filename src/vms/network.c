@@ -432,7 +432,7 @@ json_t *network_describe_end(int status, const char *said)
 	} codes[] = {{0, "powered off"},	 {1, "failed"},
 		     {2, "could not start"},	 {EXIT_REBOOT, "rebooted"},
 		     {11, "guest kernel panic"}, {12, "guest triple fault"},
-		     {13, "hypervisor error"}};
+		     {13, "hypervisor error"},	 {14, "memory lost"}};
 	bool killed = WIFSIGNALED(status);
 	int code = killed ? WTERMSIG(status) : WEXITSTATUS(status);
 	CLEANUP_FREE char *text = NULL;

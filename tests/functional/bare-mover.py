@@ -226,7 +226,7 @@ def killed_lazy(folder, tries, *args):
         process.wait()
         try:
             m.process.wait(0.5)
-            assert m.process.returncode == 13, m.process.returncode
+            assert m.process.returncode == 14, m.process.returncode
             ended += 1
         except subprocess.TimeoutExpired:
             if m.state() == "running":

@@ -67,7 +67,7 @@ def ranges():
     m.control.ask("dirty-start", fd=good.fd)
     refused(m, "dirty-start", "tracked already", fd=good.fd)
     for first, pages in ((1, 64), (0, 63), (0, 1 << 40), (1 << 40, 64), (16384, 64), (-1, 64)):
-        refused(m, "dirty-collect", "pages", first_page=first, pages=pages)
+        refused(m, "dirty-collect", "page", first_page=first, pages=pages)
     m.control.ask("dirty-collect")
     good.take()
     m.wait_rounds(2)
@@ -104,6 +104,7 @@ class Pages(threading.Thread):
         self.uffd, self.regions, self.source = uffd, regions, source
         self.page = ctypes.create_string_buffer(PAGE)
         self.served = 0
+        self.limit = None
         self.end = False
 
     def give(self, region, offset):
@@ -122,7 +123,7 @@ class Pages(threading.Thread):
                 self.give(region, offset)
 
     def run(self):
-        while not self.end:
+        while not self.end and (self.limit is None or self.served < self.limit):
             if not select.select([self.uffd], [], [], 0.05)[0]:
                 continue
             message = os.read(self.uffd, 32)
@@ -130,7 +131,64 @@ class Pages(threading.Thread):
             self.fault(struct.unpack_from("Q", message, 16)[0])
 
 
-def lazy(finish, *args):
+def taken_over(machine, pages):
+    """The faults of a machine whose mover is gone, in the hands of another; None: there is none."""
+    other = Vmm(machine.path + ".faults")
+    result = other.ask("userfault-take")
+    uffd = other.fds.pop(0)
+    fd, layout = other.memory()
+    assert layout["size"] == os.fstat(fd).st_size
+    os.close(fd)
+    assert result["regions"] == pages.regions
+    again = Pages(uffd, result["regions"], pages.source)
+    again.start()
+    return other, again
+
+
+def busy(machine, command, **args):
+    """What somebody else hears at the socket of the faults."""
+    visitor = Vmm(machine.path + ".faults")
+    try:
+        visitor.ask(command, **args)
+        raise AssertionError(f"{command} was not refused")
+    except Refused as e:
+        return e.errno
+    finally:
+        visitor.close()
+
+
+def held(new, mover, pages):
+    """The mover goes; the guest waits in its faults until another comes."""
+    assert busy(new, "userfault-take") == 16 and busy(new, "status") == 16
+    pages.join()
+    os.close(pages.uffd)
+    mover.close()
+    time.sleep(0.1)
+    before = new.rounds()
+    time.sleep(0.3)
+    assert new.rounds() == before and new.process.poll() is None, new.output()
+    mover, pages = taken_over(new, pages)
+    assert busy(new, "userfault-take") == 16
+    new.wait_rounds(2)
+    assert "waits 20 s for another" in new.output()
+    return mover, pages
+
+
+def lost(new, mover, pages, hold, ended):
+    """Nobody brings the memory, or somebody says that it will not come."""
+    if hold and ended:
+        # Who may not see an answer: the VM is gone.
+        assert busy(new, "userfault-end", reason="the disk is broken") == 32
+    mover.close()
+    assert new.process.wait(20) == 14
+    why = ("the disk is broken" if ended else "nobody brings the rest" if hold
+           else "before all of it was there")
+    assert why in new.output(), new.output()
+    assert not os.path.exists(new.path + ".faults")
+    pages.end = True
+
+
+def lazy(finish, hold, *args, again=False, ended=False):
     """The guest runs before its memory is there."""
     m = Machine("-k", GUEST, "-a", "work=0x10000", *args)
     m.wait_rounds(2)
@@ -140,32 +198,39 @@ def lazy(finish, *args):
     new = incoming(*args)
     mover = Vmm(new.path)
     refused(new, "userfault", "modes", modes=["all"])
+    refused(new, "userfault", "hold_ms", modes=["missing"], hold_ms=-1)
+    refused(new, "userfault", "hold_ms", modes=["missing"], hold_ms=1 << 40)
     try:
-        result = mover.ask("userfault", modes=["missing"])
+        result = mover.ask("userfault", modes=["missing"], hold_ms=hold)
     except Refused as e:
         assert "/dev/userfaultfd" in str(e) or "kernel" in str(e), str(e)
         print(f"left out: {e}")
         new.stop()
         m.stop()
         return
+    assert len(result["threads"]) == 1 and result["threads"][0] > 0
     pages = Pages(mover.fds.pop(0), result["regions"], source)
     pages.start()
     refused(new, "userfault", "served already", modes=["missing"])
     new.control.ask("load", fd=blob, clock="frozen")
+    refused(new, "save", "not all come", fd=memfd())
+    refused(new, "dirty-start", "not all come", fd=memfd(size=8 * 256, seal=True))
+    if again:
+        pages.limit = pages.served + 100
     new.control.ask("resume")
+    if again:
+        mover, pages = held(new, mover, pages)
     new.wait_rounds(3)
     assert 0 < pages.served < layout["size"] // PAGE
     if not finish:
-        mover.sock.close()
-        assert new.process.wait(20) == 13
-        assert "before all of it was there" in new.output()
-        pages.end = True
+        lost(new, mover, pages, hold, ended)
         m.stop()
         return
     for region in result["regions"]:
         for offset in range(0, region["size"], PAGE):
             pages.give(region, offset)
-    mover.ask("userfault-stop")
+    mover.ask("userfault-stop") if not again else new.control.ask("userfault-stop")
+    assert not os.path.exists(new.path + ".faults")
     pages.end = True
     pages.join()
     os.close(pages.uffd)
@@ -236,7 +301,11 @@ follow("work=0x1000", "-m", "64", "--irqchip", "split")
 if available(14000):
     follow("work=0x100000", "-m", "6144")
 ranges()
-lazy(True, "-m", "64")
-lazy(False, "-m", "64")
+lazy(True, 0, "-m", "64")
+lazy(True, 20000, "-m", "64")
+lazy(True, 20000, "-m", "64", again=True)
+lazy(False, 0, "-m", "64")
+lazy(False, 300, "-m", "64")
+lazy(False, 20000, "-m", "64", ended=True)
 protected()
 slow()
