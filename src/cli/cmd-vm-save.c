@@ -15,6 +15,9 @@
 #include "vms/record.h"
 #include "vms/vms.h"
 
+#define LAZY_TRIES 5
+#define EXIT_INTERRUPTED 130
+
 /* -------- checkpoint -------- */
 
 static int checkpoint(const struct command *cmd, const char *name, const char *dir,
@@ -208,6 +211,21 @@ static int saved_config(const char *dir, uint64_t *at, json_t **ret, struct erro
 	return r;
 }
 
+/*
+ * A wisp-mover that was killed while it brought memory: the VM waits a while for another. One that
+ * fails, or is told to end by ^C, has said so and has ended the VM.
+ */
+static int bring_the_rest(const struct command *cmd, const char *vm_dir, struct args *options,
+			  int code)
+{
+	args_add(options, "--again");
+	for (unsigned i = 0; code > 128 && code != EXIT_INTERRUPTED && i < LAZY_TRIES; i++) {
+		fprintf(stderr, "wisp vm restore: wisp-mover was killed, another one goes on\n");
+		code = vm_call_mover(cmd, "restore", vm_dir, options);
+	}
+	return code;
+}
+
 /* Loads the epoch into the machine, which then runs. Returns the exit code. */
 static int load(const struct command *cmd, const struct restore *o, const char *vm_dir,
 		const char *dir)
@@ -224,6 +242,8 @@ static int load(const struct command *cmd, const struct restore *o, const char *
 	if (o->json)
 		args_add(&options, "--json");
 	r = vm_call_mover(cmd, "restore", vm_dir, &options);
+	if (o->lazy)
+		r = bring_the_rest(cmd, vm_dir, &options, r);
 	args_done(&options);
 	return r;
 }

@@ -7,28 +7,30 @@
  * memory is registered with a userfaultfd; what is not there yet is asked for there.
  */
 
-#include <stdint.h>
+#include <jansson.h>
 
 #include "mover/chain.h"
+#include "mover/faults.h"
 #include "mover/vmm.h"
 
 struct error;
 struct lazy;
 
 /*
- * Begins to serve: from now on the VM may be loaded and run. The memfd of its memory is fresh and
- * not of huge pages. chain, vmm and memfd outlive the object.
+ * Begins to serve: from now on the VM may be loaded and run. The memfd is that of its memory: what
+ * is in it has been brought by a mover before us. Takes faults over; chain and control, the path of
+ * the control socket, outlive the object.
  */
-int lazy_start(const struct chain *chain, struct vmm *vmm, int memfd, struct lazy **ret,
-	       struct error *err);
+int lazy_start(const struct chain *chain, const char *control, struct faults *faults, int memfd,
+	       struct lazy **ret, struct error *err);
 
 /*
  * Brings the rest of the memory and lets go of the faults. 0, or -errno: the VM can then only end.
- * *faults, when not NULL, is how often the guest had to wait.
+ * *faults is a report (blocktime_report()), the caller's.
  */
-int lazy_finish(struct lazy *lazy, uint64_t *faults, struct error *err);
+int lazy_finish(struct lazy *lazy, struct vmm *vmm, json_t **faults, struct error *err);
 
-/* Ends the serving. After lazy_start() without lazy_finish() the VM loses its memory. */
+/* Ends the serving. After lazy_start() without lazy_finish() the VM waits for another mover. */
 void lazy_destroy(struct lazy *lazy);
 
 #endif

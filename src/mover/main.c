@@ -35,6 +35,7 @@ enum {
 	OPT_LAZY,
 	OPT_CLOCK,
 	OPT_PAUSED,
+	OPT_AGAIN,
 	OPT_JSON,
 };
 
@@ -88,6 +89,9 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 	case OPT_PAUSED:
 		r->restore.leave_paused = true;
 		return 0;
+	case OPT_AGAIN:
+		r->restore.again = true;
+		return 0;
 	default:
 		r->json = true;
 		return 0;
@@ -112,6 +116,8 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 	rc = head_parse(&r->head, argc, argv, parse_option, r, err);
 	if (rc == 0 && (!r->restore.control || !r->restore.dir))
 		rc = error_set(err, -EINVAL, "--control and --dir must be given");
+	if (rc == 0 && r->restore.again && !r->restore.lazy)
+		rc = error_set(err, -EINVAL, "--again is for restores with --lazy");
 	r->progress = (struct progress){.cancel = &r->head.cancel};
 	if (isatty(STDERR_FILENO))
 		r->progress.report = show_progress;
@@ -224,6 +230,8 @@ static const struct command restore = {
 			 "it stopped; elapsed: it shows the time that went by",
 			 0},
 			{OPT_PAUSED, "paused", 0, NULL, "Leave the VM paused", 0},
+			{OPT_AGAIN, "again", 0, NULL,
+			 "With --lazy: go on where a wisp-mover was that died", 0},
 			{0}},
 	.run = run_restore,
 };

@@ -37,6 +37,7 @@ struct restore_request {
 	const char *dir;
 	uint64_t epoch;	   /* 0: the newest */
 	bool lazy;	   /* the VM runs before its memory is there */
+	bool again;	   /* lazy: goes on where a mover was that died */
 	bool elapsed;	   /* the guest's clock shows that time went by */
 	bool leave_paused; /* it is resumed else */
 	const struct progress *progress;
@@ -44,8 +45,8 @@ struct restore_request {
 
 /*
  * Restores an epoch into a VMM that was started with --incoming. After a failure that VM can only
- * be stopped; when a lazy restore fails, or its process dies, before all memory is there, the
- * VMM ends.
+ * be stopped; when a lazy restore fails before all memory is there, the VMM ends. When its process
+ * dies the VMM waits a minute for another one with `again`.
  */
 int operation_restore(const struct restore_request *request, json_t **report, struct error *err);
 

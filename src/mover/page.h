@@ -2,10 +2,21 @@
 #ifndef WISP_MOVER_PAGE_H
 #define WISP_MOVER_PAGE_H
 
-/* Finding zero pages at the speed of memory. Any thread. */
+/* Sets of pages of a chunk, and finding zero pages at the speed of memory. Any thread. */
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* The first run of pages in a set that is not empty; returns the set without it. */
+static inline uint64_t page_run(uint64_t set, unsigned *first, unsigned *n)
+{
+	uint64_t rest;
+
+	*first = (unsigned)__builtin_ctzll(set);
+	rest = ~(set >> *first);
+	*n = rest ? (unsigned)__builtin_ctzll(rest) : 64 - *first;
+	return *first + *n == 64 ? 0 : set >> (*first + *n) << (*first + *n);
+}
 
 /* n bytes are zero; p is aligned to 32 and n a multiple of 128. */
 bool page_is_zero(const void *p, uint64_t n);

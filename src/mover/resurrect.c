@@ -14,6 +14,8 @@
 #include "mover/operation.h"
 #include "mover/vmm.h"
 
+#define HOLD_MS 60000 /* for another mover to come when this one dies */
+
 static int check_incoming(struct vmm *vmm, struct error *err)
 {
 	json_t *status = NULL;
@@ -45,21 +47,19 @@ static int load(struct vmm *vmm, const struct epoch *epoch, bool elapsed, struct
 			fd, NULL, err);
 }
 
-/* The memory of the VM, which has to be of the same size. */
-static int get_memory(struct vmm *vmm, const struct chain *chain, bool lazy,
-		      struct vmm_memory *memory, struct error *err)
+/* The memory of the VM has to be of the same size. */
+static int check_memory(const struct vmm_memory *memory, const struct chain *chain, bool lazy,
+			struct error *err)
 {
-	int rc = vmm_memory(vmm, memory, err);
-
-	if (rc == 0 && memory->size != chain->memory)
-		rc = error_set(err, -EINVAL,
-			       "the VM has %" PRIu64 " bytes of memory, the checkpoint %" PRIu64
-			       ": start it with the same",
-			       memory->size, chain->memory);
-	if (rc == 0 && lazy && memory->page_size != PAGE_BYTES)
-		rc = error_set(err, -EOPNOTSUPP,
-			       "huge pages cannot be restored lazily: leave --lazy out");
-	return rc;
+	if (memory->size != chain->memory)
+		return error_set(err, -EINVAL,
+				 "the VM has %" PRIu64 " bytes of memory, the checkpoint %" PRIu64
+				 ": start it with the same",
+				 memory->size, chain->memory);
+	if (lazy && memory->page_size != PAGE_BYTES)
+		return error_set(err, -EOPNOTSUPP,
+				 "huge pages cannot be restored lazily: leave --lazy out");
+	return 0;
 }
 
 /* Loads the state and lets the VM run. */
@@ -94,27 +94,61 @@ static int run_eager(struct vmm *vmm, const struct chain *chain,
 	return rc;
 }
 
+/* Whatever was done before: the VM runs, if it is to. */
+static int go_on(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
+		 struct error *err)
+{
+	json_t *status = NULL;
+	int rc = vmm_call(vmm, "status", NULL, -1, &status, err);
+	const char *state = json_string_value(json_object_get(status, "state"));
+
+	if (rc == 0 && (!state || !strcmp(state, "failed")))
+		rc = error_set(err, -EIO, "the VM did not take its state");
+	else if (rc == 0 && !strcmp(state, "incoming"))
+		rc = start(vmm, chain, request, err);
+	else if (rc == 0 && !request->leave_paused)
+		rc = vmm_call(vmm, "resume", NULL, -1, NULL, err);
+	json_decref(status);
+	return rc;
+}
+
+/* Serves the VM's faults while it is loaded and runs, until all of its memory is there. */
+static int bring(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
+		 struct faults *faults, int memfd, json_t **report, struct error *err)
+{
+	uint64_t begin = io_now_ns(), ready;
+	json_t *waited = NULL;
+	struct lazy *lazy;
+	int rc = lazy_start(chain, request->control, faults, memfd, &lazy, err);
+
+	if (rc < 0)
+		return rc;
+	rc = go_on(vmm, chain, request, err);
+	ready = io_now_ns() - begin;
+	if (rc == 0)
+		rc = lazy_finish(lazy, vmm, &waited, err);
+	/* Without the rest of its memory it can only end. */
+	if (rc < 0)
+		faults_end(request->control, err->text, NULL);
+	lazy_destroy(lazy);
+	if (rc == 0)
+		*report = json_pack("{s:I, s:I, s:I, s:o}", "epoch",
+				    (json_int_t)chain->epoch[0].manifest.epoch, "ready_ns",
+				    (json_int_t)ready, "memory_ns",
+				    (json_int_t)(io_now_ns() - begin), "waited", waited);
+	return rc;
+}
+
 static int run_lazy(struct vmm *vmm, const struct chain *chain,
 		    const struct restore_request *request, int memfd, json_t **report,
 		    struct error *err)
 {
-	uint64_t begin = io_now_ns(), ready, faults = 0;
-	struct lazy *lazy;
-	int rc = lazy_start(chain, vmm, memfd, &lazy, err);
+	struct faults faults;
+	int rc = faults_discard(memfd, chain->memory, NULL, err);
 
-	if (rc < 0)
-		return rc;
-	rc = start(vmm, chain, request, err);
-	ready = io_now_ns() - begin;
 	if (rc == 0)
-		rc = lazy_finish(lazy, &faults, err);
-	lazy_destroy(lazy);
-	if (rc == 0)
-		*report = json_pack(
-			"{s:I, s:I, s:I, s:I}", "epoch", (json_int_t)chain->epoch[0].manifest.epoch,
-			"ready_ns", (json_int_t)ready, "memory_ns",
-			(json_int_t)(io_now_ns() - begin), "faults", (json_int_t)faults);
-	return rc;
+		rc = faults_open(vmm, HOLD_MS, &faults, err);
+	return rc < 0 ? rc : bring(vmm, chain, request, &faults, memfd, report, err);
 }
 
 static int run(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
@@ -124,7 +158,9 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 	int rc = check_incoming(vmm, err);
 
 	if (rc == 0)
-		rc = get_memory(vmm, chain, request->lazy, &memory, err);
+		rc = vmm_memory(vmm, &memory, err);
+	if (rc == 0)
+		rc = check_memory(&memory, chain, request->lazy, err);
 	if (rc == 0)
 		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, memory.fd, report,
 							    err);
@@ -132,11 +168,70 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 	return rc;
 }
 
+/* The VM has waited for us since its mover died. */
+static int run_held(struct vmm *vmm, const struct chain *chain,
+		    const struct restore_request *request, struct faults *faults,
+		    const struct vmm_memory *memory, json_t **report, struct error *err)
+{
+	int rc = check_memory(memory, chain, true, err);
+
+	return rc < 0 ? rc : bring(vmm, chain, request, faults, memory->fd, report, err);
+}
+
+/* It waits for nobody: the mover that died had not begun, or had brought everything. */
+static int run_whole(struct vmm *vmm, const struct chain *chain,
+		     const struct restore_request *request, json_t **report, struct error *err)
+{
+	int rc = check_incoming(vmm, NULL);
+
+	if (rc == 0)
+		return run(vmm, chain, request, report, err);
+	rc = go_on(vmm, chain, request, err);
+	if (rc == 0)
+		*report = json_pack("{s:I}", "epoch", (json_int_t)chain->epoch[0].manifest.epoch);
+	return rc;
+}
+
+/* Goes on where a mover was that died. */
+static int run_again(const struct chain *chain, const struct restore_request *request,
+		     json_t **report, struct error *err)
+{
+	struct vmm_memory memory = {.fd = -1};
+	struct faults faults = {.fd = -1};
+	struct vmm vmm = {.fd = -1};
+	int held = faults_take(request->control, &faults, &memory, err), rc = held;
+
+	/* Before anything is asked of the VMM somebody must serve its faults: bring() does. */
+	if (held == 0 || held == -ENOENT)
+		rc = vmm_connect(request->control, &vmm, err);
+	if (rc == 0 && held == 0)
+		rc = run_held(&vmm, chain, request, &faults, &memory, report, err);
+	else if (rc == 0)
+		rc = run_whole(&vmm, chain, request, report, err);
+	if (vmm.fd >= 0)
+		vmm_close(&vmm);
+	faults_close(&faults);
+	cleanup_close_fd(&memory.fd);
+	return rc;
+}
+
+static int run_first(const struct chain *chain, const struct restore_request *request,
+		     json_t **report, struct error *err)
+{
+	struct vmm vmm;
+	int rc = vmm_connect(request->control, &vmm, err);
+
+	if (rc < 0)
+		return rc;
+	rc = run(&vmm, chain, request, report, err);
+	vmm_close(&vmm);
+	return rc;
+}
+
 int operation_restore(const struct restore_request *request, json_t **report, struct error *err)
 {
 	struct store store;
 	struct chain chain;
-	struct vmm vmm;
 	int rc = store_open(request->dir, false, &store, err);
 
 	if (rc < 0)
@@ -145,11 +240,7 @@ int operation_restore(const struct restore_request *request, json_t **report, st
 	store_close(&store);
 	if (rc < 0)
 		return rc;
-	rc = vmm_connect(request->control, &vmm, err);
-	if (rc == 0) {
-		rc = run(&vmm, &chain, request, report, err);
-		vmm_close(&vmm);
-	}
+	rc = (request->again ? run_again : run_first)(&chain, request, report, err);
 	chain_close(&chain);
 	return rc;
 }
