@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A source of a migration that wants no good. The first byte chooses what the rest is: a data
- * connection or a control connection, as it is or with its sums put right.
+ * A peer in a migration that wants no good. The first byte chooses what the rest is: a data
+ * connection, a control connection or its first words, as it is or with its sums put right.
  */
 
+#include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +16,7 @@
 #include "lib/error.h"
 #include "lib/wire.h"
 #include "mover/migrate-copy.h"
+#include "mover/migrate-hello.h"
 
 #define INPUT_MAX 65536
 #define MEMORY (CHUNK_BYTES * 3 + 5 * PAGE_BYTES)
@@ -86,13 +89,9 @@ static void try_control(int fd)
 	struct channel ch = {.fd = fd, .timeout_ms = 1000};
 	struct error err = {{0}};
 	enum session_state state;
-	struct hello hello;
 
-	if (hello_receive(&ch, &hello, &err) == 0) {
-		require(hello.stream < hello.streams && hello.streams <= MIGRATE_STREAMS);
-		if (welcome_receive(&ch, &state, &err) == 0)
-			require(state < SESSION_STATES);
-	}
+	if (welcome_receive(&ch, &state, &err) == 0)
+		require(state < SESSION_STATES);
 	for (;;) {
 		struct message m = {0};
 		json_t *value = NULL;
@@ -109,6 +108,24 @@ static void try_control(int fd)
 	channel_close(&ch);
 }
 
+/* The first words of either side, in the clear or not; nobody without the token gets in. */
+static void try_hello(int fd, bool source, bool tls)
+{
+	static const struct secret clear = {.token = "fuzz"};
+	struct channel ch = {.fd = fd, .timeout_ms = 1000};
+	struct hello hello = {.kind = HELLO_NEW, .streams = 1};
+	struct secret secret = clear;
+	struct error err = {{0}};
+
+	secret.tls = tls;
+	if (source)
+		require(hello_say(&ch, &secret, &hello, &err) < 0);
+	else
+		require(hello_hear(&ch, &secret, &hello, &err) < 0);
+	require(err.text[0]);
+	channel_close(&ch);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *copy;
@@ -116,17 +133,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2 || size > INPUT_MAX)
 		return 0;
+	signal(SIGPIPE, SIG_IGN);
 	copy = malloc(size);
 	require(copy && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
 	memcpy(copy, data + 1, size - 1);
 	if (data[0] & 2)
 		mend(copy, size - 1);
 	require(send(fd[0], copy, size - 1, MSG_DONTWAIT) == (ssize_t)size - 1);
-	close(fd[0]);
+	shutdown(fd[0], SHUT_WR);
 	free(copy);
-	if (data[0] & 1)
+	if (data[0] & 4)
+		try_hello(fd[1], data[0] & 1, data[0] & 8);
+	else if (data[0] & 1)
 		try_control(fd[1]);
 	else
 		try_data(fd[1]);
+	close(fd[0]);
 	return 0;
 }

@@ -14,6 +14,15 @@
 #include "vms/record.h"
 #include "vms/vms.h"
 
+/* Of both commands; both sides have to agree. */
+#define TLS_OPTIONS                                                                              \
+	{.id = OPT_TLS, .name = "tls", .help = "Encrypt what is sent (default for tcp)"},        \
+	{                                                                                        \
+		.id = OPT_NO_TLS, .name = "no-tls",                                              \
+		.help = "Do not: whoever is on the network can read and change the VM (default " \
+			"for unix)"                                                              \
+	}
+
 /* Options that wisp-mover has as well, and NAME of receive. */
 static int parse_move(const struct command *cmd, struct option_parser *parser, struct args *options,
 		      const char **name, bool *token, struct error *err)
@@ -116,8 +125,7 @@ const struct command cmd_vm_migrate = {
 	.details =
 		"ADDRESS is tcp:HOST:PORT or unix:PATH of a wisp vm receive. The VM runs while its "
 		"memory is sent; when anything fails before the hand-over it runs on here. Exit "
-		"code 3: the hand-over was cut off; --again goes on with it. The network between "
-		"the two must be trusted: what is sent is not encrypted yet.",
+		"code 3: the hand-over was cut off; --again goes on with it.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_TOKEN,
@@ -125,6 +133,7 @@ const struct command cmd_vm_migrate = {
 			 .arg = "FILE",
 			 .complete = COMPLETE_FILE,
 			 .help = "64 hexadecimal digits that the receiver knows too; needed"},
+			TLS_OPTIONS,
 			{.id = OPT_STREAMS,
 			 .name = "streams",
 			 .arg = "N",
@@ -245,6 +254,7 @@ const struct command cmd_vm_receive = {
 			 .arg = "FILE",
 			 .complete = COMPLETE_FILE,
 			 .help = "64 hexadecimal digits that the sender knows too; needed"},
+			TLS_OPTIONS,
 			{.id = OPT_NAME,
 			 .name = "name",
 			 .letter = 'n',

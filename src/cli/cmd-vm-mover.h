@@ -29,6 +29,8 @@ enum {
 	OPT_TIMEOUT_MS,
 	OPT_AGAIN,
 	OPT_TOKEN,
+	OPT_TLS,
+	OPT_NO_TLS,
 	OPT_LISTEN,
 };
 

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/tls.h"
 
 #define SLICE_MS 20
 #define BACKLOG 80
@@ -26,11 +28,12 @@ static bool cancelled(const _Atomic bool *const cancel[2])
 	return (cancel[0] && *cancel[0]) || (cancel[1] && *cancel[1]);
 }
 
-/* Waits for events in slices, so that a cancel is seen. timeout_ms 0: for ever. */
-static int wait_for(int fd, short events, unsigned timeout_ms, const _Atomic bool *const cancel[2],
-		    struct error *err)
+/* Waits for events in slices, so that a cancel is seen. Ends at a time (io_now_ns()), or never: 0.
+ */
+static int wait_until(int fd, short events, uint64_t end, const _Atomic bool *const cancel[2],
+		      struct error *err)
 {
-	uint64_t end = io_now_ns() + timeout_ms * 1000000ull;
+	uint64_t begin = io_now_ns();
 
 	for (;;) {
 		struct pollfd p = {.fd = fd, .events = events};
@@ -43,15 +46,45 @@ static int wait_for(int fd, short events, unsigned timeout_ms, const _Atomic boo
 			return 0;
 		if (n < 0 && errno != EINTR)
 			return error_errno(err, -errno, "cannot wait for the peer");
-		if (timeout_ms && io_now_ns() >= end)
+		if (end && io_now_ns() >= end)
 			return error_set(err, -ETIMEDOUT, "the peer said nothing for %u ms",
-					 timeout_ms);
+					 (unsigned)((io_now_ns() - begin) / 1000000));
 	}
+}
+
+static uint64_t end_of(unsigned timeout_ms)
+{
+	return timeout_ms ? io_now_ns() + timeout_ms * 1000000ull : 0;
+}
+
+static int wait_for(const struct channel *ch, short events, struct error *err)
+{
+	uint64_t end = end_of(ch->timeout_ms);
+
+	if (ch->deadline_ns && (!end || ch->deadline_ns < end))
+		end = ch->deadline_ns;
+	if (ch->deadline_ns && io_now_ns() >= ch->deadline_ns)
+		return error_set(err, -ETIMEDOUT, "the peer took too long to say who it is");
+	return wait_until(ch->fd, events, end, ch->cancel, err);
 }
 
 int channel_wait(struct channel *ch, struct error *err)
 {
-	return wait_for(ch->fd, POLLIN, ch->timeout_ms, ch->cancel, err);
+	return ch->tls && tls_pending(ch->tls) ? 0 : wait_for(ch, POLLIN, err);
+}
+
+/* Some bytes, 0 at the end, -EAGAIN with what to wait for, or -errno. */
+static ssize_t receive_some(struct channel *ch, void *buf, size_t n, short *wait, struct error *err)
+{
+	ssize_t got;
+
+	*wait = POLLIN;
+	if (ch->tls)
+		return tls_receive(ch->tls, buf, n, wait, err);
+	got = recv(ch->fd, buf, n, MSG_DONTWAIT);
+	if (got >= 0 || errno == EAGAIN || errno == EINTR)
+		return got >= 0 ? got : -EAGAIN;
+	return error_errno(err, -errno, "cannot receive from the peer");
 }
 
 int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
@@ -59,7 +92,8 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 	uint8_t *p = buf;
 
 	while (n) {
-		ssize_t got = recv(ch->fd, p, n, MSG_DONTWAIT);
+		short wait;
+		ssize_t got = receive_some(ch, p, n, &wait, err);
 		int rc;
 
 		if (!got)
@@ -69,15 +103,43 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 			n -= (size_t)got;
 			continue;
 		}
-		if (errno == EINTR)
-			continue;
-		if (errno != EAGAIN)
-			return error_errno(err, -errno, "cannot receive from the peer");
-		rc = channel_wait(ch, err);
+		rc = got == -EAGAIN ? wait_for(ch, wait, err) : (int)got;
 		if (rc < 0)
 			return rc;
 	}
 	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
+}
+
+int channel_peek(struct channel *ch, uint8_t *ret, struct error *err)
+{
+	int rc = wait_for(ch, POLLIN, err);
+	ssize_t n;
+
+	if (rc < 0)
+		return rc;
+	n = recv(ch->fd, ret, 1, MSG_DONTWAIT | MSG_PEEK);
+	if (n > 0)
+		return 0;
+	return n ? error_errno(err, -errno, "cannot receive from the peer")
+		 : error_set(err, -EPIPE, "the peer closed the connection");
+}
+
+int channel_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY],
+		   struct error *err)
+{
+	int rc = tls_create(ch->fd, server, key, &ch->tls, err);
+
+	while (rc == 0) {
+		short wait;
+		ssize_t done = tls_handshake(ch->tls, &wait, err);
+
+		if (done > 0)
+			return 0;
+		if (done == 0)
+			return error_set(err, -EPIPE, "the peer closed the connection");
+		rc = done == -EAGAIN ? wait_for(ch, wait, err) : (int)done;
+	}
+	return rc;
 }
 
 /* Takes n bytes off the front. */
@@ -94,23 +156,35 @@ static void advance(struct iovec **iov, unsigned *count, size_t n)
 	}
 }
 
+static ssize_t send_some(struct channel *ch, struct iovec *iov, unsigned n, short *wait,
+			 struct error *err)
+{
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+	ssize_t sent;
+
+	*wait = POLLOUT;
+	if (ch->tls)
+		return tls_send(ch->tls, iov->iov_base, iov->iov_len, wait, err);
+	sent = sendmsg(ch->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (sent >= 0 || errno == EAGAIN || errno == EINTR)
+		return sent >= 0 ? sent : -EAGAIN;
+	return error_errno(err, -errno, "cannot send to the peer");
+}
+
 int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error *err)
 {
 	advance(&iov, &n, 0);
 	while (n) {
-		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-		ssize_t sent = sendmsg(ch->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-		int rc;
+		short wait;
+		ssize_t sent = send_some(ch, iov, n, &wait, err);
+		int rc = 0;
 
-		if (sent >= 0) {
+		if (sent > 0)
 			advance(&iov, &n, (size_t)sent);
-			continue;
-		}
-		if (errno == EINTR)
-			continue;
-		if (errno != EAGAIN)
-			return error_errno(err, -errno, "cannot send to the peer");
-		rc = wait_for(ch->fd, POLLOUT, ch->timeout_ms, ch->cancel, err);
+		else if (sent == 0)
+			rc = error_set(err, -EPIPE, "the peer closed the connection");
+		else
+			rc = sent == -EAGAIN ? wait_for(ch, wait, err) : (int)sent;
 		if (rc < 0)
 			return rc;
 	}
@@ -119,6 +193,8 @@ int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error
 
 void channel_close(struct channel *ch)
 {
+	tls_destroy(ch->tls);
+	ch->tls = NULL;
 	if (ch->fd >= 0)
 		close(ch->fd);
 	ch->fd = -1;
@@ -221,7 +297,7 @@ int address_accept(int fd, unsigned timeout_ms, const _Atomic bool *const cancel
 		   struct error *err)
 {
 	const int on = 1;
-	int rc = wait_for(fd, POLLIN, timeout_ms, cancel, err);
+	int rc = wait_until(fd, POLLIN, end_of(timeout_ms), cancel, err);
 	int got;
 
 	if (rc < 0)
@@ -232,4 +308,18 @@ int address_accept(int fd, unsigned timeout_ms, const _Atomic bool *const cancel
 	/* Not for UNIX sockets, which have no delay. */
 	setsockopt(got, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return got;
+}
+
+void address_peer(int fd, char ret[ADDRESS_TEXT])
+{
+	struct sockaddr_storage name = {0};
+	socklen_t n = sizeof(name);
+	char host[INET6_ADDRSTRLEN], port[8];
+
+	if (getpeername(fd, (struct sockaddr *)&name, &n) || name.ss_family == AF_UNIX ||
+	    getnameinfo((struct sockaddr *)&name, n, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV))
+		snprintf(ret, ADDRESS_TEXT, "this host");
+	else
+		snprintf(ret, ADDRESS_TEXT, "%s port %s", host, port);
 }

@@ -3,8 +3,8 @@
 #define WISP_MOVER_CHANNEL_H
 
 /*
- * One connection between two movers: exact reads and writes that end in time, and can be cancelled.
- * One thread may send while another receives.
+ * One connection between two movers: exact reads and writes that end in time, and can be cancelled;
+ * in the clear or by TLS. One thread may send while another receives.
  */
 
 #include <stdbool.h>
@@ -12,13 +12,18 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#define CHANNEL_KEY 32
+
 struct error;
+struct tls;
 
 struct channel {
 	int fd;			       /* owned; -1: closed */
 	unsigned timeout_ms;	       /* without a byte moved */
 	const _Atomic bool *cancel[2]; /* any of them (or NULL): -ECANCELED within 20 ms */
+	uint64_t deadline_ns;	       /* (io_now_ns()) for all until it is 0 again */
 	uint32_t sent, received;       /* records so far */
+	struct tls *tls;	       /* NULL: in the clear */
 };
 
 /*
@@ -30,6 +35,16 @@ int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error
 
 /* Waits until there is something to receive (or the end). */
 int channel_wait(struct channel *ch, struct error *err);
+
+/* The first byte that the peer sent, which stays there to be received. Before TLS only. */
+int channel_peek(struct channel *ch, uint8_t *ret, struct error *err);
+
+/*
+ * TLS with this key from here on, shaken hands. -EPROTO: not with this peer; -EPROTONOSUPPORT: it
+ * speaks without TLS.
+ */
+int channel_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY],
+		   struct error *err);
 
 void channel_close(struct channel *ch);
 
@@ -43,5 +58,9 @@ int address_listen(const char *address, struct error *err);
  */
 int address_accept(int fd, unsigned timeout_ms, const _Atomic bool *const cancel[2],
 		   struct error *err);
+
+/* The other end of a connected descriptor, for people. */
+#define ADDRESS_TEXT 80
+void address_peer(int fd, char ret[ADDRESS_TEXT]);
 
 #endif

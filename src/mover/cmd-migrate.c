@@ -11,6 +11,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/log.h"
 #include "lib/parse.h"
 #include "mover/commands.h"
 #include "mover/head.h"
@@ -21,6 +22,8 @@ enum {
 	OPT_ADDRESS,
 	OPT_RECORD,
 	OPT_TOKEN,
+	OPT_TLS,
+	OPT_NO_TLS,
 	OPT_STREAMS,
 	OPT_DOWNTIME,
 	OPT_ROUNDS,
@@ -36,7 +39,8 @@ enum {
 struct request {
 	struct migrate_options o;
 	const char *token;
-	bool again, json;
+	bool again, json, tls, no_tls;
+	unsigned refused;
 	struct head head;
 };
 
@@ -72,6 +76,11 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		return 0;
 	case OPT_TOKEN:
 		r->token = value;
+		return 0;
+	case OPT_TLS:
+	case OPT_NO_TLS:
+		r->tls = opt == OPT_TLS;
+		r->no_tls = opt == OPT_NO_TLS;
 		return 0;
 	case OPT_COMPRESS:
 		return compression_parse(value, &r->o.compression, err);
@@ -116,6 +125,16 @@ static int read_token(const char *path, uint8_t token[TOKEN_SIZE], struct error 
 	return 0;
 }
 
+/* Somebody may do that for ever. */
+static void say_refused(void *arg, const char *who, const char *why)
+{
+	struct request *r = arg;
+
+	if (log_due(&r->refused))
+		fprintf(stderr, "wisp-mover %s: sent a connection from %s away: %s\n",
+			r->head.cmd->name, who, why);
+}
+
 /* 0; 1 after --help. */
 static int parse(struct request *r, int argc, char **argv, struct error *err)
 {
@@ -125,7 +144,11 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 		rc = error_set(err, -EINVAL,
 			       "--control, the address, --record and --token must be given");
 	if (rc == 0)
-		rc = read_token(r->token, r->o.token, err);
+		rc = read_token(r->token, r->o.secret.token, err);
+	if (rc == 0)
+		r->o.secret.tls = r->tls || (!r->no_tls && hello_wants_tls(r->o.address));
+	r->o.refused = say_refused;
+	r->o.arg = r;
 	r->o.cancel = &r->head.cancel;
 	r->o.switch_now = &r->head.switch_now;
 	r->o.listen = -1;
@@ -221,6 +244,15 @@ static int run_receive(const struct command *cmd, int argc, char **argv)
 	return run(cmd, false, argc, argv);
 }
 
+#define TLS_OPTIONS                                                                     \
+	{OPT_TLS, "tls", 0, NULL, "Encrypt all connections (default for tcp)", 0},      \
+	{                                                                               \
+		OPT_NO_TLS, "no-tls", 0, NULL,                                          \
+			"Do not: whoever is on the network can read and change the VM " \
+			"(default for unix)",                                           \
+			0                                                               \
+	}
+
 const struct command command_send = {
 	.name = "send",
 	.args = "",
@@ -240,6 +272,7 @@ const struct command command_send = {
 			{OPT_TOKEN, "token", 0, "FILE",
 			 "64 hexadecimal digits that the receiver knows too; must be given",
 			 COMPLETE_FILE},
+			TLS_OPTIONS,
 			{OPT_STREAMS, "streams", 0, "N", "Data connections (default: 2)", 0},
 			{OPT_DOWNTIME, "downtime", 0, "MS",
 			 "Pause to aim for, in milliseconds (default: 300)", 0},
@@ -276,6 +309,7 @@ const struct command command_receive = {
 			{OPT_TOKEN, "token", 0, "FILE",
 			 "64 hexadecimal digits that the sender knows too; must be given",
 			 COMPLETE_FILE},
+			TLS_OPTIONS,
 			{OPT_TIMEOUT, "timeout", 0, "MS",
 			 "How long the peer may be silent (default: 10000)", 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},

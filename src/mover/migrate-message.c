@@ -13,12 +13,11 @@
 #include "lib/error.h"
 #include "lib/wire.h"
 
-#define MAGIC "WISPMIGR"
 #define SUMMED (RECORD_HEADER_SIZE - 4)
 #define BODY_MAX (1u << 20)
 #define STATE_MAX (256u << 20)
 #define TEXT_MAX 4096u
-#define HELLO_SIZE (8 + 4 + 4 + SESSION_SIZE + TOKEN_SIZE + 4 + 4)
+#define GREETING_MAX 4096u /* from somebody unknown */
 
 static const uint8_t zeros[8];
 
@@ -95,6 +94,10 @@ static uint64_t body_max(uint32_t type)
 		return ROW_SIZE + CHUNK_BYTES;
 	case MESSAGE_ABORT:
 		return TEXT_MAX;
+	case MESSAGE_HELLO:
+	case MESSAGE_CHALLENGE:
+	case MESSAGE_PROOF:
+		return GREETING_MAX;
 	default:
 		return type >= MESSAGE_HELLO && type < MESSAGE_ABORT ? BODY_MAX : 0;
 	}
@@ -309,57 +312,6 @@ int message_json(const struct message *m, json_t **ret, struct error *err)
 		return error_set(err, -EBADMSG, "the peer sent no JSON: %.100s", jerr.text);
 	*ret = value;
 	return 0;
-}
-
-int hello_send(struct channel *ch, const struct hello *hello, struct error *err)
-{
-	uint8_t body[HELLO_SIZE];
-	struct wire_writer w = wire_writer(body, sizeof(body));
-
-	wire_put_bytes(&w, MAGIC, 8);
-	wire_put_u32(&w, MIGRATE_VERSION);
-	wire_put_u32(&w, hello->kind);
-	wire_put_bytes(&w, hello->session, SESSION_SIZE);
-	wire_put_bytes(&w, hello->token, TOKEN_SIZE);
-	wire_put_u32(&w, hello->stream);
-	wire_put_u32(&w, hello->streams);
-	return message_send(ch, MESSAGE_HELLO, body, sizeof(body), err);
-}
-
-static int hello_decode(const struct message *m, struct hello *ret, struct error *err)
-{
-	struct wire_reader r = wire_reader(m->body, m->length);
-	const void *magic = wire_get_bytes(&r, 8);
-	uint32_t version = wire_get_u32(&r), kind = wire_get_u32(&r);
-	const void *session = wire_get_bytes(&r, SESSION_SIZE);
-	const void *token = wire_get_bytes(&r, TOKEN_SIZE);
-	uint32_t stream = wire_get_u32(&r), streams = wire_get_u32(&r);
-
-	if (!magic || memcmp(magic, MAGIC, 8))
-		return error_set(err, -EBADMSG, "the peer is no mover of Wisp");
-	if (version != MIGRATE_VERSION)
-		return error_set(err, -EPROTONOSUPPORT, "the peer speaks version %" PRIu32,
-				 version);
-	if (!wire_done(&r) || kind >= HELLO_KINDS || !streams || streams > MIGRATE_STREAMS ||
-	    stream >= streams)
-		return error_set(err, -EBADMSG, "a hello that cannot be");
-	ret->kind = kind;
-	memcpy(ret->session, session, SESSION_SIZE);
-	memcpy(ret->token, token, TOKEN_SIZE);
-	ret->stream = stream;
-	ret->streams = streams;
-	return 0;
-}
-
-int hello_receive(struct channel *ch, struct hello *ret, struct error *err)
-{
-	struct message m = {0};
-	int rc = message_expect(ch, MESSAGE_HELLO, &m, err);
-
-	if (rc == 0)
-		rc = hello_decode(&m, ret, err);
-	message_done(&m);
-	return rc;
 }
 
 bool token_equal(const uint8_t a[TOKEN_SIZE], const uint8_t b[TOKEN_SIZE])

@@ -14,11 +14,14 @@
 #define MIGRATE_STREAMS 64u
 #define SESSION_SIZE 16
 #define TOKEN_SIZE 32
+#define NONCE_SIZE 32
 
 enum message_type {
 	MESSAGE_STATE = RECORD_STATE,
 	MESSAGE_PAGES = RECORD_PAGES,
-	MESSAGE_HELLO = 16,
+	MESSAGE_CHALLENGE = 14,
+	MESSAGE_PROOF,
+	MESSAGE_HELLO,
 	MESSAGE_WELCOME,
 	MESSAGE_CONFIG,
 	MESSAGE_OBSTACLES,
@@ -70,23 +73,6 @@ int message_body_u64(struct channel *ch, const struct message *m, uint64_t *ret,
 
 int message_u64(const struct message *m, uint64_t *ret, struct error *err);
 int message_json(const struct message *m, json_t **ret, struct error *err);
-
-enum hello_kind {
-	HELLO_NEW,
-	HELLO_DATA,
-	HELLO_RETURN,
-	HELLO_KINDS,
-};
-
-struct hello {
-	uint32_t kind;
-	uint8_t session[SESSION_SIZE];
-	uint8_t token[TOKEN_SIZE];
-	uint32_t stream, streams;
-};
-
-int hello_send(struct channel *ch, const struct hello *hello, struct error *err);
-int hello_receive(struct channel *ch, struct hello *ret, struct error *err);
 
 /* In a time that does not depend on where they differ. */
 bool token_equal(const uint8_t a[TOKEN_SIZE], const uint8_t b[TOKEN_SIZE]);

@@ -45,7 +45,7 @@ void source_init(struct source *s, const struct migrate_options *o)
 	if (!s->o.max_rounds)
 		s->o.max_rounds = 30;
 	s->sender.memfd = s->sender.bitmap_fd = -1;
-	memcpy(s->note.token, o->token, TOKEN_SIZE);
+	memcpy(s->note.token, o->secret.token, TOKEN_SIZE);
 }
 
 void source_done(struct source *s)
@@ -65,14 +65,15 @@ int source_connect(struct source *s, uint32_t kind, uint32_t stream, struct chan
 {
 	struct hello hello = {.kind = kind, .stream = stream, .streams = s->o.streams};
 	struct channel ch = {.timeout_ms = s->o.timeout_ms, .cancel = {s->cancel}};
+	struct secret secret = s->o.secret;
 	int rc;
 
 	memcpy(hello.session, s->note.session, SESSION_SIZE);
-	memcpy(hello.token, s->note.token, TOKEN_SIZE);
+	memcpy(secret.token, s->note.token, TOKEN_SIZE);
 	ch.fd = address_connect(s->o.address, s->o.timeout_ms, err);
 	if (ch.fd < 0)
 		return ch.fd;
-	rc = hello_send(&ch, &hello, err);
+	rc = hello_say(&ch, &secret, &hello, err);
 	if (rc < 0)
 		channel_close(&ch);
 	else

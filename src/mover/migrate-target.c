@@ -29,7 +29,7 @@ static void target_init(struct target *t, const struct migrate_options *o)
 	if (!t->o.load_ms)
 		t->o.load_ms = 60000;
 	t->receiver.memfd = -1;
-	memcpy(t->note.token, o->token, TOKEN_SIZE);
+	memcpy(t->note.token, o->secret.token, TOKEN_SIZE);
 }
 
 static void stop_receiving(struct target *t)
@@ -54,10 +54,34 @@ static void target_done(struct target *t)
 	t->vm = NULL;
 }
 
-static bool welcome_here(const struct target *t, uint32_t kind, const struct hello *hello)
+/* Whether it has the token, and comes for what is due. */
+static int check_hello(struct target *t, struct channel *ch, uint32_t kind, struct hello *hello,
+		       struct error *err)
 {
-	return hello->kind == kind && token_equal(hello->token, t->note.token) &&
-	       (kind == HELLO_NEW || !memcmp(hello->session, t->note.session, SESSION_SIZE));
+	struct secret secret = t->o.secret;
+	int rc;
+
+	memcpy(secret.token, t->note.token, TOKEN_SIZE);
+	/* Strangers who say nothing are not to use up the patience of who waits behind them. */
+	ch->timeout_ms = t->o.timeout_ms / 2;
+	rc = hello_hear(ch, &secret, hello, err);
+	ch->timeout_ms = t->o.timeout_ms;
+	if (rc == 0 && hello->kind != kind)
+		rc = error_set(err, -EPROTO, "it comes for another step of a migration");
+	if (rc == 0 && kind != HELLO_NEW &&
+	    memcmp(hello->session, t->note.session, SESSION_SIZE) != 0)
+		rc = error_set(err, -EPROTO, "it belongs to another migration");
+	return rc;
+}
+
+static void send_away(struct target *t, struct channel *ch, int rc, const struct error *err)
+{
+	char who[ADDRESS_TEXT];
+
+	address_peer(ch->fd, who);
+	if (t->o.refused && rc != -ECANCELED)
+		t->o.refused(t->o.arg, who, err->text);
+	channel_close(ch);
 }
 
 int target_accept(struct target *t, uint32_t kind, unsigned timeout_ms, struct channel *ret,
@@ -70,15 +94,18 @@ int target_accept(struct target *t, uint32_t kind, unsigned timeout_ms, struct c
 		struct channel ch = {.timeout_ms = t->o.timeout_ms, .cancel = {t->o.cancel}};
 		uint64_t now = io_now_ns();
 		unsigned left = now < end ? (unsigned)((end - now) / 1000000) + 1 : 1;
+		struct error why = {{0}};
+		int rc;
 
 		ch.fd = address_accept(t->o.listen, timeout_ms ? left : 0, cancel, err);
 		if (ch.fd < 0)
 			return ch.fd;
-		if (hello_receive(&ch, hello, NULL) == 0 && welcome_here(t, kind, hello)) {
+		rc = check_hello(t, &ch, kind, hello, &why);
+		if (rc == 0) {
 			*ret = ch;
 			return 0;
 		}
-		channel_close(&ch); /* nobody we know */
+		send_away(t, &ch, rc, &why);
 		if (timeout_ms && io_now_ns() >= end)
 			return error_set(err, -ETIMEDOUT, "the source did not come");
 	}

@@ -8,7 +8,7 @@
  */
 
 #include "mover/compress.h"
-#include "mover/migrate-message.h"
+#include "mover/migrate-hello.h"
 #include "mover/machine.h"
 
 enum migrate_outcome {
@@ -47,11 +47,13 @@ struct migrate_options {     /* of both sides */
 	const char *note;    /* path of the record */
 	const char *address; /* source: the target's */
 	int listen;	     /* target: listening descriptor, stays the caller's */
-	uint8_t token[TOKEN_SIZE];
+	struct secret secret;
 	unsigned timeout_ms; /* 0: 10 s */
 	unsigned load_ms;    /* 0: 60 s */
 	unsigned return_ms;  /* how long an undecided hand-over is tried; 0: for ever */
 	const _Atomic bool *cancel;
+	/* Target: somebody who connected was sent away. Or NULL. */
+	void (*refused)(void *arg, const char *who, const char *why);
 	/* Non-zero: leave at once as if killed, doing nothing more. For tests; or NULL. */
 	int (*at)(void *arg, const struct migrate_progress *now);
 	void *arg;

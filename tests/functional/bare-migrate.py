@@ -28,12 +28,14 @@ class Movers:
     """A pair of movers between two machines."""
     count = 0
 
-    def __init__(self, old, new, tcp=False, options=()):
+    def __init__(self, old, new, tcp=False, options=(), receives=None):
         Movers.count += 1
         self.base = f"{TMP}/m{Movers.count}"
         self.address = f"tcp:127.0.0.1:{free_port()}" if tcp else f"unix:{self.base}.sock"
         self.old, self.new, self.options = old, new, options
-        self.receiver = self.receive()
+        if receives is None:
+            receives = [o for o in options if o.endswith("tls")]
+        self.receiver = self.receive(*receives)
         time.sleep(0.1)
         self.sender = self.send()
 
@@ -96,7 +98,8 @@ def journey(work, *args):
     m = migrate(m, args)
     m = migrate(m, args, True, ("--streams", "4", "--downtime", "20", "--throttle"))
     m = migrate(m, args, False, ("--streams", "1", "--compress", "lz4"))
-    m = migrate(m, args, True, ("--compress", "zstd", "--clock", "frozen"))
+    m = migrate(m, args, True, ("--compress", "zstd", "--clock", "frozen", "--no-tls"))
+    m = migrate(m, args, False, ("--tls",))
     m.stop()
 
 
@@ -132,7 +135,7 @@ def killed(tries, *args):
         new = incoming(*args)
         movers = Movers(m, new, options=("--timeout", "2000"))
         what = ("send", "receive")[i % 2]
-        time.sleep(source.random() * 0.12)
+        time.sleep(source.random() * 0.3)
         process = movers.sender if what == "send" else movers.receiver
         process.kill()
         end_of(process, None)
@@ -152,6 +155,30 @@ def killed(tries, *args):
         assert "lost" not in m.output(), m.output()
     m.stop()
     print(f"{tries} movers killed, {moved} VMs moved all the same")
+
+
+def strangers(*args):
+    """Another token, or TLS on one side only: said on both sides, and nothing has changed."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(1)
+    new = incoming(*args)
+    with open(f"{TMP}/wrong", "w", encoding="ascii") as f:
+        f.write("7" * 64)
+    for send, receive, words in (
+            (("--token", f"{TMP}/wrong"), (), "same token"),
+            (("--token", f"{TMP}/wrong", "--no-tls"), ("--no-tls",), "same token"),
+            ((), ("--no-tls",), "give the target --tls, or the source --no-tls"),
+            (("--no-tls",), (), "give the source --tls, or the target --no-tls")):
+        movers = Movers(m, new, True, send, receive)
+        err = end_of(movers.sender, 1)[1]
+        assert words in err, err
+        movers.receiver.terminate()
+        err = end_of(movers.receiver, 130)[1]
+        assert words in err and "127.0.0.1" in err, err
+        assert state(m) == "running" and state(new) == "incoming"
+    new.stop()
+    m.wait_rounds(1)
+    m.stop()
 
 
 def other_record(*args):
@@ -186,6 +213,7 @@ def main():
     journey("work=4096", "-m", "64")
     journey("dirty=2", "-m", "256", "-c", "2")
     refusals("-m", "64")
+    strangers("-m", "64")
     other_record("-m", "64")
     killed(16, "-m", "64")
 

@@ -26,8 +26,19 @@ struct pair {
 	_Atomic bool cancel;
 	int cancel_at;
 	_Atomic int to_step;
+	char why[256]; /* somebody was sent away */
+	_Atomic bool refused;
 	pthread_t thread;
 };
+
+static void note_refusal(void *arg, const char *who, const char *why)
+{
+	struct pair *p = arg;
+
+	assert_string_equal(who, "this host");
+	snprintf(p->why, sizeof(p->why), "%s", why);
+	p->refused = true;
+}
 
 static int sender_at(void *arg, const struct migrate_progress *now)
 {
@@ -75,7 +86,7 @@ static void pair_init(struct pair *p, const char *dir, bool tcp)
 	p->send = (struct migrate_options){.vmm = &p->from.vmm,
 					   .note = p->from_note,
 					   .address = p->address,
-					   .token = "secret",
+					   .secret.token = "secret",
 					   .timeout_ms = 500,
 					   .load_ms = 500,
 					   .return_ms = 300,
@@ -84,7 +95,7 @@ static void pair_init(struct pair *p, const char *dir, bool tcp)
 					   .arg = p};
 	p->receive = (struct migrate_options){.vmm = &p->to.vmm,
 					      .note = p->to_note,
-					      .token = "secret",
+					      .secret.token = "secret",
 					      .timeout_ms = 500,
 					      .return_ms = 500,
 					      .at = receiver_at,
@@ -152,6 +163,8 @@ static void pair_run(struct pair *p)
 	p->receive.cancel = &done;
 	assert_int_equal(pthread_create(&p->thread, NULL, receiver_main, p), 0);
 	run_sender(p);
+	for (unsigned i = 0; p->receive.refused && !p->refused && i < 500; i++)
+		usleep(10000);
 	/* One that waits for a source that will not come any more is sent home. */
 	if (p->to_step < STEP_CHECKED)
 		done = true;
@@ -183,12 +196,19 @@ static void assert_stayed(struct pair *p)
 	assert_int_not_equal(access(p->from_note, F_OK), 0);
 }
 
+static void use_tls(struct pair *p)
+{
+	p->send.secret.tls = p->receive.secret.tls = true;
+}
+
 static void migrate_with(void **state, bool tcp, unsigned streams, enum compression compression,
 			 unsigned writes)
 {
 	struct pair p;
 
 	pair_init(&p, *state, tcp);
+	if (tcp)
+		use_tls(&p);
 	p.send.streams = streams;
 	p.send.compression = compression;
 	p.send.max_downtime_ms = 20;
@@ -240,16 +260,26 @@ static void test_dry_run(void **state)
 	pair_done(&p);
 }
 
-static void test_wrong_token(void **state)
+/* Another token, or TLS on one side only: both hear why, nothing changes. */
+static void test_strangers(void **state)
 {
-	struct pair p;
+	for (unsigned i = 0; i < 4; i++) {
+		struct pair p;
 
-	pair_init(&p, *state, false);
-	p.send.token[31] ^= 1;
-	pair_run(&p);
-	assert_stayed(&p);
-	assert_int_equal(p.to.state, MACHINE_INCOMING);
-	pair_done(&p);
+		pair_init(&p, *state, false);
+		p.receive.refused = note_refusal;
+		p.receive.secret.tls = i & 1;
+		p.send.secret.tls = i == 1 || i == 2;
+		if (i < 2)
+			p.send.secret.token[31] ^= 1;
+		pair_run(&p);
+		assert_stayed(&p);
+		assert_non_null(strstr(p.send_err.text, i < 2 ? "same token" : "--no-tls"));
+		assert_non_null(strstr(p.why, i < 2 ? "same token" : "--no-tls"));
+		assert_int_equal(p.from.calls[FAKE_PAUSE] + p.from.calls[FAKE_START], 0);
+		assert_int_equal(p.to.state, MACHINE_INCOMING);
+		pair_done(&p);
+	}
 }
 
 /* A VM that writes faster than it can be sent: refused, or throttled. */
@@ -295,6 +325,8 @@ static void test_kill(void **state)
 			struct pair p;
 
 			pair_init(&p, *state, step & 1);
+			if (step & 1)
+				use_tls(&p);
 			p.from.pages_a_turn = 2;
 			*(receiver ? &p.kill_receiver : &p.kill_sender) = step;
 			pair_run(&p);
@@ -506,7 +538,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_moves),	    cmocka_unit_test(test_obstacles),
-		cmocka_unit_test(test_dry_run),	    cmocka_unit_test(test_wrong_token),
+		cmocka_unit_test(test_dry_run),	    cmocka_unit_test(test_strangers),
 		cmocka_unit_test(test_convergence), cmocka_unit_test(test_switch_now),
 		cmocka_unit_test(test_kill),	    cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_refusals),    cmocka_unit_test(test_resume_refused),
