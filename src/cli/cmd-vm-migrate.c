@@ -23,9 +23,9 @@
 			"for unix)"                                                              \
 	}
 
-/* Options that wisp-mover has as well, and NAME of receive. */
+/* Options that wisp-mover has as well, and the place of receive. */
 static int parse_move(const struct command *cmd, struct option_parser *parser, struct args *options,
-		      const char **name, bool *token, struct error *err)
+		      struct vm_place *place, bool *token, struct error *err)
 {
 	const char *value;
 	int r;
@@ -35,7 +35,9 @@ static int parse_move(const struct command *cmd, struct option_parser *parser, s
 			return r;
 		*token |= r == OPT_TOKEN;
 		if (r == OPT_NAME)
-			*name = value;
+			place->name = value;
+		else if (r == OPT_NET)
+			place->net = value;
 		else
 			vm_pass_option(cmd, r, value, options);
 	}
@@ -101,13 +103,13 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 {
 	struct args options = {0};
 	struct option_parser parser;
-	const char *name = NULL;
+	struct vm_place place = {0};
 	struct error err;
 	bool token = false;
 	int r;
 
 	option_start(&parser, cmd, argc, argv);
-	r = parse_move(cmd, &parser, &options, &name, &token, &err);
+	r = parse_move(cmd, &parser, &options, &place, &token, &err);
 	if (!r && parser.argc != 2)
 		r = error_set(&err, -EINVAL, "give the name of a VM and where it is received");
 	if (!r)
@@ -186,7 +188,7 @@ static int read_description(json_t **ret, struct error *err)
 	return 0;
 }
 
-static int receive(const struct command *cmd, const char *as, struct args *options)
+static int receive(const struct command *cmd, const struct vm_place *place, struct args *options)
 {
 	CLEANUP_FREE char *dir = NULL;
 	json_t *config = NULL, *boot = NULL;
@@ -195,7 +197,7 @@ static int receive(const struct command *cmd, const char *as, struct args *optio
 	int r = read_description(&config, &err);
 
 	if (!r)
-		r = vm_start_empty(as, config, &dir, &err);
+		r = vm_start_empty(place, config, &dir, &err);
 	if (r) {
 		json_decref(config);
 		return cli_fail(cmd, EXIT_FAILURE, &err);
@@ -217,17 +219,17 @@ static int run_receive(const struct command *cmd, int argc, char **argv)
 {
 	struct args options = {0};
 	struct option_parser parser;
-	const char *name = NULL;
+	struct vm_place place = {0};
 	struct error err;
 	bool token = false;
 	int r;
 
 	option_start(&parser, cmd, argc, argv);
-	r = parse_move(cmd, &parser, &options, &name, &token, &err);
+	r = parse_move(cmd, &parser, &options, &place, &token, &err);
 	if (!r && parser.argc)
 		r = error_set(&err, -EINVAL, "unexpected argument %s", parser.argv[0]);
 	if (!r)
-		r = receive(cmd, name, &options);
+		r = receive(cmd, &place, &options);
 	else
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	args_done(&options);
@@ -255,11 +257,7 @@ const struct command cmd_vm_receive = {
 			 .complete = COMPLETE_FILE,
 			 .help = "64 hexadecimal digits that the sender knows too; needed"},
 			TLS_OPTIONS,
-			{.id = OPT_NAME,
-			 .name = "name",
-			 .letter = 'n',
-			 .arg = "NAME",
-			 .help = "Under another name (the guest keeps the one it knows)"},
+			VM_PLACE_OPTIONS,
 			{.id = OPT_TIMEOUT_MS,
 			 .name = "timeout",
 			 .arg = "MS",

@@ -82,21 +82,24 @@ static int saved_subnet(const json_t *config, struct subnet *ret, struct error *
 	return 0;
 }
 
-int vm_start_empty(const char *as, json_t *config, char **ret, struct error *err)
+int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, struct error *err)
 {
-	CLEANUP_FREE char *network = strdup(record_text(config, "network"));
+	const char *id = record_text(config, "network_id"), *name;
+	CLEANUP_FREE char *saved = strdup(record_text(config, "network"));
 	struct subnet subnet;
+	struct vms_network net = {.name = place->net ? place->net : saved,
+				  .subnet = &subnet,
+				  .id = place->net || !*id ? NULL : id};
 	json_t *vm = NULL, *boot = NULL;
-	const char *name;
-	int r = network ? saved_subnet(config, &subnet, err) : -ENOMEM;
+	int r = saved ? saved_subnet(config, &subnet, err) : -ENOMEM;
 
 	if (r)
 		return r;
 	json_object_set_new(config, "incoming", json_true());
-	if (as)
-		json_object_set_new(config, "name", json_string(as));
+	if (place->name)
+		json_object_set_new(config, "name", json_string(place->name));
 	name = record_text(config, "name");
-	r = vms_start(config, network, &subnet, &vm, err);
+	r = vms_start(config, &net, &vm, err);
 	json_decref(vm);
 	if (r)
 		return r;

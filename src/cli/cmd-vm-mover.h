@@ -32,7 +32,21 @@ enum {
 	OPT_TLS,
 	OPT_NO_TLS,
 	OPT_LISTEN,
+	OPT_NET,
 };
+
+/* Where a VM comes to that was elsewhere, if not as it was there. */
+struct vm_place {
+	const char *name, *net; /* NULL: as it was */
+};
+
+/* clang-format off */
+#define VM_PLACE_OPTIONS \
+	{.id = OPT_NAME, .name = "name", .letter = 'n', .arg = "NAME", \
+	 .help = "Under another name (the guest keeps the one it knows)"}, \
+	{.id = OPT_NET, .name = "net", .arg = "NETWORK", \
+	 .help = "On another network, which is not linked to the nodes of its own"}
+/* clang-format on */
 
 /* An option that wisp-mover has as well, under the same name. */
 void vm_pass_option(const struct command *cmd, int id, const char *value, struct args *options);
@@ -46,9 +60,9 @@ int vm_call_mover(const struct command *cmd, const char *what, const char *vm_di
 
 /*
  * Starts the empty machine that config (a vm.json) describes, on its network, which is made when
- * it is not there. as: another name, or NULL. *ret is its state directory, for free().
+ * it is not there. *ret is its state directory, for free().
  */
-int vm_start_empty(const char *as, json_t *config, char **ret, struct error *err);
+int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, struct error *err);
 
 /* Ends an empty machine into which nothing came. */
 void vm_give_up(const char *name);

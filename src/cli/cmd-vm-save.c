@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "lib/cleanup.h"
 #include "lib/parse.h"
+#include "lib/paths.h"
 #include "mover/epoch.h"
 #include "vms/control.h"
 #include "vms/record.h"
@@ -164,7 +165,8 @@ const struct command cmd_vm_suspend = {
 /* -------- restore -------- */
 
 struct restore {
-	const char *name, *clock;
+	struct vm_place place;
+	const char *clock;
 	uint64_t at; /* 0: the newest */
 	bool lazy, json;
 };
@@ -248,6 +250,17 @@ static int load(const struct command *cmd, const struct restore *o, const char *
 	return r;
 }
 
+/* The other VMs of its network may be on these nodes. Without them it is restored all the same. */
+static void link_again(const json_t *config)
+{
+	struct error err;
+
+	if (vms_link(record_text(config, "network"), NULL, json_object_get(config, "nodes"), NULL,
+		     &err))
+		fprintf(stderr, "wisp vm restore: not linked to the nodes it was linked to: %s\n",
+			err.text);
+}
+
 static int restore(const struct command *cmd, struct restore *o, const char *dir)
 {
 	CLEANUP_FREE char *vm_dir = NULL;
@@ -257,12 +270,14 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 	int r = saved_config(dir, &o->at, &config, &err);
 
 	if (!r)
-		r = vm_start_empty(o->name, config, &vm_dir, &err);
+		r = vm_start_empty(&o->place, config, &vm_dir, &err);
 	if (config)
 		name = record_text(config, "name");
 	if (r) {
 		r = cli_fail(cmd, EXIT_FAILURE, &err);
 	} else {
+		if (!o->place.net)
+			link_again(config);
 		r = load(cmd, o, vm_dir, dir);
 		if (r)
 			vm_give_up(name);
@@ -282,8 +297,11 @@ static int restore_option(struct restore *o, int id, const char *value, struct e
 	case OPT_AT:
 		return parse_u64(value, "epoch", 1, INT64_MAX, &o->at, err);
 	case OPT_NAME:
-		o->name = value;
+		o->place.name = value;
 		return 0;
+	case OPT_NET:
+		o->place.net = value;
+		return paths_check_name(value, "network", err);
 	case OPT_CLOCK:
 		if (strcmp(value, "frozen") && strcmp(value, "elapsed"))
 			return error_set(err, -EINVAL, "--clock is frozen or elapsed, not %s",
@@ -326,18 +344,15 @@ const struct command cmd_vm_restore = {
 	.summary = "Run a virtual machine on from a checkpoint",
 	.details =
 		"A new VM with the name, network and address that were saved; it must not run here "
-		"already. It continues where it was saved, with its programs, and never knew.",
+		"already. The network is linked to the nodes that it was linked to. It continues "
+		"where it was saved, with its programs, and never knew.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_AT,
 			 .name = "at",
 			 .arg = "EPOCH",
 			 .help = "Which epoch (default the newest)"},
-			{.id = OPT_NAME,
-			 .name = "name",
-			 .letter = 'n',
-			 .arg = "NAME",
-			 .help = "Under another name (the guest keeps the one it knows)"},
+			VM_PLACE_OPTIONS,
 			{.id = OPT_CLOCK,
 			 .name = "clock",
 			 .arg = "frozen|elapsed",

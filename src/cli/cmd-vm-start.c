@@ -209,12 +209,13 @@ static int check_kvm(const struct start *s, char **names, int n, struct error *e
 
 static int start_one(const struct start *s, struct vm_job *job)
 {
+	const struct vms_network network = {.name = s->network,
+					    .subnet = s->has_subnet ? &s->subnet : NULL};
 	json_t *spec = json_copy(s->spec);
 	int r = spec ? set_text(spec, "name", job->name, &job->err) : -ENOMEM;
 
 	if (!r)
-		r = vms_start(spec, s->network, s->has_subnet ? &s->subnet : NULL, &job->vm,
-			      &job->err);
+		r = vms_start(spec, &network, &job->vm, &job->err);
 	json_decref(spec);
 	return r;
 }

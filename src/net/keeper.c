@@ -22,7 +22,9 @@
 #include "net/link.h"
 #include "net/message.h"
 #include "net/namespace.h"
+#include "net/netlink.h"
 #include "net/state.h"
+#include "net/vxlan.h"
 
 #define BRIDGE "wisp0"
 #define ACCEPT_RETRY_NS 1000000000ULL /* when descriptors have run out */
@@ -31,7 +33,8 @@ struct net_keeper {
 	const struct net_config *config;
 	struct log log;
 	struct loop *loop;
-	int leash; /* -1 once released */
+	int underlay; /* netlink socket of the namespace we come from */
+	int leash;    /* -1 once released */
 	struct loop_source *leash_source;
 	int listener;
 	struct loop_source *listener_source, *retry;
@@ -64,6 +67,12 @@ const char *net_keeper_dir(struct net_keeper *keeper)
 int net_keeper_tap(struct net_keeper *keeper, const char *name, int *ret, struct error *err)
 {
 	return link_add_tap(name, BRIDGE, ret, err);
+}
+
+int net_keeper_vxlan(struct net_keeper *keeper, const char *name, uint32_t vni, uint32_t local,
+		     struct error *err)
+{
+	return vxlan_add(keeper->underlay, name, BRIDGE, vni, local, err);
 }
 
 void net_keeper_stop(struct net_keeper *keeper)
@@ -310,9 +319,10 @@ static int take_fds(const char *dir, int *leash, int *lock)
 }
 
 /* The keeper's life, as first process of the PID namespace. Returns its exit code. */
-static int keep(const struct net_config *config, int leash)
+static int keep(const struct net_config *config, int leash, int underlay)
 {
-	struct net_keeper k = {.config = config, .leash = leash, .listener = -1};
+	struct net_keeper k = {
+		.config = config, .leash = leash, .underlay = underlay, .listener = -1};
 	struct error err = {""};
 	int r;
 
@@ -336,19 +346,21 @@ static int keep(const struct net_config *config, int leash)
 static void __attribute__((noreturn)) launch(const struct net_config *config, int leash, int lock)
 {
 	struct error err = {""};
+	int r, underlay = -1;
 	pid_t pid;
-	int r;
 
 	setsid();
 	r = take_fds(config->dir, &leash, &lock);
-	if (r)
-		error_errno(&err, r, "cannot start the keeper in %s", config->dir);
 	if (!r)
+		r = underlay = netlink_open(0);
+	if (r < 0)
+		error_errno(&err, r, "cannot start the keeper in %s", config->dir);
+	else
 		r = namespace_enter_private(&err);
 	if (!r) {
 		pid = fork();
 		if (!pid)
-			_exit(keep(config, leash));
+			_exit(keep(config, leash, underlay));
 		if (pid < 0)
 			r = error_errno(&err, -errno, "cannot start the keeper");
 	}

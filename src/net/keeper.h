@@ -14,6 +14,7 @@
  */
 
 #include <jansson.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct error;
@@ -63,6 +64,10 @@ const char *net_keeper_dir(struct net_keeper *keeper);
 
 /* A tap on the bridge (see link_add_tap()). */
 int net_keeper_tap(struct net_keeper *keeper, const char *name, int *ret, struct error *err);
+
+/* A way to other nodes on the bridge; the underlay is where the starter was (see vxlan_add()). */
+int net_keeper_vxlan(struct net_keeper *keeper, const char *name, uint32_t vni, uint32_t local,
+		     struct error *err);
 
 /* Ends the keeper after the hook that runs now. */
 void net_keeper_stop(struct net_keeper *keeper);

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <stdint.h>
@@ -22,99 +21,50 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/parse.h"
+#include "net/netlink.h"
 
 #define VNET_HEADER_SIZE 12 /* struct virtio_net_hdr_v1: what virtio 1.x devices use */
 
-/* A request under construction: far larger than any we make. */
-struct request {
-	struct nlmsghdr head;
-	struct ifinfomsg info;
-	uint8_t attributes[256];
-};
-
-static struct rtattr *put(struct request *r, uint16_t type, const void *data, size_t size)
+static struct netlink_request new_link(uint16_t flags)
 {
-	struct rtattr *a = (struct rtattr *)((uint8_t *)r + NLMSG_ALIGN(r->head.nlmsg_len));
+	const struct ifinfomsg info = {.ifi_family = AF_UNSPEC};
+	struct netlink_request r;
 
-	a->rta_type = type;
-	a->rta_len = (unsigned short)RTA_LENGTH(size);
-	if (size)
-		memcpy(RTA_DATA(a), data, size);
-	r->head.nlmsg_len = NLMSG_ALIGN(r->head.nlmsg_len) + (uint32_t)RTA_ALIGN(a->rta_len);
-	return a;
-}
-
-/* Everything put since belongs to the attribute. */
-static void nest_end(struct request *r, struct rtattr *a)
-{
-	a->rta_len = (unsigned short)((uint8_t *)r + r->head.nlmsg_len - (uint8_t *)a);
-}
-
-static struct request new_link(uint16_t flags)
-{
-	return (struct request){
-		.head = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
-			 .nlmsg_type = RTM_NEWLINK,
-			 .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags)},
-		.info = {.ifi_family = AF_UNSPEC},
-	};
-}
-
-/* Sends the request and waits for the kernel's verdict. */
-static int transact(const struct request *r)
-{
-	CLEANUP_CLOSE int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-	struct {
-		struct nlmsghdr head;
-		struct nlmsgerr error;
-		uint8_t rest[512]; /* the request is sent back */
-	} answer;
-	ssize_t n;
-
-	if (fd < 0 ||
-	    sendto(fd, r, r->head.nlmsg_len, 0, (struct sockaddr *)&kernel, sizeof(kernel)) < 0)
-		return -errno;
-	n = recv(fd, &answer, sizeof(answer), 0);
-	if (n < 0)
-		return -errno;
-	if ((size_t)n < NLMSG_LENGTH(sizeof(struct nlmsgerr)) ||
-	    answer.head.nlmsg_type != NLMSG_ERROR)
-		return -EPROTO;
-	return answer.error.error;
+	netlink_begin(&r, RTM_NEWLINK, flags, &info, sizeof(info));
+	return r;
 }
 
 static int create_bridge(const char *name)
 {
-	struct request r = new_link(NLM_F_CREATE | NLM_F_EXCL);
+	struct netlink_request r = new_link(NLM_F_CREATE | NLM_F_EXCL);
 	struct rtattr *info, *data;
 	uint8_t off = 0;
 
-	put(&r, IFLA_IFNAME, name, strlen(name) + 1);
-	info = put(&r, IFLA_LINKINFO, NULL, 0);
-	put(&r, IFLA_INFO_KIND, "bridge", sizeof("bridge"));
-	data = put(&r, IFLA_INFO_DATA, NULL, 0);
-	put(&r, IFLA_BR_MCAST_SNOOPING, &off, sizeof(off));
-	nest_end(&r, data);
-	nest_end(&r, info);
-	return transact(&r);
+	netlink_put(&r, IFLA_IFNAME, name, strlen(name) + 1);
+	info = netlink_put(&r, IFLA_LINKINFO, NULL, 0);
+	netlink_put(&r, IFLA_INFO_KIND, "bridge", sizeof("bridge"));
+	data = netlink_put(&r, IFLA_INFO_DATA, NULL, 0);
+	netlink_put(&r, IFLA_BR_MCAST_SNOOPING, &off, sizeof(off));
+	netlink_nest_end(&r, data);
+	netlink_nest_end(&r, info);
+	return netlink_call(&r);
 }
 
 /* No link-local address: without one IPv6 sends nothing. Fine when the kernel has no IPv6. */
 static int silence_ipv6(const char *name)
 {
-	struct request r = new_link(0);
+	struct netlink_request r = new_link(0);
 	uint8_t mode = IN6_ADDR_GEN_MODE_NONE;
 	struct rtattr *spec, *inet6;
 	int e;
 
-	put(&r, IFLA_IFNAME, name, strlen(name) + 1);
-	spec = put(&r, IFLA_AF_SPEC, NULL, 0);
-	inet6 = put(&r, AF_INET6, NULL, 0);
-	put(&r, IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof(mode));
-	nest_end(&r, inet6);
-	nest_end(&r, spec);
-	e = transact(&r);
+	netlink_put(&r, IFLA_IFNAME, name, strlen(name) + 1);
+	spec = netlink_put(&r, IFLA_AF_SPEC, NULL, 0);
+	inet6 = netlink_put(&r, AF_INET6, NULL, 0);
+	netlink_put(&r, IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof(mode));
+	netlink_nest_end(&r, inet6);
+	netlink_nest_end(&r, spec);
+	e = netlink_call(&r);
 	return e == -EAFNOSUPPORT ? 0 : e;
 }
 
@@ -209,25 +159,31 @@ static int open_tap(struct ifreq *ifr, int *ret, struct error *err)
 	return 0;
 }
 
+int link_join(const char *name, const char *bridge, struct error *err)
+{
+	struct ifreq port;
+	int r = silence_ipv6(name);
+
+	if (r < 0)
+		return error_errno(err, r, "cannot set up %s", name);
+	r = request_init(&port, bridge, err);
+	if (r)
+		return r;
+	port.ifr_ifindex = (int)if_nametoindex(name);
+	r = device_ioctl(SIOCBRADDIF, &port, "add a port to", err);
+	return r ? r : link_up(name, err);
+}
+
 int link_add_tap(const char *name, const char *bridge, int *ret, struct error *err)
 {
 	CLEANUP_CLOSE int fd = -1;
-	struct ifreq ifr, port;
+	struct ifreq ifr;
 	int r = request_init(&ifr, name, err);
 
 	if (!r)
-		r = request_init(&port, bridge, err);
-	if (!r)
 		r = open_tap(&ifr, &fd, err);
-	if (r)
-		return r;
-	r = silence_ipv6(name);
-	if (r < 0)
-		return error_errno(err, r, "cannot set up tap %s", name);
-	port.ifr_ifindex = (int)if_nametoindex(name);
-	r = device_ioctl(SIOCBRADDIF, &port, "add a port to", err);
 	if (!r)
-		r = link_up(name, err);
+		r = link_join(name, bridge, err);
 	if (!r)
 		*ret = take_fd(&fd);
 	return r;

@@ -18,6 +18,9 @@ int link_add_bridge(const char *name, const char *address, struct error *err);
  */
 int link_add_tap(const char *name, const char *bridge, int *ret, struct error *err);
 
+/* Makes an existing device a port of the bridge, up. */
+int link_join(const char *name, const char *bridge, struct error *err);
+
 /* Brings an existing device up. */
 int link_up(const char *name, struct error *err);
 

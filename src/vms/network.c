@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@
 #include "lib/process.h"
 #include "net/state.h"
 #include "vms/greet.h"
+#include "vms/links.h"
 #include "vms/record.h"
 #include "vms/vmmargs.h"
 
@@ -50,6 +52,7 @@ struct network {
 	struct vm *vms;
 	struct relay *relay;
 	struct loop_source *idle;
+	struct links *links;
 };
 
 static const struct log *log_of(const struct network *n)
@@ -240,19 +243,30 @@ static int launch(struct vm *vm, struct error *err)
 	return r;
 }
 
+/* Writes the description with the nodes that its network is on now. */
+static int write_config(struct vm *vm, struct error *err)
+{
+	json_t *nodes = links_nodes(vm->network->links);
+	int r = nodes ? json_object_set_new(vm->config, "nodes", nodes) : -1;
+
+	return r < 0 ? error_errno(err, -ENOMEM, "cannot describe VM %s", vm->name)
+		     : record_write(vm->dir, RECORD_CONFIG, vm->config, err);
+}
+
 /* Adds to the description what only the keeper knows. */
 static int complete_config(struct vm *vm, struct error *err)
 {
 	const struct network_config *c = vm->network->config;
-	char address[16], mac[18];
+	char address[16], mac[18], id[17];
 	json_t *more =
-		json_pack("{ss,ss,ss,ss,si,sI}", "name", vm->name, "network", c->name, "address",
+		json_pack("{ss,ss,ss,ss,ss,si,sI}", "name", vm->name, "network", c->name,
+			  "network_id", network_format_id(c->id, id), "address",
 			  subnet_format(vm->address, address), "mac", subnet_mac(vm->address, mac),
 			  "prefix", (int)c->subnet.prefix, "started", (json_int_t)time(NULL));
 
 	if (!more || json_object_update_new(vm->config, more) < 0)
 		return error_errno(err, -ENOMEM, "cannot start VM %s", vm->name);
-	return record_write(vm->dir, RECORD_CONFIG, vm->config, err);
+	return write_config(vm, err);
 }
 
 static int set_up(struct vm *vm, struct error *err)
@@ -396,11 +410,39 @@ static int op_kill(const struct network *n, const json_t *request, struct error 
 	return kill(vm->vmm, SIGKILL) < 0 ? error_errno(err, -errno, "cannot kill VM %s", name) : 0;
 }
 
+char *network_format_id(uint64_t id, char buf[17])
+{
+	snprintf(buf, 17, "%016" PRIx64, id);
+	return buf;
+}
+
+static int op_network(const struct network *n, json_t *answer, struct error *err)
+{
+	const struct network_config *c = n->config;
+	char base[16], id[17];
+	json_t *more = json_pack("{ss,ss,sI,ss,si,so}", "name", c->name, "id",
+				 network_format_id(c->id, id), "vni", (json_int_t)links_vni(c->id),
+				 "base", subnet_format(c->subnet.base, base), "prefix",
+				 (int)c->subnet.prefix, "nodes", links_nodes(n->links));
+
+	if (!more || json_object_update_new(answer, more) < 0)
+		return error_errno(err, -ENOMEM, "cannot describe the network");
+	return op_vms(n, answer, err);
+}
+
+static int op_leave(struct network *n, json_t *answer)
+{
+	/* Whoever stopped the last VM waits for our end. */
+	json_object_set_new(answer, "ends", json_boolean(!any_live(n)));
+	if (!any_live(n))
+		net_keeper_stop(n->keeper);
+	return 0;
+}
+
 static int on_request(struct net_keeper *keeper, void *arg, const char *op, const json_t *request,
 		      json_t *answer, int *fd, struct error *err)
 {
 	struct network *n = arg;
-	char subnet[16];
 
 	if (!strcmp(op, "start"))
 		return op_start(n, request, answer, err);
@@ -408,18 +450,13 @@ static int on_request(struct net_keeper *keeper, void *arg, const char *op, cons
 		return op_vms(n, answer, err);
 	if (!strcmp(op, "kill"))
 		return op_kill(n, request, err);
-	if (!strcmp(op, "subnet"))
-		return json_object_update_new(
-			answer,
-			json_pack("{sssi}", "base", subnet_format(n->config->subnet.base, subnet),
-				  "prefix", (int)n->config->subnet.prefix));
-	if (strcmp(op, "leave"))
-		return -ENOSYS;
-	/* Whoever stopped the last VM waits for our end. */
-	json_object_set_new(answer, "ends", json_boolean(!any_live(n)));
-	if (!any_live(n))
-		net_keeper_stop(keeper);
-	return 0;
+	if (!strcmp(op, "network"))
+		return op_network(n, answer, err);
+	if (!strcmp(op, "link"))
+		return links_add(n->links, request, answer, err);
+	if (!strcmp(op, "unlink"))
+		return links_drop(n->links, request, err);
+	return strcmp(op, "leave") ? -ENOSYS : op_leave(n, answer);
 }
 
 /* -------- ends -------- */
@@ -557,6 +594,17 @@ static void on_idle(void *arg)
 		net_keeper_stop(n->keeper);
 }
 
+/* A checkpoint has the description: where it is restored, it is linked again. */
+static void on_links(void *arg)
+{
+	struct network *n = arg;
+	struct error err;
+
+	for (struct vm *vm = n->vms; vm; vm = vm->next)
+		if (is_live(vm) && write_config(vm, &err))
+			log_warn(log_of(n), "links", "%s", err.text);
+}
+
 static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 {
 	struct network *n = arg;
@@ -572,6 +620,8 @@ static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 	r = loop_add_timer(net_keeper_loop(keeper), on_idle, n, &n->idle);
 	if (!r)
 		r = loop_set_timer(n->idle, IDLE_NS, 0);
+	if (!r)
+		r = links_create(keeper, links_vni(n->config->id), on_links, n, &n->links);
 	if (!r)
 		r = relay_create(net_keeper_loop(keeper), log_of(n), on_lookup, n, &n->relay);
 	return r ? error_errno(err, r, "cannot start network %s", n->config->name) : 0;
@@ -593,6 +643,8 @@ static void on_stop(struct net_keeper *keeper, void *arg)
 	}
 	relay_destroy(n->relay);
 	n->relay = NULL;
+	links_destroy(n->links);
+	n->links = NULL;
 }
 
 const struct net_hooks network_hooks = {

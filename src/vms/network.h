@@ -17,6 +17,7 @@ struct network_config {
 	const char *dir; /* the keeper's state directory */
 	const char *vms; /* folder of the VMs' state directories */
 	struct subnet subnet;
+	uint64_t id; /* random: no two networks have the same */
 };
 
 extern const struct net_hooks network_hooks; /* its arg is a struct network */
@@ -24,6 +25,9 @@ extern const struct net_hooks network_hooks; /* its arg is a struct network */
 /* config stays the caller's and lives longer. */
 int network_create(const struct network_config *config, struct network **ret);
 void network_destroy(struct network *network);
+
+/* "0123456789abcdef"; returns buf. */
+char *network_format_id(uint64_t id, char buf[17]);
 
 /*
  * The end record of a VM for a wait status: {"reason", "code" or "signal", "time"}; said is the

@@ -16,7 +16,7 @@ static int is_private(uint32_t a)
 	return a >> 24 == 10 || a >> 20 == 0xac1 || a >> 16 == 0xc0a8;
 }
 
-static int parse_ipv4(const char *text, uint32_t *ret)
+int subnet_parse_ipv4(const char *text, uint32_t *ret)
 {
 	struct in_addr in;
 
@@ -34,7 +34,7 @@ int subnet_parse(const char *text, struct subnet *ret, struct error *err)
 
 	if (slash && (size_t)(slash - text) < sizeof(address))
 		memcpy(address, text, (size_t)(slash - text));
-	if (!slash || parse_ipv4(address, &s.base))
+	if (!slash || subnet_parse_ipv4(address, &s.base))
 		return error_set(err, -EINVAL, "subnet \"%s\" is not like " SUBNET_DEFAULT, text);
 	if (parse_uint(slash + 1, "prefix of the subnet", 8, 29, &s.prefix, err))
 		return -EINVAL;
@@ -58,7 +58,7 @@ int subnet_parse_address(const struct subnet *subnet, const char *text, uint32_t
 	char first[16], last[16];
 	uint32_t a;
 
-	if (parse_ipv4(text, &a) || a < subnet->base + 2 || a > subnet_last(subnet))
+	if (subnet_parse_ipv4(text, &a) || a < subnet->base + 2 || a > subnet_last(subnet))
 		return error_set(err, -EINVAL, "address \"%s\" is not one of %s to %s", text,
 				 subnet_format(subnet->base + 2, first),
 				 subnet_format(subnet_last(subnet), last));

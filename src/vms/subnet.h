@@ -25,6 +25,9 @@ uint32_t subnet_last(const struct subnet *subnet);
 int subnet_parse_address(const struct subnet *subnet, const char *text, uint32_t *ret,
 			 struct error *err);
 
+/* An IPv4 address, or -EINVAL. */
+int subnet_parse_ipv4(const char *text, uint32_t *ret);
+
 /* "10.78.0.2"; room for 16 characters; returns buf. */
 char *subnet_format(uint32_t address, char buf[16]);
 

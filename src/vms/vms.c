@@ -12,118 +12,22 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/paths.h"
-#include "net/client.h"
-#include "net/keeper.h"
-#include "net/message.h"
 #include "net/state.h"
 #include "vms/control.h"
-#include "vms/network.h"
 #include "vms/record.h"
 
-#define NETWORK_PATIENCE_NS 10000000000ULL
 #define LOOK_MS 20
 
-/* -------- starting -------- */
-
-static int make_network(const char *name, const char *dir, const struct subnet *subnet,
-			struct error *err)
+int vms_start(const json_t *spec, const struct vms_network *network, json_t **ret,
+	      struct error *err)
 {
-	static const struct subnet standard = {.base = 0x0a4e0000, .prefix = 24};
-	CLEANUP_FREE char *vms = NULL;
-	CLEANUP_FREE char *address = NULL;
-	struct network_config config = {
-		.name = name, .dir = dir, .subnet = subnet ? *subnet : standard};
-	struct net_config net = {.dir = dir, .name = name, .hooks = &network_hooks};
-	struct network *network = NULL;
-	char bridge[16];
-	int leash, r = paths_run("vm", NULL, &vms, err);
+	json_t *request = json_pack("{sssO}", "op", "start", "vm", spec), *answer = NULL;
+	int r = request ? vms_network_call(network, true, request, &answer, err)
+			: error_errno(err, -ENOMEM, "cannot start a VM");
 
-	if (r)
-		return r;
-	config.vms = vms;
-	address = io_format("%s/%u", subnet_format(config.subnet.base + 1, bridge),
-			    config.subnet.prefix);
-	net.address = address;
-	r = address ? network_create(&config, &network) : -ENOMEM;
-	if (r)
-		return error_errno(err, r, "cannot start network %s", name);
-	net.arg = network;
-	r = net_keeper_start(&net, &leash, err);
-	/* It ends by itself when no VM comes; our death must not end VMs that others start. */
-	if (!r)
-		r = net_keeper_release(&leash);
-	network_destroy(network);
-	return r;
-}
-
-/* A network that exists keeps its addresses. */
-static int check_subnet(int control, const char *name, const struct subnet *subnet,
-			struct error *err)
-{
-	json_t *request = json_pack("{ss}", "op", "subnet"), *answer = NULL;
-	char base[16];
-	int r = request ? message_call(control, request, &answer, NULL, err) : -ENOMEM;
-
-	if (!r && (strcmp(record_text(answer, "base"), subnet_format(subnet->base, base)) ||
-		   json_integer_value(json_object_get(answer, "prefix")) != subnet->prefix))
-		r = error_set(err, -EEXIST,
-			      "network %s exists as %s/%lld: stop its VMs first, or take another "
-			      "--net",
-			      name, record_text(answer, "base"),
-			      (long long)json_integer_value(json_object_get(answer, "prefix")));
-	json_decref(answer);
-	json_decref(request);
-	return r;
-}
-
-/* One try; -EPIPE and the like: the keeper ended while we asked. */
-static int try_start(const json_t *request, const char *network, const char *dir,
-		     const struct subnet *subnet, json_t **ret, struct error *err)
-{
-	CLEANUP_CLOSE int control = net_connect(dir, err);
-	json_t *answer = NULL;
-	int r = 0;
-
-	if (control < 0) {
-		r = make_network(network, dir, subnet, err);
-		if (r)
-			return r;
-		control = net_connect(dir, err);
-	}
-	if (control < 0)
-		return control;
-	if (subnet)
-		r = check_subnet(control, network, subnet, err);
-	if (!r)
-		r = message_call(control, request, &answer, NULL, err);
 	if (!r)
 		*ret = json_incref(json_object_get(answer, "vm"));
 	json_decref(answer);
-	return r;
-}
-
-/* Networks come and go while we look: somebody else starts it, or its last VM just ended. */
-static bool is_passing(int r)
-{
-	return r == -EBUSY || r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
-}
-
-int vms_start(const json_t *spec, const char *network, const struct subnet *subnet, json_t **ret,
-	      struct error *err)
-{
-	CLEANUP_FREE char *dir = NULL;
-	uint64_t end = io_now_ns() + NETWORK_PATIENCE_NS;
-	json_t *request;
-	int r = paths_run("net", network, &dir, err);
-
-	if (r)
-		return r;
-	request = json_pack("{sssO}", "op", "start", "vm", spec);
-	if (!request)
-		return error_errno(err, -ENOMEM, "cannot start a VM");
-	while (is_passing(r = try_start(request, network, dir, subnet, ret, err)) &&
-	       io_now_ns() < end)
-		poll(NULL, 0, LOOK_MS);
 	json_decref(request);
 	return r;
 }
@@ -284,27 +188,11 @@ int vms_describe(const char *name, json_t **ret, struct error *err)
 	return 0;
 }
 
-static void sweep_networks(void)
-{
-	CLEANUP_FREE char *folder = NULL;
-	char **names = NULL;
-
-	if (paths_run("net", NULL, &folder, NULL) || state_list(folder, &names, NULL))
-		return;
-	for (char **name = names; *name; name++) {
-		CLEANUP_FREE char *dir = io_format("%s/%s", folder, *name);
-
-		if (dir && !state_alive(dir))
-			state_sweep(dir, NULL);
-	}
-	state_list_free(names);
-}
-
 int vms_names(char ***ret, struct error *err)
 {
 	CLEANUP_FREE char *folder = NULL;
 	int r = paths_run("vm", NULL, &folder, err);
 
-	sweep_networks();
+	vms_sweep_networks();
 	return r ? r : state_list(folder, ret, err);
 }

@@ -15,13 +15,19 @@
 
 struct error;
 
+/* Which network, and what it must be if it is there. */
+struct vms_network {
+	const char *name;
+	const struct subnet *subnet; /* NULL: as it is, or the default */
+	const char *id;		     /* its identity; NULL: as it is, or a new one */
+};
+
 /*
  * Starts a VM on a network, and the network if it is not there. spec has what RECORD_CONFIG has
- * but what the keeper adds (docs/design/vm-networks.md). subnet: NULL takes the network as it is,
- * or the default. *ret is the complete description, a new reference. The process must be
- * single-threaded. -EBUSY: one of that name runs.
+ * but what the keeper adds (docs/design/vm-networks.md). *ret is the complete description, a new
+ * reference. The process must be single-threaded. -EBUSY: one of that name runs.
  */
-int vms_start(const json_t *spec, const char *network, const struct subnet *subnet, json_t **ret,
+int vms_start(const json_t *spec, const struct vms_network *network, json_t **ret,
 	      struct error *err);
 
 /*
@@ -65,5 +71,30 @@ int vms_stop(const char *name, struct vms_stop *stop, struct error *err);
  * Waits for the end of networks that have no VMs any more. Returns at once for those that have.
  */
 void vms_leave_networks(void);
+
+/*
+ * Sends a request to the keeper of a network, which is made when it is not there and make is set
+ * (the process must be single-threaded then). -ENOENT: no such network; -EEXIST: it is another
+ * than was asked for. *ret is the answer, a new reference; may be NULL.
+ */
+int vms_network_call(const struct vms_network *network, bool make, const json_t *request,
+		     json_t **ret, struct error *err);
+
+/*
+ * Links a network to the nodes with these addresses (an array of texts; this machine's own are
+ * left out). local: this machine's address; NULL: the one among the nodes, else the one that
+ * leads to the first of them. *added (may be NULL): the nodes that are new.
+ */
+int vms_link(const char *network, const char *local, const json_t *nodes, json_t **added,
+	     struct error *err);
+
+/* Cuts the links to these nodes, or (NULL) all. */
+int vms_unlink(const char *network, const json_t *nodes, struct error *err);
+
+/* The names of networks that run, sorted; free with state_list_free(). */
+int vms_network_names(char ***ret, struct error *err);
+
+/* Removes what dead networks left. */
+void vms_sweep_networks(void);
 
 #endif

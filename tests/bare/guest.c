@@ -271,7 +271,7 @@ static void do_word(const struct boot_params *bp, const char *word, const char *
 		end_by(PORT_POWER_OFF, POWER_OFF_S5);
 	} else if (value_of(word, end, "reset")) {
 		end_by(PORT_RESET, 1);
-	} else if (value_of(word, end, "panic")) {
+	} else if (value_of(word, end, "panic") == end) { /* panic=SECONDS is for Linux */
 		end_by(PORT_PANIC, 1);
 	} else if (value_of(word, end, "triple")) {
 		__asm__ volatile("ud2"); /* there is no IDT */

@@ -15,6 +15,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "vms/footprint.h"
+#include "vms/links.h"
 #include "vms/network.h"
 #include "vms/record.h"
 #include "vms/vmmargs.h"
@@ -42,6 +43,15 @@ static void test_subnet(void **state)
 	assert_int_equal(subnet_parse_address(&s, "x", &a, &err), -EINVAL);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(subnet_parse(bad[i], &s, &err), -EINVAL);
+}
+
+static void test_identity(void **state)
+{
+	char text[17];
+
+	assert_string_equal(network_format_id(0x1234, text), "0000000000001234");
+	assert_int_equal(links_vni(0xabcdef0123456789), 0x456789);
+	assert_int_equal(links_vni(0xabcdef0123000000), 1);
 }
 
 static json_t *sample(const char *disk)
@@ -181,9 +191,9 @@ static void test_record(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_subnet), cmocka_unit_test(test_args),
-		cmocka_unit_test(test_ends),   cmocka_unit_test(test_footprint),
-		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_subnet),	  cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_args),	  cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_footprint), cmocka_unit_test(test_record),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

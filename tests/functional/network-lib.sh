@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# For tests of networks on several nodes: . "$(dirname "$0")/network-lib.sh" after lib.sh. A node is
+# a network namespace of its own, with its own WISP_RUN, on a bridge with the others; its VMs are
+# bare guests. Needs root.
+[ "$(id -u)" = 0 ] || skip "needs root, for network namespaces"
+[ -w /dev/kvm ] || skip "needs /dev/kvm"
+modprobe vxlan 2>/dev/null || :
+GUEST=$WISP_BUILD/tests/bare/guest.elf
+SPACE=wt$$
+wisp image build -q "$TOP/images/minimal.yaml" -o minimal
+NODES='' SPACES="$SPACE-lan"
+at_exit 'for s in $SPACES; do ip netns del $s; done'
+at_exit 'for n in $NODES; do on $n wisp vm stop --all --kill >/dev/null 2>&1; done'
+ip netns add "$SPACE-lan"
+ip -n "$SPACE-lan" link add lan type bridge
+ip -n "$SPACE-lan" link set lan up
+
+# on NODE COMMAND...
+on() {
+	on_node=$1
+	shift
+	WISP_RUN=$TMP/$on_node ip netns exec "$SPACE-$on_node" "$@"
+}
+
+# add_node NAME ADDRESS
+add_node() {
+	ip netns add "$SPACE-$1"
+	NODES="$NODES $1" SPACES="$SPACES $SPACE-$1"
+	ip link add "$1" netns "$SPACE-lan" type veth peer name eth0 netns "$SPACE-$1"
+	ip -n "$SPACE-lan" link set "$1" master lan up
+	ip -n "$SPACE-$1" addr add "$2/24" dev eth0
+	ip -n "$SPACE-$1" link set eth0 up
+	ip -n "$SPACE-$1" link set lo up
+}
+
+# start NODE VM [OPTION...]: a bare guest that computes for ever
+start() {
+	start_node=$1 start_vm=$2
+	shift 2
+	on "$start_node" wisp vm start "$start_vm" --image minimal --kernel "$GUEST" --force --no-wait \
+		--cmdline-add "spin" --memory 64M "$@" >/dev/null
+}
+
+# keeper NODE [NETWORK]: the process
+keeper() {
+	for keeper_p in $(grep -lzxF "WISP_RUN=$TMP/$1" /proc/[0-9]*/environ 2>/dev/null); do
+		keeper_p=${keeper_p%/environ}
+		[ "$(cat "$keeper_p/comm")" = wisp-keeper ] || continue
+		if ls -l "$keeper_p/fd" 2>/dev/null | grep -q "/net/${2:-default}/lock"; then
+			echo "${keeper_p#/proc/}"
+			return
+		fi
+	done
+}
+
+# in_net NODE COMMAND...: in the network namespace of its network
+in_net() {
+	in_net_node=$1
+	shift
+	nsenter -t "$(keeper "$in_net_node")" -n "$@"
+}
+
+# add_end NAME NODE ADDRESS [NETWORK]: a namespace on the bridge of the node's network, like a VM
+add_end() {
+	ip netns add "$SPACE-$1"
+	SPACES="$SPACES $SPACE-$1"
+	add_end_keeper=$(keeper "$2" ${4:+"$4"})
+	ip link add eth0 netns "$SPACE-$1" type veth peer name "end-$1"
+	ip link set "end-$1" netns "$add_end_keeper"
+	nsenter -t "$add_end_keeper" -n ip link set "end-$1" master wisp0 up
+	ip -n "$SPACE-$1" addr add "$3/24" dev eth0
+	ip -n "$SPACE-$1" link set eth0 up
+}
+
+# field NODE NETWORK KEY: of wisp network show --json, lists with spaces
+field() {
+	on "$1" wisp network show "$2" --json | python3 -c '
+import json, sys
+value = json.load(sys.stdin)[sys.argv[1]]
+print(*(value if isinstance(value, list) else [value]))' "$3"
+}
