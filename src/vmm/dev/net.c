@@ -125,12 +125,14 @@ static void net_deactivate(struct virtio *dev)
 {
 	struct net *net = net_of(dev);
 
+	net_announce_stop(net);
 	stop(net);
 	net->status = VIRTIO_NET_S_LINK_UP;
 }
 
 static int net_pause(struct virtio *dev)
 {
+	net_announce_stop(net_of(dev));
 	stop(net_of(dev));
 	return 0;
 }
@@ -141,11 +143,14 @@ static void net_resume(struct virtio *dev)
 
 	if (start(net_of(dev), &err))
 		virtio_broken(dev, "%s", err.text);
+	else
+		net_announce_start(net_of(dev));
 }
 
-/* The VM may be on another host now: the guest tells the switches where it is. */
+/* The VM may be on another host now: we and the guest tell the switches where it is. */
 static void net_restored(struct virtio *dev)
 {
+	net_announce_plan(net_of(dev));
 	if (!virtio_has(dev, VIRTIO_NET_F_GUEST_ANNOUNCE))
 		return;
 	net_of(dev)->status |= VIRTIO_NET_S_ANNOUNCE;
@@ -219,6 +224,7 @@ static void net_stats(struct virtio *dev, json_t *object)
 
 static void net_free(struct net *net)
 {
+	loop_remove(&net->announce_timer);
 	loop_remove(&net->tap_source);
 	vhost_close(&net->vhost);
 	if (net->tap >= 0)

@@ -2,7 +2,10 @@
 #ifndef WISP_VMM_NET_H
 #define WISP_VMM_NET_H
 
-/* The private half of the network device: net.c is the device, net-tap.c moves frames. */
+/*
+ * The private half of the network device: net.c is the device, net-tap.c moves frames,
+ * net-announce.c says where the VM is now.
+ */
 
 #include <linux/virtio_net.h>
 
@@ -34,6 +37,9 @@ struct net {
 	uint8_t *overflow;
 	size_t frame;
 
+	struct loop_source *announce_timer;
+	unsigned announcements; /* that are left to make */
+
 	uint64_t rx_frames, rx_bytes, rx_dropped, tx_frames, tx_bytes, tx_dropped;
 };
 
@@ -51,5 +57,10 @@ int net_tap_offload(struct net *net, struct error *err);
 int net_tap_start(struct net *net, struct error *err);
 void net_tap_stop(struct net *net);
 void net_tap_kick(struct net *net, struct virtq *q);
+
+/* Announcements: planned when a saved state was loaded, made while the VM runs. */
+void net_announce_plan(struct net *net);
+void net_announce_start(struct net *net);
+void net_announce_stop(struct net *net);
 
 #endif

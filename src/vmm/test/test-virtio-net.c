@@ -31,6 +31,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/loop.h"
 #include "vmm/devices.h"
 #include "vmm/test/guest-driver.h"
@@ -71,11 +72,11 @@ static int open_tap(int flags, const char *name)
 }
 
 /* Brings the interface up with a large MTU; returns a packet socket on it. */
-static int open_wire(const char *name)
+static int open_wire(const char *name, uint16_t type)
 {
-	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE));
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(type));
 	struct ifreq ifr = {.ifr_mtu = MTU};
-	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE)};
+	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(type)};
 
 	guest_require(fd >= 0);
 	strcpy(ifr.ifr_name, name);
@@ -132,7 +133,7 @@ static struct fixture *begin(const char *options, uint64_t features, uint32_t bu
 	guest_create(&f->guest);
 	if (create(f, options, &err))
 		fail_msg("%s", err.text);
-	f->wire = open_wire("tap0");
+	f->wire = open_wire("tap0", ETHERTYPE);
 	guest_probe(&f->guest, VIRTIO_ID_NET, 0, &f->dev);
 	guest_start(&f->dev, features, 64);
 	f->rx = &f->dev.queue[0];
@@ -424,6 +425,54 @@ static void test_config(void **state)
 	end(f);
 }
 
+/* Frames of another type that came to the wire since. */
+static unsigned count_announcements(struct fixture *f, int wire, unsigned ms)
+{
+	static const uint8_t request[] = {0x80, 0x35, 0, 1, 8, 0, 6, 4,
+					  0,	3,    2, 0, 0, 0, 0, 7}; /* of the MAC address */
+	uint64_t end = io_now_ns() + ms * 1000000ull;
+	uint8_t frame[128];
+	unsigned n = 0;
+
+	while (io_now_ns() < end)
+		loop_run_once(f->guest.vm.loop, 10);
+	for (; recv(wire, frame, sizeof(frame), MSG_DONTWAIT) > 0; n++) {
+		assert_int_equal(frame[0], 0xff);
+		assert_memory_equal(frame + 6, request + 10, 6);
+		assert_memory_equal(frame + 12, request, sizeof(request));
+	}
+	return n;
+}
+
+/* Where a VM goes on it says so, more than once, and not while it is paused. */
+static void test_announce(void **state)
+{
+	struct fixture *f = begin_named(~0ULL, 1526, 8);
+	struct error err;
+	int wire;
+
+	if (!f) {
+		skip();
+		return;
+	}
+	wire = open_wire("tap0", ETH_P_RARP);
+	assert_int_equal(f->device->ops->pause(f->device), 0);
+	f->device->ops->resume(f->device);
+	assert_int_equal(count_announcements(f, wire, 100), 0);
+	assert_int_equal(f->device->ops->pause(f->device), 0);
+	assert_int_equal(f->device->ops->restored(f->device, &err), 0);
+	assert_int_equal(count_announcements(f, wire, 100), 0);
+	f->device->ops->resume(f->device);
+	assert_in_range(count_announcements(f, wire, 30), 1, 2);
+	assert_int_equal(f->device->ops->pause(f->device), 0);
+	assert_int_equal(count_announcements(f, wire, 100), 0);
+	f->device->ops->resume(f->device);
+	assert_in_range(count_announcements(f, wire, 1500), 3, 4);
+	assert_int_equal(count_announcements(f, wire, 500), 0);
+	close(wire);
+	end(f);
+}
+
 /* A queue full of commands ends the turn, as a guest may go on adding some: another follows. */
 static void test_full_of_commands(void **state)
 {
@@ -549,6 +598,7 @@ int main(void)
 		cmocka_unit_test(test_send_bad),
 		cmocka_unit_test(test_bad_buffers),
 		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_announce),
 		cmocka_unit_test(test_full_of_commands),
 		cmocka_unit_test(test_number_stays),
 		cmocka_unit_test(test_refused),
