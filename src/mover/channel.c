@@ -17,6 +17,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/pace.h"
 #include "mover/tls.h"
 
 #define SLICE_MS 20
@@ -156,15 +157,17 @@ static void advance(struct iovec **iov, unsigned *count, size_t n)
 	}
 }
 
-static ssize_t send_some(struct channel *ch, struct iovec *iov, unsigned n, short *wait,
-			 struct error *err)
+/* At most allowed bytes of the first part; without a limit (0), as much as goes. */
+static ssize_t send_some(struct channel *ch, struct iovec *iov, unsigned n, size_t allowed,
+			 short *wait, struct error *err)
 {
-	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+	struct iovec part = {iov->iov_base, allowed ? allowed : iov->iov_len};
+	struct msghdr msg = {.msg_iov = allowed ? &part : iov, .msg_iovlen = allowed ? 1 : n};
 	ssize_t sent;
 
 	*wait = POLLOUT;
 	if (ch->tls)
-		return tls_send(ch->tls, iov->iov_base, iov->iov_len, wait, err);
+		return tls_send(ch->tls, part.iov_base, part.iov_len, wait, err);
 	sent = sendmsg(ch->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (sent >= 0 || errno == EAGAIN || errno == EINTR)
 		return sent >= 0 ? sent : -EAGAIN;
@@ -173,18 +176,27 @@ static ssize_t send_some(struct channel *ch, struct iovec *iov, unsigned n, shor
 
 int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error *err)
 {
+	size_t allowed = 0;
+
 	advance(&iov, &n, 0);
 	while (n) {
+		ssize_t sent;
 		short wait;
-		ssize_t sent = send_some(ch, iov, n, &wait, err);
 		int rc = 0;
 
-		if (sent > 0)
+		if (ch->pace && !allowed)
+			rc = pace_wait(ch->pace, iov->iov_len, ch->cancel, &allowed, err);
+		if (rc < 0)
+			return rc;
+		sent = send_some(ch, iov, n, allowed, &wait, err);
+		if (sent > 0) {
 			advance(&iov, &n, (size_t)sent);
-		else if (sent == 0)
-			rc = error_set(err, -EPIPE, "the peer closed the connection");
-		else
-			rc = sent == -EAGAIN ? wait_for(ch, wait, err) : (int)sent;
+			allowed -= ch->pace ? (size_t)sent : 0;
+			continue;
+		}
+		if (sent == 0)
+			return error_set(err, -EPIPE, "the peer closed the connection");
+		rc = sent == -EAGAIN ? wait_for(ch, wait, err) : (int)sent;
 		if (rc < 0)
 			return rc;
 	}

@@ -15,6 +15,7 @@
 #define CHANNEL_KEY 32
 
 struct error;
+struct pace;
 struct tls;
 
 struct channel {
@@ -24,6 +25,7 @@ struct channel {
 	uint64_t deadline_ns;	       /* (io_now_ns()) for all until it is 0 again */
 	uint32_t sent, received;       /* records so far */
 	struct tls *tls;	       /* NULL: in the clear */
+	struct pace *pace;	       /* for what is sent; not owned; NULL: no limit */
 };
 
 /*

@@ -16,6 +16,7 @@
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/migrate.h"
+#include "mover/pace.h"
 
 enum {
 	OPT_CONTROL = 1,
@@ -25,6 +26,7 @@ enum {
 	OPT_TLS,
 	OPT_NO_TLS,
 	OPT_STREAMS,
+	OPT_BANDWIDTH,
 	OPT_DOWNTIME,
 	OPT_ROUNDS,
 	OPT_COMPRESS,
@@ -44,11 +46,27 @@ struct request {
 	struct head head;
 };
 
+static int parse_bandwidth(const char *value, uint64_t *ret, struct error *err)
+{
+	uint64_t rate = 0;
+	int rc = parse_size(value, 0, &rate, err);
+
+	if (rc < 0)
+		return rc;
+	if (rate < PACE_MIN)
+		return error_set(err, -ERANGE, "--bandwidth is %u KiB a second at least",
+				 PACE_MIN >> 10);
+	*ret = rate;
+	return 0;
+}
+
 static int parse_number(struct request *r, int opt, const char *value, struct error *err)
 {
 	switch (opt) {
 	case OPT_STREAMS:
 		return parse_uint(value, "streams", 1, MIGRATE_STREAMS, &r->o.streams, err);
+	case OPT_BANDWIDTH:
+		return parse_bandwidth(value, &r->o.bandwidth, err);
 	case OPT_DOWNTIME:
 		return parse_uint(value, "downtime", 1, 3600000, &r->o.max_downtime_ms, err);
 	case OPT_ROUNDS:
@@ -274,6 +292,11 @@ const struct command command_send = {
 			 COMPLETE_FILE},
 			TLS_OPTIONS,
 			{OPT_STREAMS, "streams", 0, "N", "Data connections (default: 2)", 0},
+			{OPT_BANDWIDTH, "bandwidth", 0, "RATE",
+			 "Bytes a second (K, M, G) of all connections together while the VM runs; "
+			 "what is left when it is paused goes as fast as it can (default: no "
+			 "limit)",
+			 0},
 			{OPT_DOWNTIME, "downtime", 0, "MS",
 			 "Pause to aim for, in milliseconds (default: 300)", 0},
 			{OPT_ROUNDS, "rounds", 0, "N", "Give up after so many (default: 30)", 0},

@@ -44,6 +44,7 @@ void source_init(struct source *s, const struct migrate_options *o)
 		s->o.max_downtime_ms = 300;
 	if (!s->o.max_rounds)
 		s->o.max_rounds = 30;
+	pace_init(&s->pace, o->bandwidth);
 	s->sender.memfd = s->sender.bitmap_fd = -1;
 	memcpy(s->note.token, o->secret.token, TOKEN_SIZE);
 }
@@ -52,6 +53,7 @@ void source_done(struct source *s)
 {
 	channel_close(&s->control);
 	sender_done(&s->sender);
+	pace_done(&s->pace);
 	if (s->sender.memfd >= 0)
 		close(s->sender.memfd);
 	s->sender.memfd = -1;
@@ -159,6 +161,7 @@ static int start_copy(struct source *s, struct error *err)
 	for (unsigned i = 0; rc == 0 && i < s->o.streams; i++) {
 		rc = source_connect(s, HELLO_DATA, i, &s->sender.channel[i], err);
 		s->sender.channel[i].cancel[1] = &s->sender.failed;
+		s->sender.channel[i].pace = s->o.bandwidth ? &s->pace : NULL;
 	}
 	if (rc == 0)
 		rc = sender_init(&s->sender, err);
@@ -306,6 +309,9 @@ static int send_rest(struct source *s, struct error *err)
 	size_t size = 0;
 	int rc;
 
+	/* Every moment counts now; others have the network to themselves again soon. */
+	for (unsigned i = 0; i < s->o.streams; i++)
+		s->sender.channel[i].pace = NULL;
 	s->may_be_paused = true;
 	rc = s->o.vmm->ops->pause(s->o.vmm, true, err);
 	if (rc == 0)

@@ -7,12 +7,14 @@
 #include "mover/migrate-copy.h"
 #include "mover/migrate-note.h"
 #include "mover/migrate.h"
+#include "mover/pace.h"
 
 struct source {
 	struct migrate_options o;
 	const _Atomic bool *cancel; /* NULL from the hand-over on */
 	struct channel control;
 	struct sender sender;
+	struct pace pace; /* with a limit, until the VM is paused */
 	struct note note;
 	json_t *config, *report, *rounds;
 	struct migrate_progress now;

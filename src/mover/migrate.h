@@ -59,7 +59,8 @@ struct migrate_options {     /* of both sides */
 	void *arg;
 	/* Source only. */
 	const _Atomic bool *switch_now;
-	unsigned streams;	  /* 0: 2 */
+	unsigned streams;   /* 0: 2 */
+	uint64_t bandwidth; /* bytes a second of all connections, PACE_MIN or more; 0: no limit */
 	unsigned max_downtime_ms; /* 0: 300 */
 	unsigned max_rounds;	  /* 0: 30 */
 	enum compression compression;

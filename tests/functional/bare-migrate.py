@@ -103,6 +103,23 @@ def journey(work, *args):
     m.stop()
 
 
+def limited(*args):
+    """A limit of the bandwidth: all connections together, while the VM runs."""
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    m.wait_rounds(2)
+    new = incoming(*args)
+    movers = Movers(m, new, True, ("--bandwidth", "40M", "--streams", "3", "--downtime", "5000"))
+    report = json.loads(end_of(movers.sender)[0])
+    end_of(movers.receiver)
+    first = report["rounds"][0]
+    assert first["bytes"] > 8 << 20, report
+    assert first["bytes"] / (first["ns"] / 1e9 + 0.011) < 40 << 20, report
+    print(f"limited to 40 MiB/s: {first['bytes'] / first['ns'] * 1e9 / 2**20:.1f} MiB/s, "
+          f"downtime {report['downtime_ns'] / 1e6:.1f} ms")
+    new.wait_rounds(1)
+    new.stop()
+
+
 def refusals(*args):
     m = Machine("-k", GUEST, "-a", "work=4096", *args)
     m.wait_rounds(1)
@@ -172,9 +189,10 @@ def strangers(*args):
         movers = Movers(m, new, True, send, receive)
         err = end_of(movers.sender, 1)[1]
         assert words in err, err
-        movers.receiver.terminate()
-        err = end_of(movers.receiver, 130)[1]
+        err = movers.receiver.stderr.readline()
         assert words in err and "127.0.0.1" in err, err
+        movers.receiver.terminate()
+        end_of(movers.receiver, 130)
         assert state(m) == "running" and state(new) == "incoming"
     new.stop()
     m.wait_rounds(1)
@@ -213,6 +231,7 @@ def main():
     journey("work=4096", "-m", "64")
     journey("dirty=2", "-m", "256", "-c", "2")
     refusals("-m", "64")
+    limited("-m", "64")
     strangers("-m", "64")
     other_record("-m", "64")
     killed(16, "-m", "64")

@@ -260,6 +260,31 @@ static void test_dry_run(void **state)
 	pair_done(&p);
 }
 
+/* A limit of the bandwidth is kept, whatever is sent how. */
+static void test_bandwidth(void **state)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		const uint64_t rate = 20u << 20;
+		uint64_t start = io_now_ns(), bytes;
+		struct pair p;
+
+		pair_init(&p, *state, i & 1);
+		if (i & 2)
+			use_tls(&p);
+		p.send.bandwidth = rate;
+		p.send.streams = 1 + 2 * i;
+		pair_run(&p);
+		assert_moved(&p);
+		/* What is sent in the pause goes as it can. */
+		bytes = (uint64_t)json_integer_value(json_object_get(
+			json_array_get(json_object_get(p.sent.report, "rounds"), 0), "bytes"));
+		assert_in_range(bytes, 3u << 20, UINT64_MAX);
+		/* 10 ms of it may go at once. */
+		assert_true((double)(io_now_ns() - start) / 1e9 + 0.011 > (double)bytes / rate);
+		pair_done(&p);
+	}
+}
+
 /* Another token, or TLS on one side only: both hear why, nothing changes. */
 static void test_strangers(void **state)
 {
@@ -537,14 +562,23 @@ static void test_garbage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_moves),	    cmocka_unit_test(test_obstacles),
-		cmocka_unit_test(test_dry_run),	    cmocka_unit_test(test_strangers),
-		cmocka_unit_test(test_convergence), cmocka_unit_test(test_switch_now),
-		cmocka_unit_test(test_kill),	    cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_refusals),    cmocka_unit_test(test_resume_refused),
-		cmocka_unit_test(test_target_dies), cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_undecided),   cmocka_unit_test(test_other_vm),
-		cmocka_unit_test(test_no_record),   cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_moves),
+		cmocka_unit_test(test_obstacles),
+		cmocka_unit_test(test_dry_run),
+		cmocka_unit_test(test_strangers),
+		cmocka_unit_test(test_bandwidth),
+		cmocka_unit_test(test_convergence),
+		cmocka_unit_test(test_switch_now),
+		cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_resume_refused),
+		cmocka_unit_test(test_target_dies),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_undecided),
+		cmocka_unit_test(test_other_vm),
+		cmocka_unit_test(test_no_record),
+		cmocka_unit_test(test_garbage),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
