@@ -169,6 +169,7 @@ const struct command cmd_vm_migrate = {
 			{.id = OPT_AGAIN,
 			 .name = "again",
 			 .help = "Go on with a hand-over that was cut off"},
+			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,
@@ -212,7 +213,7 @@ static int receive(const struct command *cmd, const struct vm_place *place, stru
 		vm_give_up(name);
 	else if (!r && vms_wait(name, true, VM_AGENT_TIMEOUT_S * 1000, &boot, &err))
 		fprintf(stderr, "wisp vm receive: it runs, but %s\n", err.text);
-	else if (!r)
+	else if (!r && !has_word(options, "--json"))
 		printf("%s: runs at %s\n", name, record_text(config, "address"));
 	json_decref(boot);
 	json_decref(config);
@@ -266,6 +267,8 @@ const struct command cmd_vm_receive = {
 			 .name = "timeout",
 			 .arg = "MS",
 			 .help = "How long the other side may be silent (default 10000)"},
+			VM_PROGRESS_OPTION,
+			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.run = run_receive,
 };
