@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -17,6 +18,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/parse.h"
 #include "mover/pace.h"
 #include "mover/tls.h"
 
@@ -251,6 +253,21 @@ static int tcp_connect(const char *text, unsigned timeout_ms, struct error *err)
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
+/* "fd=N": whoever started us listens there already, and has told the peer where. */
+static int inherited_listener(const char *text, struct error *err)
+{
+	unsigned number;
+	int listens = 0, r = parse_uint(text, "descriptor to listen on", 0, INT_MAX, &number, err);
+	socklen_t size = sizeof(listens);
+
+	if (r)
+		return r;
+	if (getsockopt((int)number, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || !listens)
+		return error_set(err, -EINVAL, "descriptor %u is no socket that listens", number);
+	r = fcntl((int)number, F_DUPFD_CLOEXEC, 3);
+	return r < 0 ? error_errno(err, -errno, "cannot take descriptor %u", number) : r;
+}
+
 static int tcp_listen(const char *text, struct error *err)
 {
 	CLEANUP_CLOSE int fd = -1;
@@ -300,6 +317,8 @@ int address_listen(const char *address, struct error *err)
 {
 	if (!strncmp(address, "unix:", 5))
 		return io_unix_listen(address + 5, err);
+	if (!strncmp(address, "tcp:fd=", 7))
+		return inherited_listener(address + 7, err);
 	if (!strncmp(address, "tcp:", 4))
 		return tcp_listen(address + 4, err);
 	return address_error(address, err);

@@ -50,7 +50,10 @@ int channel_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KE
 
 void channel_close(struct channel *ch);
 
-/* "unix:PATH" or "tcp:HOST:PORT". Return a descriptor (CLOEXEC) or -errno. */
+/*
+ * "unix:PATH" or "tcp:HOST:PORT"; to listen also "tcp:fd=N", an inherited socket that listens.
+ * Return a descriptor (CLOEXEC) or -errno.
+ */
 int address_connect(const char *address, unsigned timeout_ms, struct error *err);
 int address_listen(const char *address, struct error *err);
 
