@@ -1,141 +1,341 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wisp vm migrate and receive: a running VM goes from one machine to another. */
+/* wisp vm migrate: a running VM goes to another machine. */
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "cli/cmd-vm-mover.h"
 #include "cli/commands.h"
+#include "cli/vm-launch.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
-/* Of both commands; both sides have to agree. */
-#define TLS_OPTIONS                                                                              \
-	{.id = OPT_TLS, .name = "tls", .help = "Encrypt what is sent (default for tcp)"},        \
-	{                                                                                        \
-		.id = OPT_NO_TLS, .name = "no-tls",                                              \
-		.help = "Do not: whoever is on the network can read and change the VM (default " \
-			"for unix)"                                                              \
-	}
+#define EXIT_UNDECIDED 3 /* of wisp-mover: the hand-over was cut off */
+#define TOKEN_BYTES 32
 
-/* Options that wisp-mover has as well, and the place of receive. */
-static int parse_move(const struct command *cmd, struct option_parser *parser, struct args *options,
-		      struct vm_place *place, bool *token, struct error *err)
-{
-	const char *value;
-	int r;
+struct migration {
+	const struct command *cmd;
+	const char *name, *to;
+	char *dir;	     /* the VM's state directory */
+	struct args options; /* of wisp-mover */
+	const char *launcher, *remote_wisp, *host, *timeout;
+	bool token, tls, no_tls, dry_run, again, no_link, json;
+	/* To a node: */
+	struct launch launch;
+	json_t *config, *added; /* vm.json; nodes that are linked for this */
+	char *token_file, host_address[INET_ADDRSTRLEN];
+};
 
-	while ((r = option_next(parser, &value, err)) > 0) {
-		if (r == OPTION_HELP)
-			return r;
-		*token |= r == OPT_TOKEN;
-		if (r == OPT_NAME)
-			place->name = value;
-		else if (r == OPT_NET)
-			place->net = value;
-		else
-			vm_pass_option(cmd, r, value, options);
-	}
-	if (!r && !*token)
-		r = error_set(err, -EINVAL,
-			      "give --token FILE: 64 hexadecimal digits that both sides know, "
-			      "made for this migration");
-	return r;
-}
-
-static int move(const struct command *cmd, const char *what, const char *vm_dir,
-		struct args *options)
-{
-	/* One that came here may leave again: each hand-over has a record of its own. */
-	CLEANUP_FREE char *record = io_format("%s/%s.record", vm_dir, what);
-	struct error err;
-	int r;
-
-	if (!record) {
-		error_errno(&err, -ENOMEM, "cannot start wisp-mover");
-		return cli_fail(cmd, EXIT_FAILURE, &err);
-	}
-	args_add(options, "--record=%s", record);
-	r = vm_call_mover(cmd, what, vm_dir, options);
-	/*
-	 * Settled. After any failure wisp-mover knows whether a record is to stay: it may be that
-	 * of an earlier hand-over, which says whose the VM is.
-	 */
-	if (!r)
-		unlink(record);
-	return r;
-}
-
-static bool has_word(const struct args *options, const char *word)
-{
-	for (size_t i = 0; i < options->n; i++)
-		if (!strcmp(options->v[i], word))
-			return true;
-	return false;
-}
+/* -------- to where somebody receives already -------- */
 
 /* What has left is forgotten here. */
-static int migrate(const struct command *cmd, const char *name, const char *to,
-		   struct args *options)
+static int forget(const struct migration *m)
 {
-	CLEANUP_FREE char *dir = NULL;
 	struct vms_stop stop = {.kill = true};
 	struct error err;
-	int r = vms_dir(name, &dir, &err);
+	int r = vms_stop(m->name, &stop, &err);
+
+	vms_leave_networks();
+	return r ? cli_fail(m->cmd, EXIT_FAILURE, &err) : 0;
+}
+
+static int send_to(struct migration *m, const char *address)
+{
+	const struct vm_errand nothing = {.listen = -1, .hangup = -1};
+
+	args_add(&m->options, "--to=%s", address);
+	return vm_hand_over(m->cmd, "send", m->dir, &m->options, &nothing);
+}
+
+static int to_address(struct migration *m)
+{
+	int r = send_to(m, m->to);
+
+	return r || m->dry_run ? r : forget(m);
+}
+
+/* -------- to a node -------- */
+
+/* The IPv4 address by which the node is reached. */
+static int find_host(struct migration *m, struct error *err)
+{
+	const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+	const char *at = strrchr(m->to, '@'), *host = m->host ? m->host : at ? at + 1 : m->to;
+	struct addrinfo *list = NULL;
+	struct sockaddr_in in;
+	int r = getaddrinfo(host, NULL, &hints, &list);
 
 	if (r)
-		return cli_fail(cmd, EXIT_FAILURE, &err);
-	args_add(options, "--to=%s", to);
-	r = move(cmd, "send", dir, options);
-	if (r || has_word(options, "--dry-run"))
+		return error_set(err, -ENOENT, "no address of node %s: %s (--host gives one)", host,
+				 gai_strerror(r));
+	memcpy(&in, list->ai_addr, sizeof(in));
+	freeaddrinfo(list);
+	inet_ntop(AF_INET, &in.sin_addr, m->host_address, sizeof(m->host_address));
+	return 0;
+}
+
+/* Made for this migration; wisp-mover wants a file, and a hand-over that is cut off wants it again.
+ */
+static int make_token(struct migration *m, char text[2 * TOKEN_BYTES + 1], struct error *err)
+{
+	uint8_t bytes[TOKEN_BYTES];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+		return error_errno(err, -errno, "no random numbers");
+	for (unsigned i = 0; i < TOKEN_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	m->token_file = io_format("%s/send.token", m->dir);
+	args_add(&m->options, "--token=%s", m->token_file ? m->token_file : "");
+	return m->token_file ? io_write_file(m->token_file, text, 2 * TOKEN_BYTES, err)
+			     : error_errno(err, -ENOMEM, "cannot make a token");
+}
+
+/* What the other side is to know (docs/formats/receive.md). */
+static json_t *describe(const struct migration *m, const char *token)
+{
+	return json_pack("{si,sO,ss,ss,sb,sb,sb,ss*}", "version", 1, "vm", m->config, "token",
+			 token, "listen", m->host_address, "link", !m->no_link, "tls", !m->no_tls,
+			 "ready", record_exists(m->dir, RECORD_READY), "timeout", m->timeout);
+}
+
+/*
+ * The nodes of the network with ours: an own address is first, which is that of the links, or the
+ * one that leads to the other node.
+ */
+static int add_own_node(struct migration *m, struct error *err)
+{
+	json_t *nodes = json_object_get(m->config, "nodes");
+	char own[16];
+	int r;
+
+	if (json_array_size(nodes))
+		return 0;
+	r = vms_address_towards(m->host_address, own, err);
+	if (!r && json_object_set_new(m->config, "nodes", json_pack("[s]", own)) < 0)
+		r = error_errno(err, -ENOMEM, "cannot link");
+	return r;
+}
+
+static int link_here(struct migration *m, struct error *err)
+{
+	const char *own = json_string_value(json_array_get(json_object_get(m->config, "nodes"), 0));
+	json_t *nodes = json_pack("[s]", m->host_address);
+	int r = nodes ? vms_link(record_text(m->config, "network"), own, nodes, &m->added, err)
+		      : -ENOMEM;
+
+	json_decref(nodes);
+	return r;
+}
+
+/* The other side starts an empty machine and says where it listens. */
+static int arrange(struct migration *m, char **ret, struct error *err)
+{
+	char token[2 * TOKEN_BYTES + 1];
+	json_t *message = NULL, *answer = NULL;
+	int r = record_read(m->dir, RECORD_CONFIG, &m->config, err);
+
+	if (!r)
+		r = find_host(m, err);
+	if (!r && !m->no_link)
+		r = add_own_node(m, err);
+	if (!r)
+		r = make_token(m, token, err);
+	if (!r)
+		r = launch_start(m->launcher, m->to, m->remote_wisp, &m->launch, err);
+	if (!r) {
+		message = describe(m, token);
+		r = message ? launch_send(&m->launch, message, err)
+			    : error_errno(err, -ENOMEM, "cannot describe the VM");
+	}
+	if (!r)
+		r = launch_receive(&m->launch, &answer, err);
+	if (!r && !m->no_link)
+		r = link_here(m, err);
+	if (!r) {
+		*ret = strdup(record_text(answer, "listening"));
+		r = *ret ? 0 : error_errno(err, -ENOMEM, "cannot migrate");
+	}
+	json_decref(answer);
+	json_decref(message);
+	return r;
+}
+
+/* As if it had not begun. */
+static void undo(struct migration *m)
+{
+	if (m->added && json_array_size(m->added))
+		vms_unlink(record_text(m->config, "network"), m->added, NULL);
+	if (m->token_file)
+		unlink(m->token_file);
+}
+
+/* It has left; the other side tells when its agent answers there. */
+static int finish(struct migration *m)
+{
+	json_t *answer = NULL;
+	struct error err;
+	int r;
+
+	if (m->token_file)
+		unlink(m->token_file);
+	r = forget(m);
+	if (r)
 		return r;
-	r = vms_stop(name, &stop, &err);
-	vms_leave_networks();
-	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+	if (launch_receive(&m->launch, &answer, &err))
+		fprintf(stderr, "wisp vm migrate: it has moved, but %s\n", err.text);
+	else if (!m->json)
+		printf("%s: runs on %s at %s\n", m->name, m->to, record_text(m->config, "address"));
+	json_decref(answer);
+	return 0;
+}
+
+static int to_node(struct migration *m)
+{
+	CLEANUP_FREE char *listening = NULL;
+	struct error err;
+	int r;
+
+	m->launch.fd = -1;
+	vm_hold_signals();
+	r = arrange(m, &listening, &err);
+	if (r) {
+		r = cli_fail(m->cmd, r == -ECANCELED ? 130 : EXIT_FAILURE, &err);
+		undo(m);
+	} else {
+		r = send_to(m, listening);
+		if (r == EXIT_UNDECIDED)
+			fprintf(stderr,
+				"wisp vm migrate: to go on: wisp vm migrate %s %s --token %s "
+				"--again\n",
+				m->name, listening, m->token_file);
+		else if (r || m->dry_run)
+			undo(m);
+		else
+			r = finish(m);
+	}
+	launch_end(&m->launch);
+	json_decref(m->config);
+	json_decref(m->added);
+	free(m->token_file);
+	return r;
+}
+
+/* -------- the command -------- */
+
+static bool is_address(const char *to)
+{
+	return !strncmp(to, "tcp:", 4) || !strncmp(to, "unix:", 5);
+}
+
+static void set_option(struct migration *m, int id, const char *value)
+{
+	m->token |= id == OPT_TOKEN;
+	m->tls |= id == OPT_TLS;
+	m->no_tls |= id == OPT_NO_TLS;
+	m->dry_run |= id == OPT_DRY_RUN;
+	m->again |= id == OPT_AGAIN;
+	m->no_link |= id == OPT_NO_LINK;
+	m->json |= id == OPT_JSON;
+	if (id == OPT_LAUNCHER)
+		m->launcher = value;
+	else if (id == OPT_REMOTE_WISP)
+		m->remote_wisp = value;
+	else if (id == OPT_HOST)
+		m->host = value;
+	else if (id != OPT_NO_LINK)
+		vm_pass_option(m->cmd, id, value, &m->options);
+	if (id == OPT_TIMEOUT_MS)
+		m->timeout = value;
+}
+
+static int check(const struct migration *m, int argc, struct error *err)
+{
+	if (argc != 2)
+		return error_set(err, -EINVAL, "give the name of a VM and where it is to go");
+	if (is_address(m->to) && !m->token)
+		return error_set(err, -EINVAL,
+				 "give --token FILE: 64 hexadecimal digits that both sides know, "
+				 "made for this migration");
+	if (!is_address(m->to) && (m->token || m->again))
+		return error_set(err, -EINVAL,
+				 "--token and --again are for an address (tcp:HOST:PORT), not a "
+				 "node");
+	return 0;
 }
 
 static int run_migrate(const struct command *cmd, int argc, char **argv)
 {
-	struct args options = {0};
+	const char *launcher = getenv("WISP_LAUNCHER"), *value;
+	struct migration m = {.cmd = cmd, .launcher = launcher && *launcher ? launcher : "ssh"};
 	struct option_parser parser;
-	struct vm_place place = {0};
 	struct error err;
-	bool token = false;
 	int r;
 
 	option_start(&parser, cmd, argc, argv);
-	r = parse_move(cmd, &parser, &options, &place, &token, &err);
-	if (!r && parser.argc != 2)
-		r = error_set(&err, -EINVAL, "give the name of a VM and where it is received");
+	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
+		set_option(&m, r, value);
+	m.name = parser.argc > 0 ? parser.argv[0] : "";
+	m.to = parser.argc > 1 ? parser.argv[1] : "";
 	if (!r)
-		r = migrate(cmd, parser.argv[0], parser.argv[1], &options);
-	else
+		r = check(&m, parser.argc, &err);
+	if (r) {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
-	args_done(&options);
+	} else {
+		r = vms_dir(m.name, &m.dir, &err);
+		r = r		       ? cli_fail(cmd, EXIT_FAILURE, &err)
+		    : is_address(m.to) ? to_address(&m)
+				       : to_node(&m);
+	}
+	args_done(&m.options);
+	free(m.dir);
 	return r;
 }
 
 const struct command cmd_vm_migrate = {
 	.name = "vm migrate",
-	.args = "NAME ADDRESS",
-	.summary = "Move a running virtual machine to where it is received",
+	.args = "NAME NODE|ADDRESS",
+	.summary = "Move a running virtual machine to another node",
 	.details =
-		"ADDRESS is tcp:HOST:PORT or unix:PATH of a wisp vm receive. The VM runs while its "
-		"memory is sent; when anything fails before the hand-over it runs on here. Exit "
-		"code 3: the hand-over was cut off; --again goes on with it.",
+		"wisp is started on NODE by the launcher, makes the VM's network there and links "
+		"it "
+		"with ours, and receives the VM. The VM runs while its memory is sent; when "
+		"anything fails before the hand-over it runs on here, and nothing is left there. "
+		"NODE must have the same image and disk files at the same paths, and wisp.\n\n"
+		"ADDRESS is tcp:HOST:PORT or unix:PATH of a wisp vm receive that somebody "
+		"started. Exit code 3: the hand-over was cut off; --again goes on with it.",
 	.options =
 		(const struct option_desc[]){
+			{.id = OPT_LAUNCHER,
+			 .name = "launcher",
+			 .arg = "COMMAND",
+			 .help = "Runs a command at NODE, which is added to its words, or put in "
+				 "place of %n (default $WISP_LAUNCHER, or ssh)"},
+			{.id = OPT_REMOTE_WISP,
+			 .name = "remote-wisp",
+			 .arg = "PATH",
+			 .help = "wisp at NODE (default the path of this one)"},
+			{.id = OPT_HOST,
+			 .name = "host",
+			 .arg = "HOST",
+			 .help = "Address of NODE for the VM and the links (default NODE)"},
+			{.id = OPT_NO_LINK,
+			 .name = "no-link",
+			 .help = "Do not link its network: it leaves the other VMs behind"},
 			{.id = OPT_TOKEN,
 			 .name = "token",
 			 .arg = "FILE",
 			 .complete = COMPLETE_FILE,
-			 .help = "64 hexadecimal digits that the receiver knows too; needed"},
-			TLS_OPTIONS,
+			 .help = "64 hexadecimal digits that the receiver knows too; needed for "
+				 "ADDRESS"},
+			VM_TLS_OPTIONS,
 			{.id = OPT_STREAMS,
 			 .name = "streams",
 			 .arg = "N",
@@ -169,106 +369,8 @@ const struct command cmd_vm_migrate = {
 			{.id = OPT_AGAIN,
 			 .name = "again",
 			 .help = "Go on with a hand-over that was cut off"},
-			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,
 	.run = run_migrate,
-};
-
-/* The VM's description, from its vm.json on standard input. */
-static int read_description(json_t **ret, struct error *err)
-{
-	json_error_t reason;
-
-	*ret = json_loadf(stdin, JSON_REJECT_DUPLICATES, &reason);
-	if (!json_is_object(*ret) || !*record_text(*ret, "address")) {
-		json_decref(*ret);
-		*ret = NULL;
-		return error_set(err, -EINVAL,
-				 "standard input is not the description of a VM (vm.json in its "
-				 "state directory): %s",
-				 *reason.text ? reason.text : "no address");
-	}
-	return 0;
-}
-
-static int receive(const struct command *cmd, const struct vm_place *place, struct args *options)
-{
-	CLEANUP_FREE char *dir = NULL;
-	json_t *config = NULL, *boot = NULL;
-	const char *name;
-	struct error err;
-	int r = read_description(&config, &err);
-
-	if (!r)
-		r = vm_start_empty(place, config, &dir, &err);
-	if (r) {
-		json_decref(config);
-		return cli_fail(cmd, EXIT_FAILURE, &err);
-	}
-	name = record_text(config, "name");
-	r = move(cmd, "receive", dir, options);
-	if (r == EXIT_FAILURE || r == EXIT_USAGE)
-		vm_give_up(name);
-	else if (!r && vms_wait(name, true, VM_AGENT_TIMEOUT_S * 1000, &boot, &err))
-		fprintf(stderr, "wisp vm receive: it runs, but %s\n", err.text);
-	else if (!r && !has_word(options, "--json"))
-		printf("%s: runs at %s\n", name, record_text(config, "address"));
-	json_decref(boot);
-	json_decref(config);
-	return r;
-}
-
-static int run_receive(const struct command *cmd, int argc, char **argv)
-{
-	struct args options = {0};
-	struct option_parser parser;
-	struct vm_place place = {0};
-	struct error err;
-	bool token = false;
-	int r;
-
-	option_start(&parser, cmd, argc, argv);
-	r = parse_move(cmd, &parser, &options, &place, &token, &err);
-	if (!r && parser.argc)
-		r = error_set(&err, -EINVAL, "unexpected argument %s", parser.argv[0]);
-	if (!r)
-		r = receive(cmd, &place, &options);
-	else
-		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
-	args_done(&options);
-	return r;
-}
-
-const struct command cmd_vm_receive = {
-	.name = "vm receive",
-	.args = "",
-	.summary = "Take a virtual machine that migrates to this machine",
-	.details =
-		"Reads the VM's description (vm.json of its state directory) from standard input, "
-		"starts an empty machine like it, waits for a wisp vm migrate, and ends when the "
-		"VM "
-		"runs here or never will.",
-	.options =
-		(const struct option_desc[]){
-			{.id = OPT_LISTEN,
-			 .name = "listen",
-			 .arg = "ADDRESS",
-			 .help = "tcp:HOST:PORT or unix:PATH; needed"},
-			{.id = OPT_TOKEN,
-			 .name = "token",
-			 .arg = "FILE",
-			 .complete = COMPLETE_FILE,
-			 .help = "64 hexadecimal digits that the sender knows too; needed"},
-			TLS_OPTIONS,
-			VM_PLACE_OPTIONS,
-			{.id = OPT_TIMEOUT_MS,
-			 .name = "timeout",
-			 .arg = "MS",
-			 .help = "How long the other side may be silent (default 10000)"},
-			VM_PROGRESS_OPTION,
-			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
-			{0}},
-	.run = run_receive,
 };

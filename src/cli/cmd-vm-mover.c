@@ -2,12 +2,18 @@
 /* wisp-mover for a VM by its name, and the empty machine that it loads. */
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cli/cmd-vm-mover.h"
 #include "cli/commands.h"
 #include "lib/cleanup.h"
+#include "lib/io.h"
 #include "lib/paths.h"
 #include "lib/process.h"
 #include "vms/record.h"
@@ -15,31 +21,101 @@
 #include "vms/vms.h"
 
 #define VMM_TIMEOUT_S 60 /* for an empty machine to take commands */
+#define WAIT_MS 200
 
-/* Runs wisp-mover in our place in the terminal: ^C reaches it, and its exit code is ours. */
-static int run_mover(const struct command *cmd, struct args *args)
+static void held_signals(sigset_t *ret)
 {
-	struct process process = {.argv = (const char *const *)args->v, .die_with_parent = true};
-	struct error err;
-	pid_t pid;
-	int status, r = args->failed ? error_errno(&err, -ENOMEM, "cannot start wisp-mover")
-				     : process_start(&process, &pid, &err);
+	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
 
-	if (!r) {
-		r = process_wait(pid, &status);
-		if (r)
-			error_errno(&err, r, "cannot wait for wisp-mover");
-	}
-	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : process_exit_code(status);
+	sigemptyset(ret);
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
+		sigaddset(ret, numbers[i]);
 }
 
-int vm_call_mover(const struct command *cmd, const char *what, const char *vm_dir,
-		  const struct args *options)
+void vm_hold_signals(void)
+{
+	sigset_t set;
+
+	held_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+bool vm_interrupted(void)
+{
+	sigset_t held, pending;
+
+	held_signals(&held);
+	sigpending(&pending);
+	sigandset(&pending, &pending, &held);
+	return !sigisemptyset(&pending);
+}
+
+/* Whoever talks to us has gone: wisp-mover gives up, unless it has begun to hand the VM over. */
+static void on_hangup(const struct vm_errand *e, pid_t pid, struct pollfd *hangup)
+{
+	char rest[256];
+
+	if (read(hangup->fd, rest, sizeof(rest)) > 0)
+		return;
+	hangup->fd = -1;
+	if (!e->record || access(e->record, F_OK) < 0)
+		kill(pid, SIGTERM);
+}
+
+/* What we are told to end, wisp-mover is: it knows how far it is, and its end is ours. */
+static int watch_mover(const struct vm_errand *e, pid_t pid, int signals, int *status)
+{
+	struct pollfd ready[] = {{.fd = signals, .events = POLLIN},
+				 {.fd = e->hangup, .events = POLLIN}};
+	struct signalfd_siginfo info;
+	pid_t ended;
+
+	while ((ended = waitpid(pid, status, WNOHANG)) == 0) {
+		if (poll(ready, ARRAY_SIZE(ready), -1) < 0 && errno != EINTR)
+			return -errno;
+		if (ready[1].revents)
+			on_hangup(e, pid, &ready[1]);
+		if (ready[0].revents && read(signals, &info, sizeof(info)) == sizeof(info) &&
+		    info.ssi_signo != SIGCHLD)
+			kill(pid, SIGTERM);
+	}
+	return ended < 0 ? -errno : 0;
+}
+
+/* Runs wisp-mover in our place: its exit code is ours, and so is its terminal, but for input. */
+static int run_mover(const struct vm_errand *e, struct args *args, int *status, struct error *err)
+{
+	int fds[] = {-1, e->quiet ? STDERR_FILENO : STDOUT_FILENO, STDERR_FILENO, e->listen};
+	struct process process = {.argv = (const char *const *)args->v,
+				  .fds = fds,
+				  .nfds = ARRAY_SIZE(fds),
+				  .die_with_parent = true};
+	CLEANUP_CLOSE int signals = -1;
+	sigset_t set;
+	pid_t pid;
+	int r;
+
+	held_signals(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	r = signals < 0 ? -errno : args->failed ? -ENOMEM : 0;
+	if (r)
+		return error_errno(err, r, "cannot start wisp-mover");
+	r = process_start(&process, &pid, err);
+	if (r)
+		return r;
+	r = watch_mover(e, pid, signals, status);
+	return r ? error_errno(err, r, "cannot wait for wisp-mover") : 0;
+}
+
+int vm_run_mover(const struct command *cmd, const char *what, const char *vm_dir,
+		 const struct args *options, const struct vm_errand *errand)
 {
 	CLEANUP_FREE char *program = NULL;
 	struct args args = {0};
 	struct error err;
-	int r = paths_program("wisp-mover", &program, &err);
+	int status = 0, r = paths_program("wisp-mover", &program, &err);
 
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
@@ -49,9 +125,60 @@ int vm_call_mover(const struct command *cmd, const char *what, const char *vm_di
 	for (size_t i = 0; i < options->n; i++)
 		args_add(&args, "%s", options->v[i]);
 	args.failed |= options->failed;
-	r = run_mover(cmd, &args);
+	r = run_mover(errand, &args, &status, &err);
 	args_done(&args);
+	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : process_exit_code(status);
+}
+
+int vm_call_mover(const struct command *cmd, const char *what, const char *vm_dir,
+		  const struct args *options)
+{
+	const struct vm_errand nothing = {.listen = -1, .hangup = -1};
+
+	return vm_run_mover(cmd, what, vm_dir, options, &nothing);
+}
+
+int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir,
+		 struct args *options, const struct vm_errand *errand)
+{
+	/* One that came here may leave again: each hand-over has a record of its own. */
+	CLEANUP_FREE char *record = io_format("%s/%s.record", vm_dir, what);
+	struct vm_errand e = *errand;
+	struct error err;
+	int r;
+
+	if (!record) {
+		error_errno(&err, -ENOMEM, "cannot start wisp-mover");
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	}
+	e.record = record;
+	args_add(options, "--record=%s", record);
+	r = vm_run_mover(cmd, what, vm_dir, options, &e);
+	/*
+	 * Settled. After any failure wisp-mover knows whether a record is to stay: it may be that
+	 * of an earlier hand-over, which says whose the VM is.
+	 */
+	if (!r)
+		unlink(record);
 	return r;
+}
+
+/* In short turns, so that ^C ends it. */
+int vm_wait_here(const char *name, bool agent, unsigned timeout_s, struct error *err)
+{
+	uint64_t end = io_now_ns() + timeout_s * 1000000000ull;
+	json_t *boot = NULL;
+	int r;
+
+	do {
+		r = vms_wait(name, agent, WAIT_MS, &boot, err);
+		json_decref(boot);
+		boot = NULL;
+		if (r == -ETIMEDOUT && vm_interrupted())
+			return error_set(err, -ECANCELED, "interrupted");
+	} while (r == -ETIMEDOUT && io_now_ns() < end);
+	return r == -ETIMEDOUT ? error_set(err, r, "%s does not answer after %u s", name, timeout_s)
+			       : r;
 }
 
 void vm_pass_option(const struct command *cmd, int id, const char *value, struct args *options)
@@ -90,7 +217,7 @@ int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, str
 	struct vms_network net = {.name = place->net ? place->net : saved,
 				  .subnet = &subnet,
 				  .id = place->net || !*id ? NULL : id};
-	json_t *vm = NULL, *boot = NULL;
+	json_t *vm = NULL;
 	int r = saved ? saved_subnet(config, &subnet, err) : -ENOMEM;
 
 	if (r)
@@ -103,9 +230,12 @@ int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, str
 	json_decref(vm);
 	if (r)
 		return r;
-	r = vms_wait(name, false, VMM_TIMEOUT_S * 1000, &boot, err);
-	json_decref(boot);
-	return r ? r : vms_dir(name, ret, err);
+	r = vm_wait_here(name, false, VMM_TIMEOUT_S, err);
+	if (!r)
+		r = vms_dir(name, ret, err);
+	if (r)
+		vm_give_up(name);
+	return r;
 }
 
 void vm_give_up(const char *name)

@@ -77,7 +77,6 @@ const struct command cmd_vm_checkpoint = {
 			 .name = "compress",
 			 .arg = "none|lz4|zstd",
 			 .help = "Compression of its memory (default none)"},
-			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,
@@ -157,7 +156,6 @@ const struct command cmd_vm_suspend = {
 			 .name = "compress",
 			 .arg = "none|lz4|zstd",
 			 .help = "Compression of its memory (default none)"},
-			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,
@@ -168,7 +166,7 @@ const struct command cmd_vm_suspend = {
 
 struct restore {
 	struct vm_place place;
-	const char *clock, *progress;
+	const char *clock;
 	uint64_t at; /* 0: the newest */
 	bool lazy, json;
 };
@@ -245,8 +243,6 @@ static int load(const struct command *cmd, const struct restore *o, const char *
 		args_add(&options, "--lazy");
 	if (o->json)
 		args_add(&options, "--json");
-	if (o->progress)
-		args_add(&options, "--progress=%s", o->progress);
 	r = vm_call_mover(cmd, "restore", vm_dir, &options);
 	if (o->lazy)
 		r = bring_the_rest(cmd, vm_dir, &options, r);
@@ -268,29 +264,29 @@ static void link_again(const json_t *config)
 static int restore(const struct command *cmd, struct restore *o, const char *dir)
 {
 	CLEANUP_FREE char *vm_dir = NULL;
-	json_t *config = NULL, *boot = NULL;
+	json_t *config = NULL;
 	struct error err;
 	const char *name = "";
 	int r = saved_config(dir, &o->at, &config, &err);
 
+	vm_hold_signals();
 	if (!r)
 		r = vm_start_empty(&o->place, config, &vm_dir, &err);
 	if (config)
 		name = record_text(config, "name");
 	if (r) {
-		r = cli_fail(cmd, EXIT_FAILURE, &err);
+		r = cli_fail(cmd, r == -ECANCELED ? 130 : EXIT_FAILURE, &err);
 	} else {
 		if (!o->place.net)
 			link_again(config);
 		r = load(cmd, o, vm_dir, dir);
 		if (r)
 			vm_give_up(name);
-		else if (vms_wait(name, true, VM_AGENT_TIMEOUT_S * 1000, &boot, &err))
+		else if (vm_wait_here(name, true, VM_AGENT_TIMEOUT_S, &err))
 			fprintf(stderr, "wisp vm restore: it runs, but %s\n", err.text);
 		else if (!o->json)
 			printf("%s: runs at %s\n", name, record_text(config, "address"));
 	}
-	json_decref(boot);
 	json_decref(config);
 	return r;
 }
@@ -314,9 +310,6 @@ static int restore_option(struct restore *o, int id, const char *value, struct e
 		return 0;
 	case OPT_LAZY:
 		o->lazy = true;
-		return 0;
-	case OPT_PROGRESS:
-		o->progress = value;
 		return 0;
 	default:
 		o->json = true;
@@ -368,7 +361,6 @@ const struct command cmd_vm_restore = {
 			{.id = OPT_LAZY,
 			 .name = "lazy",
 			 .help = "Run it at once and read its memory as it needs it"},
-			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_DIR,

@@ -173,8 +173,7 @@ static bool is_own(uint32_t address)
 	return found;
 }
 
-/* The address that this machine sends from when it sends there. */
-static int address_towards(const char *node, char ret[16], struct error *err)
+int vms_address_towards(const char *node, char ret[16], struct error *err)
 {
 	CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(VXLAN_PORT)};
@@ -213,7 +212,7 @@ static int choose_local(const char *wanted, const json_t *others, char own[16], 
 	uint32_t address;
 
 	if (!wanted)
-		return *own || !first ? 0 : address_towards(first, own, err);
+		return *own || !first ? 0 : vms_address_towards(first, own, err);
 	if (subnet_parse_ipv4(wanted, &address) || !is_own(address))
 		return error_set(err, -EINVAL, "%s is no IPv4 address of this machine", wanted);
 	subnet_format(address, own);

@@ -88,6 +88,9 @@ int vms_network_call(const struct vms_network *network, bool make, const json_t 
 int vms_link(const char *network, const char *local, const json_t *nodes, json_t **added,
 	     struct error *err);
 
+/* The address that this machine sends from when it sends to this one. */
+int vms_address_towards(const char *node, char ret[16], struct error *err);
+
 /* Cuts the links to these nodes, or (NULL) all. */
 int vms_unlink(const char *network, const json_t *nodes, struct error *err);
 

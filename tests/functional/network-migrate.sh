@@ -1,0 +1,162 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# wisp vm migrate NAME NODE with bare guests: there and back, what keeps it from moving, and what
+# is interrupted leaves it where it was and nothing at the other node.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/network-lib.sh"
+cat >"$TMP/launcher" <<EOF
+#!/bin/sh
+node=\$1
+shift
+exec env WISP_RUN=$TMP/\$node nsenter --net=/run/netns/$SPACE-\$node "\$@"
+EOF
+chmod +x "$TMP/launcher"
+WISP_LAUNCHER=$TMP/launcher
+export WISP_LAUNCHER
+# to FROM TO [OPTION...]: a moves from the one to the other
+to() {
+	to_from=$1 to_to=$2
+	shift 2
+	on "$to_from" wisp vm migrate a "$to_to" --host "192.168.51.${to_to#n}" "$@"
+}
+place() {
+	on "$1" wisp vm list --names 2>/dev/null
+}
+# rounds NODE: how often the guest has gone through its memory since it came
+rounds() {
+	tr -cd . <"$TMP/$1/vm/a/console" | wc -c
+}
+goes_on() {
+	! grep -q lost "$TMP/$1/vm/a/console" || fail "its memory has changed"
+	before=$(rounds "$1")
+	for i in $(seq 100); do
+		[ "$(rounds "$1")" -le "$before" ] || return 0
+		sleep 0.1
+	done
+	fail "it stands still on $1"
+}
+# nothing NODE: no VM, no network
+nothing() {
+	for i in $(seq 100); do
+		[ -n "$(place "$1")" ] || [ -n "$(on "$1" wisp network list --names)" ] || return 0
+		sleep 0.1
+	done
+	fail "left on $1: $(place "$1") $(on "$1" wisp network list)"
+}
+stays() {
+	expect "place" "$(place n1)" a
+	goes_on n1
+	nothing n2
+	sleep 0.2
+	expect "links" "$(field n1 default nodes)" "${1:-}"
+	[ ! -e "$TMP/n1/vm/a/send.token" ] || fail "the token is left"
+}
+
+add_node n1 192.168.51.1
+add_node n2 192.168.51.2
+add_node n3 192.168.51.3
+on n1 wisp vm start a --image minimal --kernel "$GUEST" --force --no-wait --memory 256M \
+	--cmdline-add "fill=4096 work=262144" >/dev/null
+id=$(field n1 default id)
+
+echo "obstacles"
+refuse 2 "--token and --again are for an address" to n1 n2 --again
+refuse 1 "no address of node nowhere" on n1 wisp vm migrate a nowhere
+refuse 1 "is not the name of a node" on n1 wisp vm migrate a 'x;y' --host 192.168.51.2
+refuse 1 "cannot run wisp there" to n1 n2 --remote-wisp /nowhere/wisp
+refuse 1 "ended with exit code 9" to n1 n2 --launcher "sh -c exit\${IFS}9"
+refuse 1 "cannot listen at 192.168.51.9" on n1 wisp vm migrate a n2 --host 192.168.51.9
+start n3 z
+refuse 1 "node n3: network default exists here and is another one" to n1 n3
+expect "untouched" "$(place n3)" z
+on n3 wisp vm stop z --kill >/dev/null
+on n3 wisp vm start a --image minimal --kernel "$GUEST" --force --no-wait --net other \
+	--cmdline-add spin --memory 64M >/dev/null
+refuse 1 "node n3: VM a runs already" to n1 n3
+expect "untouched" "$(place n3)" a
+on n3 wisp vm stop a --kill >/dev/null
+stays
+
+echo "a dry run"
+to n1 n2 --dry-run
+stays
+
+echo "interrupted, by the user and by the death of any process there is"
+# begin: a slow migration, at the point where its memory is sent; $migration is the process
+begin() {
+	WISP_RUN=$TMP/n1 ip netns exec "$SPACE-n1" wisp vm migrate a n2 --host 192.168.51.2 \
+		--bandwidth 20M --timeout 3000 >"$TMP/out" 2>&1 &
+	migration=$!
+	for i in $(seq 300); do
+		[ -z "$(mover n1 send)" ] || [ -z "$(mover n2 receive)" ] || break
+		sleep 0.02
+	done
+	sleep 0.5
+	kill -0 $migration || fail "it has ended: $(cat "$TMP/out")"
+}
+# mover NODE send|receive: its process
+mover() {
+	for mover_p in $(grep -lzxF "WISP_RUN=$TMP/$1" /proc/[0-9]*/environ 2>/dev/null); do
+		mover_p=${mover_p%/environ}
+		if [ "$(tr '\0' ' ' <"$mover_p/cmdline" | cut -d' ' -f2)" = "$2" ]; then
+			echo "${mover_p#/proc/}"
+			return
+		fi
+	done
+}
+# ended CODE
+ended() {
+	rc=0
+	wait $migration || rc=$?
+	[ "$rc" = "$1" ] || { cat "$TMP/out" >&2 && fail "exit code $rc, not $1"; }
+}
+for signal in TERM HUP; do
+	begin
+	kill -$signal $migration
+	ended 130
+	stays
+done
+for victim in send receive; do
+	begin
+	case $victim in
+	send) kill -KILL "$(mover n1 send)" ;;
+	receive) kill -KILL "$(mover n2 receive)" ;;
+	esac
+	rc=0
+	wait $migration || rc=$?
+	[ "$rc" != 0 ] || fail "no wisp-mover, and yet it moved"
+	stays
+done
+begin
+kill -KILL $migration
+ended 137
+for i in $(seq 100); do
+	[ -n "$(place n2)" ] || break
+	sleep 0.1
+done
+on n1 wisp network unlink default
+rm -f "$TMP/n1/vm/a/send.token"
+stays
+
+echo "there and back"
+to n1 n2 | tee "$TMP/out"
+grep -q "a: runs on n2 at 10.78.0.2" "$TMP/out" || fail "no report"
+nothing n1
+expect "place" "$(place n2)" a
+goes_on n2
+expect "identity" "$(field n2 default id)" "$id"
+expect "nodes" "$(field n2 default nodes)" "192.168.51.2 192.168.51.1"
+start n2 b
+to n2 n1 --json >"$TMP/report"
+python3 -m json.tool "$TMP/report" | grep -E 'downtime|seconds|_ms' || cat "$TMP/report"
+goes_on n1
+expect "nodes" "$(field n1 default nodes)" "192.168.51.1 192.168.51.2"
+on n2 wisp vm stop --all --kill >/dev/null
+
+echo "from a checkpoint: linked again"
+on n1 wisp vm suspend a "$TMP/saved" >/dev/null
+nothing n1
+on n3 timeout 20 wisp vm restore "$TMP/saved" --json >/dev/null 2>"$TMP/err" || : # its agent never comes
+goes_on n3
+expect "nodes" "$(field n3 default nodes)" "192.168.51.3 192.168.51.1 192.168.51.2"
+expect "identity" "$(field n3 default id)" "$id"
