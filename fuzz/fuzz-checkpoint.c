@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 #include "lib/error.h"
 #include "lib/wire.h"
 #include "mover/compress.h"

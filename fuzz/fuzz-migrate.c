@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 #include "lib/error.h"
 #include "lib/wire.h"
 #include "mover/migrate-copy.h"

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "lib/cleanup.h"
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "mover/chain.h"

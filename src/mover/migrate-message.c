@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "lib/cleanup.h"
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 #include "lib/error.h"
 #include "lib/wire.h"
 

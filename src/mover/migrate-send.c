@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "lib/cleanup.h"
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 #include "lib/io.h"
 #include "mover/migrate-copy.h"
 #include "mover/page.h"

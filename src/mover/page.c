@@ -3,52 +3,25 @@
 
 #include "mover/page.h"
 
+#include <isa-l/mem_routines.h>
 #include <string.h>
 
 #include "mover/index.h"
 
-static bool is_zero_portable(const uint64_t *p, uint64_t n)
-{
-	for (const uint64_t *end = p + n / 8; p < end; p += 16) {
-		uint64_t any = 0;
-
-		for (unsigned i = 0; i < 16; i++)
-			any |= p[i];
-		if (any)
-			return false;
-	}
-	return true;
-}
-
-#ifdef __x86_64__
-#include <immintrin.h>
-
-__attribute__((target("avx2"))) static bool is_zero_avx2(const void *data, uint64_t n)
-{
-	const __m256i *p = data;
-
-	for (const __m256i *end = p + n / 32; p < end; p += 4) {
-		__m256i any =
-			_mm256_or_si256(_mm256_or_si256(p[0], p[1]), _mm256_or_si256(p[2], p[3]));
-
-		if (!_mm256_testz_si256(any, any))
-			return false;
-	}
-	return true;
-}
-
 bool page_is_zero(const void *p, uint64_t n)
 {
-	if (__builtin_cpu_supports("avx2"))
-		return is_zero_avx2(p, n);
-	return is_zero_portable(p, n);
+	return isal_zero_detect((void *)(uintptr_t)p, n) == 0;
 }
-#else
-bool page_is_zero(const void *p, uint64_t n)
+
+uint64_t page_zeros(const uint8_t *chunk, uint64_t mask)
 {
-	return is_zero_portable(p, n);
+	uint64_t zero = 0;
+
+	for (; mask; mask &= mask - 1)
+		if (page_is_zero(chunk + (unsigned)__builtin_ctzll(mask) * PAGE_BYTES, PAGE_BYTES))
+			zero |= mask & -mask;
+	return zero;
 }
-#endif
 
 uint64_t page_squeeze(uint8_t *data, uint64_t mask)
 {

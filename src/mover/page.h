@@ -18,8 +18,11 @@ static inline uint64_t page_run(uint64_t set, unsigned *first, unsigned *n)
 	return *first + *n == 64 ? 0 : set >> (*first + *n) << (*first + *n);
 }
 
-/* n bytes are zero; p is aligned to 32 and n a multiple of 128. */
+/* n bytes are zero. */
 bool page_is_zero(const void *p, uint64_t n);
+
+/* Which pages of the mask are zero in a chunk. */
+uint64_t page_zeros(const uint8_t *chunk, uint64_t mask);
 
 /*
  * Of the pages that lie one behind the other at data, one for each bit of mask, takes the zero

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/wire.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRC-32C: the vectors of RFC 3720 B.4, and that both ways to compute it agree. */
+/* CRC-32C: the vectors of RFC 3720 B.4, and any length, in one piece and in two, bit by bit. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "lib/cleanup.h"
-#include "lib/crc32c.h"
+#include "mover/crc32c.h"
 
 static void test_vectors(void **state)
 {
@@ -33,20 +33,32 @@ static void test_vectors(void **state)
 	assert_int_equal(crc32c(0, NULL, 0), 0);
 }
 
-/* All lengths around the lanes, all alignments, in one piece and in two. */
+/* As the polynomial defines it. */
+static uint32_t bit_by_bit(const uint8_t *p, size_t n)
+{
+	uint32_t crc = ~0u;
+
+	while (n--) {
+		crc ^= *p++;
+		for (unsigned bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+	}
+	return ~crc;
+}
+
 static void test_agree(void **state)
 {
-	const size_t max = 3 * 4080 + 64;
+	const size_t max = 5000;
 	CLEANUP_FREE uint8_t *data = malloc(max + 8);
 
 	assert_non_null(data);
 	srandom(1);
 	for (size_t i = 0; i < max + 8; i++)
 		data[i] = (uint8_t)random();
-	for (size_t n = 0; n <= max; n += n < 100 || n % 4080 < 20 || n % 4080 > 4060 ? 1 : 37) {
+	for (size_t n = 0; n <= max; n += n < 600 ? 1 : 37) {
 		const uint8_t *p = data + n % 8;
 		size_t cut = n ? (size_t)random() % n : 0;
-		uint32_t sum = crc32c_portable(0, p, n);
+		uint32_t sum = bit_by_bit(p, n);
 
 		assert_int_equal(crc32c(0, p, n), sum);
 		assert_int_equal(crc32c(crc32c(0, p, cut), p + cut, n - cut), sum);
