@@ -369,6 +369,7 @@ const struct command cmd_vm_migrate = {
 			{.id = OPT_AGAIN,
 			 .name = "again",
 			 .help = "Go on with a hand-over that was cut off"},
+			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,

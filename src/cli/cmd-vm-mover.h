@@ -25,6 +25,7 @@ enum {
 	OPT_LAZY,
 	OPT_STREAMS,
 	OPT_BANDWIDTH,
+	OPT_PROGRESS,
 	OPT_DOWNTIME,
 	OPT_THROTTLE,
 	OPT_DRY_RUN,
@@ -103,5 +104,14 @@ int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, str
 
 /* Ends an empty machine into which nothing came. */
 void vm_give_up(const char *name);
+
+/* wisp-mover's own. */
+#define VM_PROGRESS_OPTION                                                                         \
+	{                                                                                          \
+		.id = OPT_PROGRESS, .name = "progress", .arg = "HOW",                              \
+		.help = "On standard error: line, text, json, none, or auto (default): a line on " \
+			"a "                                                                       \
+			"terminal, else none"                                                      \
+	}
 
 #endif

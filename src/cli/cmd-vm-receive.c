@@ -29,6 +29,7 @@ struct receipt {
 	char *dir;
 	const char *name;
 	bool ready; /* its agent answered where it was */
+	bool json;
 };
 
 /* Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end. */
@@ -78,7 +79,7 @@ static int receive(struct receipt *c)
 		give_up(c);
 	else if (vm_wait_here(c->name, true, VM_AGENT_TIMEOUT_S, &err))
 		fprintf(stderr, "wisp vm receive: it runs, but %s\n", err.text);
-	else
+	else if (!c->json)
 		printf("%s: runs at %s\n", c->name, record_text(c->config, "address"));
 	return r;
 }
@@ -217,6 +218,7 @@ static int run_receive(const struct command *cmd, int argc, char **argv)
 	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP) {
 		token |= r == OPT_TOKEN;
 		arranged |= r == OPT_ARRANGED;
+		c.json |= r == OPT_JSON;
 		if (r == OPT_NAME)
 			c.place.name = value;
 		else if (r == OPT_NET)
@@ -275,6 +277,8 @@ const struct command cmd_vm_receive = {
 			 .name = "timeout",
 			 .arg = "MS",
 			 .help = "How long the other side may be silent (default 10000)"},
+			VM_PROGRESS_OPTION,
+			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.run = run_receive,
 };

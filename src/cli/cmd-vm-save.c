@@ -77,6 +77,7 @@ const struct command cmd_vm_checkpoint = {
 			 .name = "compress",
 			 .arg = "none|lz4|zstd",
 			 .help = "Compression of its memory (default none)"},
+			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,
@@ -156,6 +157,7 @@ const struct command cmd_vm_suspend = {
 			 .name = "compress",
 			 .arg = "none|lz4|zstd",
 			 .help = "Compression of its memory (default none)"},
+			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_VM,
@@ -166,7 +168,7 @@ const struct command cmd_vm_suspend = {
 
 struct restore {
 	struct vm_place place;
-	const char *clock;
+	const char *clock, *progress;
 	uint64_t at; /* 0: the newest */
 	bool lazy, json;
 };
@@ -243,6 +245,8 @@ static int load(const struct command *cmd, const struct restore *o, const char *
 		args_add(&options, "--lazy");
 	if (o->json)
 		args_add(&options, "--json");
+	if (o->progress)
+		args_add(&options, "--progress=%s", o->progress);
 	r = vm_call_mover(cmd, "restore", vm_dir, &options);
 	if (o->lazy)
 		r = bring_the_rest(cmd, vm_dir, &options, r);
@@ -311,6 +315,9 @@ static int restore_option(struct restore *o, int id, const char *value, struct e
 	case OPT_LAZY:
 		o->lazy = true;
 		return 0;
+	case OPT_PROGRESS:
+		o->progress = value;
+		return 0;
 	default:
 		o->json = true;
 		return 0;
@@ -361,6 +368,7 @@ const struct command cmd_vm_restore = {
 			{.id = OPT_LAZY,
 			 .name = "lazy",
 			 .help = "Run it at once and read its memory as it needs it"},
+			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
 	.complete = COMPLETE_DIR,

@@ -143,7 +143,10 @@ static int write_round(struct checkpoint *c, const uint64_t *bitmap, struct erro
 {
 	uint64_t pages = bitmap ? count(c, bitmap) : c->memory.size / PAGE_BYTES;
 	uint64_t start = io_now_ns(), ns;
-	int rc = writer_pages(c->writer, c->memory.fd, bitmap, err);
+	int rc;
+
+	writer_gentle(c->writer, c->was_running && !c->paused);
+	rc = writer_pages(c->writer, c->memory.fd, bitmap, err);
 
 	ns = io_now_ns() - start;
 	note_round(c, pages, ns);

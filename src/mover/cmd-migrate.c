@@ -17,6 +17,7 @@
 #include "mover/head.h"
 #include "mover/migrate.h"
 #include "mover/pace.h"
+#include "mover/show.h"
 
 enum {
 	OPT_CONTROL = 1,
@@ -35,6 +36,7 @@ enum {
 	OPT_CLOCK,
 	OPT_TIMEOUT,
 	OPT_AGAIN,
+	OPT_PROGRESS,
 	OPT_JSON,
 };
 
@@ -43,6 +45,8 @@ struct request {
 	const char *token;
 	bool again, json, tls, no_tls;
 	unsigned refused;
+	enum show_how how;
+	struct show show;
 	struct head head;
 };
 
@@ -115,6 +119,8 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 	case OPT_AGAIN:
 		r->again = true;
 		return 0;
+	case OPT_PROGRESS:
+		return show_parse(value, &r->how, err);
 	case OPT_JSON:
 		r->json = true;
 		return 0;
@@ -143,6 +149,21 @@ static int read_token(const char *path, uint8_t token[TOKEN_SIZE], struct error 
 	return 0;
 }
 
+static void tell(void *arg, const struct migrate_progress *now)
+{
+	struct request *r = arg;
+	const struct show_now show = {.phase = migrate_phase(now->step),
+				      .done = now->done,
+				      .total = now->total,
+				      .rate = now->rate,
+				      .round = now->round,
+				      .dirty_rate = now->dirty_rate,
+				      .downtime_ms = now->downtime_ms,
+				      .throttle = now->throttle};
+
+	show_now(&r->show, &show);
+}
+
 /* Somebody may do that for ever. */
 static void say_refused(void *arg, const char *who, const char *why)
 {
@@ -166,6 +187,8 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 	if (rc == 0)
 		r->o.secret.tls = r->tls || (!r->no_tls && hello_wants_tls(r->o.address));
 	r->o.refused = say_refused;
+	r->o.tell = tell;
+	show_begin(&r->show, r->head.cmd->name, r->how);
 	r->o.arg = r;
 	r->o.cancel = &r->head.cancel;
 	r->o.switch_now = &r->head.switch_now;
@@ -193,14 +216,60 @@ static void print_obstacles(const json_t *obstacles)
 		fprintf(stderr, "obstacle: %s\n", json_string_value(json_array_get(obstacles, i)));
 }
 
-static int finish(const struct request *r, int rc, struct migrate_result *result,
-		  const struct error *err)
+static const char *outcome_name(enum migrate_outcome outcome)
 {
+	static const char *const names[] = {[MIGRATE_HERE] = "here",
+					    [MIGRATE_MOVED] = "moved",
+					    [MIGRATE_UNDECIDED] = "undecided"};
+
+	return names[outcome];
+}
+
+/* All that is known, whatever came of it. */
+static void print_json(int rc, const struct migrate_result *result, const struct error *err)
+{
+	json_t *report = result->report ? json_incref(result->report) : json_object();
+
+	json_object_set_new(report, "outcome", json_string(outcome_name(result->outcome)));
+	if (rc < 0)
+		json_object_set_new(report, "error", json_string(err->text));
+	if (result->obstacles)
+		json_object_set(report, "obstacles", result->obstacles);
+	json_dumpf(report, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(report);
+}
+
+static uint64_t number(const json_t *report, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(report, name));
+}
+
+static void print_text(const struct migrate_result *result)
+{
+	const json_t *report = result->report;
+	uint64_t ns = number(report, "ns");
+
+	if (result->outcome != MIGRATE_MOVED || !report)
+		return;
+	printf("moved %" PRIu64 " MiB in %.2f s and %" PRIu64 " rounds, %" PRIu64
+	       " MiB sent (%" PRIu64 " pages, %" PRIu64 " zero)",
+	       number(report, "memory") >> 20, (double)ns / 1e9, number(report, "round_count"),
+	       number(report, "bytes") >> 20, number(report, "pages"),
+	       number(report, "zero_pages"));
+	if (json_object_get(report, "downtime_ns"))
+		printf(", paused for %.1f ms", (double)number(report, "downtime_ns") / 1e6);
+	putchar('\n');
+}
+
+static int finish(struct request *r, int rc, struct migrate_result *result, const struct error *err)
+{
+	show_end(&r->show);
+	if (r->json)
+		print_json(rc, result, err);
+	else if (rc == 0)
+		print_text(result);
 	print_obstacles(result->obstacles);
-	if (rc == 0 && r->json && result->report) {
-		json_dumpf(result->report, stdout, JSON_INDENT(2));
-		putchar('\n');
-	}
 	json_decref(result->obstacles);
 	json_decref(result->report);
 	if (rc == 0)
@@ -309,7 +378,13 @@ const struct command command_send = {
 			 "How long the peer may be silent (default: 10000)", 0},
 			{OPT_DRY_RUN, "dry-run", 0, NULL, "Only ask whether it could move", 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
-			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON", 0},
+			{OPT_PROGRESS, "progress", 0, "HOW",
+			 "On standard error: line, text, json, none, or auto (default): a line on "
+			 "a "
+			 "terminal, else none",
+			 0},
+			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
+			 0},
 			{0}},
 	.run = run_send,
 };
@@ -336,6 +411,13 @@ const struct command command_receive = {
 			{OPT_TIMEOUT, "timeout", 0, "MS",
 			 "How long the peer may be silent (default: 10000)", 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
+			{OPT_PROGRESS, "progress", 0, "HOW",
+			 "On standard error: line, text, json, none, or auto (default): a line on "
+			 "a "
+			 "terminal, else none",
+			 0},
+			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
+			 0},
 			{0}},
 	.run = run_receive,
 };

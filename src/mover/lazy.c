@@ -235,7 +235,8 @@ int lazy_finish(struct lazy *lazy, struct vmm *vmm, json_t **faults, struct erro
 	struct work work = {.threads = work_threads(lazy->chain->memory),
 			    .run = run_rest,
 			    .arg = lazy,
-			    .what = "reading"};
+			    .what = "reading",
+			    .gentle = true};
 	int rc = work_run(&work, err);
 
 	/* The thread goes on until the VMM has let go: what is zero is asked for until then. */

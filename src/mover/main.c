@@ -17,6 +17,7 @@
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/operation.h"
+#include "mover/show.h"
 
 #define DOWNTIME_MS 300
 
@@ -36,6 +37,7 @@ enum {
 	OPT_CLOCK,
 	OPT_PAUSED,
 	OPT_AGAIN,
+	OPT_PROGRESS,
 	OPT_JSON,
 };
 
@@ -46,6 +48,8 @@ struct request {
 	bool json;
 	struct head head; /* a signal: the operation ends, the VM runs on */
 	struct progress progress;
+	enum show_how how;
+	struct show show;
 };
 
 static int parse_option(void *arg, int opt, const char *value, struct error *err)
@@ -92,6 +96,8 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 	case OPT_AGAIN:
 		r->restore.again = true;
 		return 0;
+	case OPT_PROGRESS:
+		return show_parse(value, &r->how, err);
 	default:
 		r->json = true;
 		return 0;
@@ -100,10 +106,10 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 
 static void show_progress(void *arg, const struct progress_now *now)
 {
-	fprintf(stderr, "\r%s: %" PRIu64 " of %" PRIu64 " MiB, %" PRIu64 " MiB/s   ", now->what,
-		now->done >> 20, now->total >> 20, now->rate >> 20);
-	if (now->done >= now->total)
-		fputc('\n', stderr);
+	const struct show_now show = {
+		.phase = now->what, .done = now->done, .total = now->total, .rate = now->rate};
+
+	show_now(arg, &show);
 }
 
 /* 0; 1 after --help. */
@@ -118,15 +124,17 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 		rc = error_set(err, -EINVAL, "--control and --dir must be given");
 	if (rc == 0 && r->restore.again && !r->restore.lazy)
 		rc = error_set(err, -EINVAL, "--again is for restores with --lazy");
-	r->progress = (struct progress){.cancel = &r->head.cancel};
-	if (isatty(STDERR_FILENO))
+	show_begin(&r->show, cmd->name, r->how);
+	r->progress = (struct progress){.cancel = &r->head.cancel, .arg = &r->show};
+	if (r->show.how != SHOW_NONE)
 		r->progress.report = show_progress;
 	r->checkpoint.progress = r->restore.progress = &r->progress;
 	return rc;
 }
 
-static int finish(int rc, const struct request *r, json_t *report, const struct error *err)
+static int finish(int rc, struct request *r, json_t *report, const struct error *err)
 {
+	show_end(&r->show);
 	if (rc < 0)
 		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
 	if (r->json)
@@ -183,6 +191,13 @@ static int run_restore(const struct command *cmd, int argc, char **argv)
 	{OPT_CONTROL,  "control", 0, "SOCKET", "Control socket of the VMM; must be given",           \
 	 COMPLETE_FILE},                                                                             \
 		{OPT_DIR, "dir", 0, "DIR", "Folder of the checkpoint; must be given", COMPLETE_DIR}, \
+		{OPT_PROGRESS,                                                                       \
+		 "progress",                                                                         \
+		 0,                                                                                  \
+		 "HOW",                                                                              \
+		 "On standard error: line, text, json, none, or auto (default): a line on a "        \
+		 "terminal, else none",                                                              \
+		 0},                                                                                 \
 	{                                                                                            \
 		OPT_JSON, "json", 0, NULL, "Print what it took as JSON", 0                           \
 	}

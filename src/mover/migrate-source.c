@@ -27,6 +27,7 @@ int source_at(struct source *s, enum migrate_step step)
 {
 	s->now.step = step;
 	s->step_ns[step] = io_now_ns();
+	watch_set(&s->watch, &s->now);
 	return s->o.at && s->o.at(s->o.arg, &s->now) ? MIGRATE_KILLED : 0;
 }
 
@@ -178,8 +179,11 @@ static int send_round(struct source *s, struct error *err)
 {
 	uint64_t before = s->sender.count.pages, start = io_now_ns(), bytes, rate, round;
 	struct message m = {0};
-	int rc = sender_round(&s->sender, ++s->now.round, err);
+	int rc;
 
+	s->now.round++;
+	watch_round(&s->watch, &s->now, s->now.round > 1 ? s->now.left : s->sender.memory);
+	rc = sender_round(&s->sender, s->now.round, err);
 	if (rc == 0)
 		rc = message_send_u64(&s->control, MESSAGE_ROUND, s->now.round, err);
 	if (rc == 0)
@@ -233,6 +237,7 @@ static int slow_down(struct source *s, struct error *err)
 	if (!s->o.throttle || s->throttle >= THROTTLE_MOST)
 		return no_convergence(s, err);
 	s->throttle += s->throttle ? THROTTLE_STEP : THROTTLE_FIRST;
+	s->now.throttle = s->throttle;
 	return s->o.vmm->ops->throttle(s->o.vmm, s->throttle, err);
 }
 
@@ -341,42 +346,6 @@ static int switch_over(struct source *s, struct error *err)
 	return rc < 0 ? rc : source_at(s, STEP_PREPARED);
 }
 
-static void put_ns(json_t *report, const char *name, uint64_t from, uint64_t to)
-{
-	if (from && to >= from)
-		json_object_set_new(report, name, json_integer((json_int_t)(to - from)));
-}
-
-static void put_report(struct source *s, struct migrate_result *ret)
-{
-	const struct copy_count *n = &s->sender.count;
-	const uint64_t *at = s->step_ns;
-	const struct {
-		const char *name;
-		uint64_t value;
-	} values[] = {
-		{"bytes", n->bytes},
-		{"pages", n->pages},
-		{"zero_pages", n->zero},
-		{"round_count", s->now.round},
-		{"rate", s->now.rate},
-		{"dirty_rate", s->now.dirty_rate},
-		{"throttle", s->throttle},
-		{"streams", s->o.streams},
-		{"ns", io_now_ns() - s->start},
-	};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(values); i++)
-		json_object_set_new(s->report, values[i].name,
-				    json_integer((json_int_t)values[i].value));
-	put_ns(s->report, "check_ns", s->start, at[STEP_CHECKED]);
-	put_ns(s->report, "copy_ns", at[STEP_CHECKED], at[STEP_ROUND]);
-	put_ns(s->report, "last_round_and_state_ns", at[STEP_PAUSED], at[STEP_SENT]);
-	put_ns(s->report, "load_ns", at[STEP_SENT], at[STEP_PREPARED]);
-	put_ns(s->report, "downtime_ns", at[STEP_PAUSED], at[STEP_RUNNING]);
-	ret->report = json_incref(s->report);
-}
-
 int migrate_send(const struct migrate_options *o, struct migrate_result *ret, struct error *err)
 {
 	struct source s;
@@ -384,6 +353,7 @@ int migrate_send(const struct migrate_options *o, struct migrate_result *ret, st
 
 	*ret = (struct migrate_result){.outcome = MIGRATE_HERE};
 	source_init(&s, o);
+	watch_start(&s.watch, o, &s.sender.count);
 	s.cancel = o->cancel;
 	if (s.o.streams > MIGRATE_STREAMS)
 		rc = error_set(err, -EINVAL, "at most %u connections", MIGRATE_STREAMS);
@@ -404,7 +374,8 @@ int migrate_send(const struct migrate_options *o, struct migrate_result *ret, st
 	}
 	if (rc < 0 && rc != MIGRATE_KILLED && ret->outcome == MIGRATE_HERE)
 		rc = source_take_back(&s, rc, err);
-	put_report(&s, ret);
+	watch_stop(&s.watch);
+	source_report(&s, ret);
 	source_done(&s);
 	return rc;
 }

@@ -6,6 +6,7 @@
 
 #include "mover/migrate-copy.h"
 #include "mover/migrate-note.h"
+#include "mover/migrate-watch.h"
 #include "mover/migrate.h"
 #include "mover/pace.h"
 
@@ -18,6 +19,7 @@ struct source {
 	struct note note;
 	json_t *config, *report, *rounds;
 	struct migrate_progress now;
+	struct watch watch;
 	uint64_t start, round_ns, step_ns[STEP_COUNT];
 	unsigned throttle;
 	bool logging, may_be_paused, may_be_prepared, noted;
@@ -39,5 +41,8 @@ int source_hand_over(struct source *s, struct migrate_result *ret, struct error 
 
 /* The VM runs here again, as if nothing had been; returns rc, or worse. */
 int source_take_back(struct source *s, int rc, struct error *err);
+
+/* What it took, into ret->report. */
+void source_report(struct source *s, struct migrate_result *ret);
 
 #endif

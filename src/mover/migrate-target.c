@@ -18,12 +18,14 @@
 int target_at(struct target *t, enum migrate_step step)
 {
 	t->now.step = step;
+	t->step_ns[step] = io_now_ns();
+	watch_set(&t->watch, &t->now);
 	return t->o.at && t->o.at(t->o.arg, &t->now) ? MIGRATE_KILLED : 0;
 }
 
 static void target_init(struct target *t, const struct migrate_options *o)
 {
-	*t = (struct target){.o = *o, .control = {.fd = -1}};
+	*t = (struct target){.o = *o, .control = {.fd = -1}, .start = io_now_ns()};
 	if (!t->o.timeout_ms)
 		t->o.timeout_ms = 10000;
 	if (!t->o.load_ms)
@@ -225,6 +227,7 @@ static int open_streams(struct target *t, struct error *err)
 	if (rc < 0)
 		return rc;
 	t->receiving = true;
+	watch_round(&t->watch, &t->now, r->memory);
 	rc = receiver_init(r, err);
 	if (rc == 0)
 		rc = receiver_start(r, err);
@@ -264,6 +267,7 @@ static int finish_round(struct target *t, const struct message *m, struct error 
 	t->now.round = round;
 	t->now.bytes = t->receiver.count.bytes;
 	rc = target_at(t, STEP_ROUND);
+	watch_round(&t->watch, &t->now, 0);
 	return rc < 0 ? rc : message_send_u64(&t->control, MESSAGE_ACK, round, err);
 }
 
@@ -355,6 +359,7 @@ int migrate_receive(const struct migrate_options *o, struct migrate_result *ret,
 	if (!err)
 		err = &local;
 	target_init(&t, o);
+	watch_start(&t.watch, o, &t.receiver.count);
 	rc = look_at_vm(&t, err);
 	if (rc == 0)
 		rc = wait_for_source(&t, err);
@@ -370,6 +375,8 @@ int migrate_receive(const struct migrate_options *o, struct migrate_result *ret,
 		if (rc == 0)
 			rc = target_take_over(&t, ret, err);
 	}
+	watch_stop(&t.watch);
+	target_report(&t, ret);
 	target_done(&t);
 	return rc;
 }

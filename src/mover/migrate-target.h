@@ -6,6 +6,7 @@
 
 #include "mover/migrate-copy.h"
 #include "mover/migrate-note.h"
+#include "mover/migrate-watch.h"
 #include "mover/migrate.h"
 
 struct target {
@@ -16,6 +17,8 @@ struct target {
 	json_t *vm; /* what the VMM says of itself */
 	uint32_t streams;
 	struct migrate_progress now;
+	struct watch watch;
+	uint64_t start, step_ns[STEP_COUNT];
 	bool receiving;
 };
 
@@ -30,5 +33,7 @@ int target_accept(struct target *t, uint32_t kind, unsigned timeout_ms, struct c
 
 /* From the record `prepared` on: until the VM runs here or never will. */
 int target_take_over(struct target *t, struct migrate_result *ret, struct error *err);
+
+void target_report(struct target *t, struct migrate_result *ret);
 
 #endif

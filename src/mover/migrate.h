@@ -36,10 +36,15 @@ enum migrate_step {
 
 struct migrate_progress {
 	enum migrate_step step;
-	uint64_t round, bytes, rate; /* bytes a second */
+	uint64_t round, bytes, rate; /* bytes on the wire; of memory a second */
 	uint64_t left, dirty_rate;   /* bytes; bytes a second */
 	uint64_t downtime_ms;	     /* expected */
+	unsigned throttle;	     /* percent */
+	uint64_t done, total; /* of this round, bytes of memory; total 0: unknown; for tell */
 };
+
+/* What a mover does at a step, in a word. */
+const char *migrate_phase(enum migrate_step step);
 
 struct migrate_options {     /* of both sides */
 	struct machine *vmm; /* stays the caller's */
@@ -52,6 +57,8 @@ struct migrate_options {     /* of both sides */
 	unsigned load_ms;    /* 0: 60 s */
 	unsigned return_ms;  /* how long an undecided hand-over is tried; 0: for ever */
 	const _Atomic bool *cancel;
+	/* How it gets on, ten times a second, from a thread of its own. Or NULL. */
+	void (*tell)(void *arg, const struct migrate_progress *now);
 	/* Target: somebody who connected was sent away. Or NULL. */
 	void (*refused)(void *arg, const char *who, const char *why);
 	/* Non-zero: leave at once as if killed, doing nothing more. For tests; or NULL. */
@@ -71,7 +78,7 @@ struct migrate_options {     /* of both sides */
 struct migrate_result {
 	enum migrate_outcome outcome;
 	json_t *obstacles; /* array, or NULL; the caller's */
-	json_t *report;	   /* or NULL; the caller's */
+	json_t *report;	   /* numbers of bytes, pages, ns; or NULL; the caller's */
 };
 
 /*

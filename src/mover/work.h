@@ -30,6 +30,7 @@ struct work {
 	void *arg;
 	const struct progress *progress; /* or NULL */
 	const char *what;
+	bool gentle;	       /* the guest runs meanwhile: its vCPUs come first */
 	uint64_t total;	       /* bytes, for progress */
 	_Atomic uint64_t done; /* bytes; the threads add to it */
 	_Atomic uint64_t next; /* for the threads: what to take next */

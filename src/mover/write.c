@@ -43,7 +43,7 @@ struct writer {
 	const struct store *store;
 	struct writer_options options;
 	uint64_t epoch;
-	bool replace;
+	bool replace, gentle;
 	bool committed;
 	int dir;
 	char parent[DIGEST_TEXT];
@@ -306,6 +306,7 @@ int writer_pages_from(struct writer *w, writer_source fn, void *arg, const uint6
 			    .arg = &pass,
 			    .progress = w->options.progress,
 			    .what = "writing",
+			    .gentle = w->gentle,
 			    .total = bitmap ? count_pages(w, bitmap) * PAGE_BYTES
 					    : w->options.memory};
 	uint64_t start = io_now_ns();
@@ -314,6 +315,11 @@ int writer_pages_from(struct writer *w, writer_source fn, void *arg, const uint6
 	w->pages_ns += io_now_ns() - start;
 	w->round++;
 	return rc;
+}
+
+void writer_gentle(struct writer *w, bool gentle)
+{
+	w->gentle = gentle;
 }
 
 /* Reads the wanted pages run by run. Nothing is mapped: a hole stays one, no page is faulted in. */

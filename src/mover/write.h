@@ -53,6 +53,9 @@ void writer_destroy(struct writer *w);
  */
 int writer_pages(struct writer *w, int memfd, const uint64_t *bitmap, struct error *err);
 
+/* Whether writer_pages() leaves the CPUs to who wants them: the vCPUs of a guest that runs. */
+void writer_gentle(struct writer *w, bool gentle);
+
 /*
  * Where writer_pages() gets pages from instead of a memfd: fn fills out with the wanted pages of
  * a chunk, one behind the other. Called by several threads. For merges.

@@ -17,6 +17,7 @@
 #include "vmm/vm.h"
 
 #define WORD_PAGES 64ULL
+#define CLEAR_PAGES (16ULL << 10) /* 64 MiB: well below a millisecond */
 
 struct dirty {
 	const void *owner;
@@ -165,18 +166,36 @@ static unsigned merge(struct dirty *d, uint64_t word, uint64_t bits)
 	return (unsigned)__builtin_popcountll(bits & ~old);
 }
 
+/*
+ * Piece by piece: KVM holds the lock that a vCPU's fault needs while it protects the pages of one
+ * call. (It also counts them in 32 bits.)
+ */
+static int clear_log(struct vm *vm, unsigned slot, uint64_t first, uint64_t pages)
+{
+	for (uint64_t end = first + pages; first < end; first += CLEAR_PAGES) {
+		uint64_t left = end - first;
+		struct kvm_clear_dirty_log clear = {
+			.slot = slot,
+			.first_page = first,
+			.num_pages = (uint32_t)(left < CLEAR_PAGES ? left : CLEAR_PAGES),
+			.dirty_bitmap = vm->dirty->log + first / WORD_PAGES,
+		};
+
+		if (ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 /* What KVM saw in pages [first, first + pages) of a slot whose first page in the bitmap is base. */
 static int64_t collect_slot(struct vm *vm, unsigned slot, uint64_t base, uint64_t first,
 			    uint64_t pages, struct error *err)
 {
 	struct dirty *d = vm->dirty;
 	struct kvm_dirty_log get = {.slot = slot, .dirty_bitmap = d->log};
-	struct kvm_clear_dirty_log clear = {.slot = slot,
-					    .first_page = first,
-					    .num_pages = (uint32_t)pages,
-					    .dirty_bitmap = d->log + first / WORD_PAGES};
 	uint64_t from = first / WORD_PAGES, to = (first + pages + WORD_PAGES - 1) / WORD_PAGES;
 	int64_t n = 0;
+	int r;
 
 	if (ioctl(vm->fd, KVM_GET_DIRTY_LOG, &get) < 0)
 		return error_errno(err, -errno, "cannot read the log of written pages");
@@ -186,9 +205,8 @@ static int64_t collect_slot(struct vm *vm, unsigned slot, uint64_t base, uint64_
 	}
 	for (uint64_t i = from; i < to; i++)
 		n += merge(d, base / WORD_PAGES + i, d->log[i]);
-	if (d->manual && ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
-		return error_errno(err, -errno, "cannot clear the log of written pages");
-	return n;
+	r = d->manual ? clear_log(vm, slot, first, pages) : 0;
+	return r ? error_errno(err, r, "cannot clear the log of written pages") : n;
 }
 
 /* Regions are multiples of 64 pages apart, in the guest as in the memfd. */
@@ -232,16 +250,10 @@ int64_t dirty_collect(struct vm *vm, uint64_t first, uint64_t pages, struct erro
 		if (from >= to)
 			continue;
 		n += collect_vhost(vm, r, from - base, to - from);
-		/* KVM counts pages of one call in 32 bits. */
-		while (from < to) {
-			uint64_t step = to - from < 1ULL << 30 ? to - from : 1ULL << 30;
-
-			some = collect_slot(vm, i, base, from - base, step, err);
-			if (some < 0)
-				return some;
-			n += some;
-			from += step;
-		}
+		some = collect_slot(vm, i, base, from - base, to - from, err);
+		if (some < 0)
+			return some;
+		n += some;
 	}
 	return n;
 }

@@ -9,6 +9,8 @@
  *     fill=STEP     writes a word to all RAM behind the guest, one each STEP bytes
  *     verify=STEP   checks the words, prints how many there are
  *     dirty=MIB     writes to each page of that much RAM again and again, a '.' each round
+ *     watch=MIB     as dirty, without the '.'; at 16 MiB it keeps how many pages it wrote, the TSC
+ *                   now, and the most TSC ticks between two pages (0 it to begin anew)
  *     work=STEP     counts in a word of all RAM behind the guest, one each STEP bytes, for ever: a
  *                   '.' each round, "lost" and a panic when a word is not what it was
  *     echo          prints what is typed, up to a 'q'
@@ -29,6 +31,7 @@
 #define PORT_PANIC 0x604
 #define POWER_OFF_S5 0x34
 #define PAGE 4096
+#define WATCH 0x1000000ull
 #define E820_RAM 1
 
 extern uint8_t guest_end[];
@@ -170,13 +173,42 @@ _Noreturn static void work(const struct boot_params *bp, uint64_t step)
 
 _Noreturn static void dirty_memory(uint64_t mib)
 {
-	volatile uint8_t *start = (volatile uint8_t *)0x1000000;
+	volatile uint8_t *start = (volatile uint8_t *)WATCH;
 
 	for (uint64_t round = 0;; round++) {
 		for (uint64_t at = 0; at < mib << 20; at += PAGE)
 			*(volatile uint64_t *)(start + at) = round;
 		PRINT(".");
 	}
+}
+
+static uint64_t tsc(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (uint64_t)high << 32 | low;
+}
+
+_Noreturn static void watch(uint64_t mib)
+{
+	volatile struct {
+		uint64_t written, now, longest;
+	} *const found = (void *)WATCH;
+	uint64_t end = WATCH + (mib << 20), before = tsc();
+
+	found->written = found->longest = 0;
+	for (;;)
+		for (uint64_t at = WATCH + PAGE; at < end; at += PAGE) {
+			uint64_t now = tsc();
+
+			*(volatile uint64_t *)at = now;
+			found->written++;
+			found->now = now;
+			if (now - before > found->longest)
+				found->longest = now - before;
+			before = now;
+		}
 }
 
 static void echo(void)
@@ -259,6 +291,8 @@ static void do_word(const struct boot_params *bp, const char *word, const char *
 		use_memory(bp, number(v, end), false);
 	} else if ((v = value_of(word, end, "dirty"))) {
 		dirty_memory(number(v, end));
+	} else if ((v = value_of(word, end, "watch"))) {
+		watch(number(v, end));
 	} else if ((v = value_of(word, end, "work"))) {
 		work(bp, number(v, end));
 	} else if (value_of(word, end, "echo")) {

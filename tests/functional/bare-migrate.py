@@ -108,9 +108,16 @@ def limited(*args):
     m = Machine("-k", GUEST, "-a", "work=4096", *args)
     m.wait_rounds(2)
     new = incoming(*args)
-    movers = Movers(m, new, True, ("--bandwidth", "40M", "--streams", "3", "--downtime", "5000"))
-    report = json.loads(end_of(movers.sender)[0])
-    end_of(movers.receiver)
+    movers = Movers(m, new, True, ("--bandwidth", "40M", "--streams", "3", "--downtime", "5000",
+                                   "--progress", "json"))
+    out, err = end_of(movers.sender)
+    report = json.loads(out)
+    assert "rounds" in end_of(movers.receiver)[0]
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert {"check", "copy"} <= {line["phase"] for line in lines}, lines
+    copy = [line for line in lines if line["phase"] == "copy" and line["done"]]
+    assert copy and copy[-1]["total"] == 64 << 20 and copy[-1]["rate"] > 1 << 20, lines
+    assert report["outcome"] == "moved" and report["memory"] == 64 << 20, report
     first = report["rounds"][0]
     assert first["bytes"] > 8 << 20, report
     assert first["bytes"] / (first["ns"] / 1e9 + 0.011) < 40 << 20, report
@@ -125,8 +132,10 @@ def refusals(*args):
     m.wait_rounds(1)
     new = incoming("-m", "48", "-c", "2")
     movers = Movers(m, new)
-    err = end_of(movers.sender, 1)[1]
+    out, err = end_of(movers.sender, 1)
     assert "obstacle: vcpus" in err and "obstacle: size" in err, err
+    failed = json.loads(out)
+    assert failed["outcome"] == "here" and len(failed["obstacles"]) > 1 and failed["error"], failed
     assert state(m) == "running" and state(new) == "incoming"
     movers.receiver.terminate()
     end_of(movers.receiver, 130)

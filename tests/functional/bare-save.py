@@ -8,8 +8,8 @@ A guest that counts in words all over its RAM, and panics when one is wrong, goe
 import random
 import time
 
-from bare_machine import GUEST, TMP, Machine, available, incoming, move, refused
-from vmm_client import Refused, Vmm, content, memfd
+from bare_machine import GUEST, TMP, Machine, incoming, move, refused
+from vmm_client import Refused, Vmm, available, content, memfd
 
 
 def chain(times, step, *args):

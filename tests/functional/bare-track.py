@@ -13,9 +13,9 @@ import struct
 import threading
 import time
 
-from bare_machine import GUEST, Machine, available, incoming, refused
+from bare_machine import GUEST, Machine, incoming, refused
 from vmm_bitmap import Bitmap, PAGE
-from vmm_client import Refused, Vmm, copy_memory, memfd
+from vmm_client import Refused, Vmm, available, copy_memory, memfd
 
 
 def follow(words, *args):

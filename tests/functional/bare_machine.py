@@ -105,8 +105,3 @@ def move(old, clock, *args):
         os.close(fd)
     old.stop()
     return new
-
-
-def available(mib):
-    with open("/proc/meminfo", encoding="ascii") as f:
-        return int(next(line for line in f if line.startswith("MemAvailable")).split()[1]) > mib << 10

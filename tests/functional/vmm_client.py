@@ -66,6 +66,12 @@ def content(fd):
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
+def available(mib):
+    """The machine has that much to give away."""
+    with open("/proc/meminfo", encoding="ascii") as f:
+        return int(next(line for line in f if line.startswith("MemAvailable")).split()[1]) > mib << 10
+
+
 def copy_memory(source, target):
     """Copies what is not a hole; what the target had elsewhere is gone."""
     size = os.fstat(source).st_size
