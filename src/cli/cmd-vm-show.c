@@ -45,6 +45,7 @@ static void print_row(const json_t *vm)
 	const char *state = record_text(vm, "state");
 	char memory[32] = "-", uptime[32] = "-";
 	const char *said = record_text(end, "said");
+	const json_t *operation = json_object_get(vm, "operation");
 
 	if (vm_number(vm, "memory"))
 		format_size((uint64_t)vm_number(vm, "memory"), memory, sizeof(memory));
@@ -53,6 +54,10 @@ static void print_row(const json_t *vm)
 	printf("%-16s %-9s %5lld %9s %-15s %11s %-12s %s\n", record_text(vm, "name"), state,
 	       vm_number(vm, "vcpus"), memory, record_text(vm, "address"), uptime,
 	       record_text(vm, "network"), record_text(vm, "image"));
+	if (operation)
+		printf("  %s, process %lld (wisp vm cancel %s ends it)\n",
+		       record_text(operation, "what"), vm_number(operation, "pid"),
+		       record_text(vm, "name"));
 	if (end)
 		printf("  %s%s%s\n", record_text(end, "reason"), *said ? ": " : "", said);
 	if (!strcmp(state, "lost"))

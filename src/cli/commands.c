@@ -37,6 +37,7 @@ const struct command *const wisp_commands[] = {
 	&cmd_vm_suspend,
 	&cmd_vm_restore,
 	&cmd_vm_migrate,
+	&cmd_vm_cancel,
 	&cmd_vm_receive,
 	&cmd_network_list,
 	&cmd_network_show,

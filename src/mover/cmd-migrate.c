@@ -149,6 +149,16 @@ static int read_token(const char *path, uint8_t token[TOKEN_SIZE], struct error 
 	return 0;
 }
 
+/* From here on a cancel is refused, before anybody waits for it. */
+static int at_step(void *arg, const struct migrate_progress *now)
+{
+	struct request *r = arg;
+
+	if (now->step == STEP_GIVEN)
+		busy_decided(&r->head.busy);
+	return 0;
+}
+
 static void tell(void *arg, const struct migrate_progress *now)
 {
 	struct request *r = arg;
@@ -188,6 +198,7 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 		r->o.secret.tls = r->tls || (!r->no_tls && hello_wants_tls(r->o.address));
 	r->o.refused = say_refused;
 	r->o.tell = tell;
+	r->o.at = at_step;
 	show_begin(&r->show, r->head.cmd->name, r->how);
 	r->o.arg = r;
 	r->o.cancel = &r->head.cancel;
@@ -265,6 +276,7 @@ static void print_text(const struct migrate_result *result)
 static int finish(struct request *r, int rc, struct migrate_result *result, const struct error *err)
 {
 	show_end(&r->show);
+	head_end(&r->head, rc);
 	if (r->json)
 		print_json(rc, result, err);
 	else if (rc == 0)
@@ -285,7 +297,7 @@ static int migrate(struct request *r, bool sends, struct migrate_result *result,
 	int rc = check_record(r, err);
 
 	if (rc == 0)
-		rc = head_watch(&r->head, err);
+		rc = head_begin(&r->head, r->o.control, err);
 	if (rc == 0)
 		rc = machine_connect(r->o.control, r->again, &machine, err);
 	if (rc < 0)

@@ -45,7 +45,7 @@ static void *watch_signals(void *arg)
 	return NULL;
 }
 
-int head_watch(struct head *h, struct error *err)
+static int start_watch(struct head *h, struct error *err)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 	pthread_t thread;
@@ -60,6 +60,18 @@ int head_watch(struct head *h, struct error *err)
 		return error_errno(err, -rc, "cannot start a thread");
 	pthread_detach(thread);
 	return 0;
+}
+
+int head_begin(struct head *h, const char *control, struct error *err)
+{
+	int rc = busy_begin(&h->busy, control, h->cmd->name, err);
+
+	return rc < 0 ? rc : start_watch(h, err);
+}
+
+void head_end(struct head *h, int rc)
+{
+	busy_end(&h->busy, rc == 0 ? "done" : rc == -ECANCELED ? "cancelled" : "failed");
 }
 
 int head_fail(const struct head *h, int code, const struct error *err)

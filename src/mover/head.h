@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "lib/busy.h"
 #include "lib/command.h"
 
 struct error;
@@ -20,6 +21,7 @@ struct head {
 	const struct command *cmd;
 	_Atomic bool cancel;	 /* SIGINT, SIGTERM or SIGHUP came */
 	_Atomic bool switch_now; /* SIGUSR1 */
+	struct busy busy;	 /* from head_begin() to head_end() */
 	sigset_t signals;	 /* private */
 };
 
@@ -31,10 +33,14 @@ int head_parse(struct head *h, int argc, char **argv, head_option_fn *fn, void *
 	       struct error *err);
 
 /*
- * From here on signals only set cancel and switch_now. Before other threads are started; h lives as
- * long as the process.
+ * Begins the operation on the VM behind a control socket, of which there can be one at a time. From
+ * here on signals only set cancel and switch_now. Before other threads are started; h lives as long
+ * as the process.
  */
-int head_watch(struct head *h, struct error *err);
+int head_begin(struct head *h, const char *control, struct error *err);
+
+/* It has ended, with 0 or -errno. */
+void head_end(struct head *h, int rc);
 
 /* Says why the command failed and returns code. */
 int head_fail(const struct head *h, int code, const struct error *err);

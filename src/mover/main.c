@@ -135,6 +135,7 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 static int finish(int rc, struct request *r, json_t *report, const struct error *err)
 {
 	show_end(&r->show);
+	head_end(&r->head, rc);
 	if (rc < 0)
 		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
 	if (r->json)
@@ -165,7 +166,7 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 	if (rc)
 		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
 	r.checkpoint.config = config;
-	rc = head_watch(&r.head, &err);
+	rc = head_begin(&r.head, r.restore.control, &err);
 	if (rc == 0)
 		rc = operation_checkpoint(&r.checkpoint, &report, &err);
 	json_decref(config);
@@ -181,7 +182,7 @@ static int run_restore(const struct command *cmd, int argc, char **argv)
 
 	if (rc)
 		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
-	rc = head_watch(&r.head, &err);
+	rc = head_begin(&r.head, r.restore.control, &err);
 	if (rc == 0)
 		rc = operation_restore(&r.restore, &report, &err);
 	return finish(rc, &r, report, &err);

@@ -146,7 +146,10 @@ static int ask(struct source *s, struct error *err)
 	}
 }
 
-/* In `given`: until the target answers, or the caller's patience ends. */
+/*
+ * In `given`: until the target answers, or the caller's patience ends. A cancel ends our part only,
+ * after a question that was not answered; the VM stays given.
+ */
 static int settle(struct source *s, bool committed, struct migrate_result *ret, struct error *err)
 {
 	uint64_t end = io_now_ns() + s->o.return_ms * 1000000ull;
@@ -160,7 +163,7 @@ static int settle(struct source *s, bool committed, struct migrate_result *ret, 
 		rc = ask(s, &reason);
 		if (rc)
 			break;
-		if (s->o.return_ms && io_now_ns() >= end)
+		if ((s->o.return_ms && io_now_ns() >= end) || (s->o.cancel && *s->o.cancel))
 			return error_set(err, -EINPROGRESS,
 					 "the VM stays paused until the target answers: %.300s",
 					 reason.text);

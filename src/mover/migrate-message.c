@@ -214,12 +214,12 @@ void message_done(struct message *m)
 	m->body = NULL;
 }
 
-/* What the peer wrote goes to logs and terminals: printable characters only. */
-static void make_printable(char *text)
+const char *message_text(struct message *m)
 {
-	for (; *text; text++)
+	for (char *text = (char *)m->body; *text; text++)
 		if (*text < ' ' || *text == 0x7f)
 			*text = '?';
+	return (const char *)m->body;
 }
 
 int message_expect(struct channel *ch, uint32_t type, struct message *ret, struct error *err)
@@ -234,8 +234,7 @@ int message_expect(struct channel *ch, uint32_t type, struct message *ret, struc
 		return 0;
 	}
 	if (m.type == MESSAGE_ABORT) {
-		make_printable((char *)m.body);
-		rc = error_set(err, -ECONNABORTED, "the peer gave up: %.400s", (char *)m.body);
+		rc = error_set(err, -ECONNABORTED, "the peer gave up: %.400s", message_text(&m));
 	} else {
 		rc = error_set(err, -EBADMSG,
 			       "the peer sent a record of type %" PRIu32 " where %" PRIu32

@@ -58,6 +58,9 @@ int message_send_pages(struct channel *ch, const struct row *row, const void *da
 int message_receive(struct channel *ch, struct message *ret, struct error *err);
 void message_done(struct message *m);
 
+/* The body of an abort, for logs and terminals: printable characters only. */
+const char *message_text(struct message *m);
+
 /* The same, and it must be of this type: an abort gives -ECONNABORTED with its reason. */
 int message_expect(struct channel *ch, uint32_t type, struct message *ret, struct error *err);
 

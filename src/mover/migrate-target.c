@@ -286,7 +286,8 @@ static int receive(struct target *t, struct message *state, struct error *err)
 		if (rc == 0 && m.type == MESSAGE_ROUND)
 			rc = finish_round(t, &m, err);
 		else if (rc == 0 && m.type == MESSAGE_ABORT)
-			rc = error_set(err, -ECONNABORTED, "the source gave up");
+			rc = error_set(err, -ECONNABORTED, "the source gave up: %.400s",
+				       message_text(&m));
 		else if (rc == 0)
 			rc = error_set(err, -EBADMSG, "type %" PRIu32 " between rounds", m.type);
 		message_done(&m);

@@ -61,7 +61,7 @@ struct migrate_options {     /* of both sides */
 	void (*tell)(void *arg, const struct migrate_progress *now);
 	/* Target: somebody who connected was sent away. Or NULL. */
 	void (*refused)(void *arg, const char *who, const char *why);
-	/* Non-zero: leave at once as if killed, doing nothing more. For tests; or NULL. */
+	/* At each step. Non-zero (for tests): leave at once as if killed, doing nothing more. */
 	int (*at)(void *arg, const struct migrate_progress *now);
 	void *arg;
 	/* Source only. */

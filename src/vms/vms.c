@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "agent/client.h"
+#include "lib/busy.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -129,6 +130,17 @@ int vms_wait(const char *name, bool agent, unsigned timeout_ms, json_t **ret, st
 
 /* -------- describing -------- */
 
+/* What wisp-mover does with it just now. */
+static void describe_operation(const char *dir, json_t *vm)
+{
+	CLEANUP_FREE char *control = io_format("%s/" VM_CONTROL, dir);
+	struct busy_now now;
+
+	if (control && busy_look(control, &now, NULL) == 0 && now.pid)
+		json_object_set_new(vm, "operation",
+				    json_pack("{s:s,s:i}", "what", now.what, "pid", now.pid));
+}
+
 static void describe_live(const char *dir, json_t *vm)
 {
 	static const char *const members[] = {"vcpus", "memory", "uptime_ms", "pid"};
@@ -150,6 +162,7 @@ static void describe_live(const char *dir, json_t *vm)
 	json_object_set_new(vm, "state", json_string(state));
 	if (boot)
 		json_object_set_new(vm, "boot", boot);
+	describe_operation(dir, vm);
 	json_decref(status);
 }
 

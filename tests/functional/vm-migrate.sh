@@ -74,6 +74,22 @@ refuse 1 "go on with --again" wisp vm migrate a "unix:$TMP/socket" --token "$TMP
 [ -f "$here/vm/a/send.record" ] || fail "the record is gone"
 rm "$here/vm/a/send.record"
 
+echo "one operation at a time, and it can be cancelled"
+refuse 1 "no operation runs" wisp vm cancel a
+at "$there" wisp vm stop --all --kill >/dev/null 2>&1 || :
+receive "$there" "$here/vm/a/vm.json"
+wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --bandwidth 1M >"$TMP/sent" 2>&1 &
+sender=$!
+wait_for 60 [ -f "$here/vm/a/control.busy" ] || fail "it does not begin: $(cat "$TMP/sent")"
+refuse 1 "another operation on this VM runs: send" wisp vm checkpoint a "$TMP/ck"
+wisp vm list | grep -q "wisp vm cancel a ends it" || fail "the list: $(wisp vm list)"
+wisp vm cancel a
+rc=0
+wait $sender || rc=$?
+[ "$rc" = 130 ] || fail "a cancelled migration: $rc: $(cat "$TMP/sent")"
+received 1
+goes_on "$here"
+
 echo "there"
 at "$there" wisp vm stop --all --kill >/dev/null 2>&1 || :
 receive "$there" "$here/vm/a/vm.json"
