@@ -55,8 +55,10 @@ static void mend(uint8_t *data, size_t size)
 		uint64_t summed = length < left ? length : left;
 
 		if (number_at(data + at, 4) == MESSAGE_PAGES && summed >= ROW_SIZE) {
-			if (summed > ROW_SIZE)
-				put_at(body + 36, crc32c(0, body + ROW_SIZE, summed - ROW_SIZE));
+			if (summed > ROW_SIZE) /* 42: compression; nothing else is summed here */
+				put_at(body + 36,
+				       body[42] ? crc32c(0, body + ROW_SIZE, summed - ROW_SIZE)
+						: 0);
 			summed = ROW_SIZE;
 		}
 		put_at(data + at + 16, crc32c(0, body, summed));

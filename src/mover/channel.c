@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -205,6 +206,86 @@ int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error
 	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
 }
 
+static bool is_unix(const struct channel *ch)
+{
+	int domain = 0;
+	socklen_t n = sizeof(domain);
+
+	return !getsockopt(ch->fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) && domain == AF_UNIX;
+}
+
+bool channel_is_sound(const struct channel *ch)
+{
+	return ch->tls || is_unix(ch);
+}
+
+bool channel_takes_files(const struct channel *ch)
+{
+	return !ch->tls && !ch->pace && is_unix(ch);
+}
+
+int channel_send_file(struct channel *ch, int fd, uint64_t at, size_t n, struct error *err)
+{
+	off_t offset = (off_t)at;
+
+	while (n) {
+		ssize_t sent = sendfile(ch->fd, fd, &offset, n);
+		int rc = 0;
+
+		if (!sent)
+			return error_set(err, -EIO, "the file of the memory is too short");
+		if (sent > 0)
+			n -= (size_t)sent;
+		else if (errno == EAGAIN)
+			rc = wait_for(ch, POLLOUT, err);
+		else if (errno != EINTR)
+			rc = error_errno(err, -errno, "cannot send pages to the peer");
+		if (rc < 0)
+			return rc;
+	}
+	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
+}
+
+static int pour(const int pipe[2], int fd, loff_t *at, size_t n, struct error *err)
+{
+	while (n) {
+		ssize_t put = splice(pipe[0], NULL, fd, at, n, SPLICE_F_MOVE);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return error_errno(err, put ? -errno : -EIO, "cannot write pages");
+		n -= (size_t)put;
+	}
+	return 0;
+}
+
+int channel_receive_file(struct channel *ch, const int pipe[2], int fd, uint64_t at, size_t n,
+			 struct error *err)
+{
+	loff_t offset = (loff_t)at;
+
+	while (n) {
+		ssize_t got =
+			splice(ch->fd, NULL, pipe[1], NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		int rc = 0;
+
+		if (!got)
+			return error_set(err, -EPIPE, "the peer closed the connection");
+		if (got > 0) {
+			rc = pour(pipe, fd, &offset, (size_t)got, err);
+			n -= (size_t)got;
+		} else if (errno == EAGAIN) {
+			rc = wait_for(ch, POLLIN, err);
+		} else if (errno != EINTR) {
+			rc = error_errno(err, -errno, "cannot receive pages from the peer");
+		}
+		if (rc < 0)
+			return rc;
+	}
+	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
+}
+
 void channel_close(struct channel *ch)
 {
 	tls_destroy(ch->tls);
@@ -299,8 +380,15 @@ static int unix_connect(const char *path, struct error *err)
 	const int size = UNIX_BUFFER;
 	int fd = io_unix_connect(path, err);
 
-	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	if (fd < 0)
+		return fd;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	/* sendfile() has no MSG_DONTWAIT. */
+	if (fcntl(fd, F_SETFL, O_NONBLOCK)) {
+		error_errno(err, -errno, "unix:%s", path);
+		close(fd);
+		return -EIO;
+	}
 	return fd;
 }
 

@@ -35,6 +35,27 @@ struct channel {
 int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err);
 int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error *err);
 
+/*
+ * No byte of it can change on its way: TLS sees to that, or there is no network. Both ends say the
+ * same.
+ */
+bool channel_is_sound(const struct channel *ch);
+
+/*
+ * Pages can go from file to file within the kernel: a UNIX socket in the clear, and no limit of its
+ * bandwidth.
+ */
+bool channel_takes_files(const struct channel *ch);
+
+/*
+ * As channel_send() and channel_receive(), from and to a file at an offset, where
+ * channel_takes_files(). The file's pages are lent to the socket: what is written to them before
+ * the peer has taken them may be seen there. pipe is empty, and empty again when this succeeds.
+ */
+int channel_send_file(struct channel *ch, int fd, uint64_t at, size_t n, struct error *err);
+int channel_receive_file(struct channel *ch, const int pipe[2], int fd, uint64_t at, size_t n,
+			 struct error *err);
+
 /* Waits until there is something to receive (or the end). */
 int channel_wait(struct channel *ch, struct error *err);
 

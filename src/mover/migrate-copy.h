@@ -28,6 +28,7 @@ struct sender {
 	struct copy_count count;
 	_Atomic uint64_t *bitmap; /* shared with the VMM */
 	int bitmap_fd;
+	uint8_t *map; /* of the memory, for reading; NULL where pages are copied */
 	/* Of a round. */
 	uint64_t round;
 	_Atomic uint64_t next;

@@ -17,6 +17,7 @@
 #define BODY_MAX (1u << 20)
 #define STATE_MAX (256u << 20)
 #define TEXT_MAX 4096u
+#define ROW_HEAD (RECORD_HEADER_SIZE + ROW_SIZE)
 #define GREETING_MAX 4096u /* from somebody unknown */
 
 static const uint8_t zeros[8];
@@ -69,18 +70,41 @@ int message_send_json(struct channel *ch, uint32_t type, const json_t *value, st
 	return message_send(ch, type, text, strlen(text), err);
 }
 
+/* What nothing else protects is summed, and what is about to be decompressed in any case. */
+static bool is_summed(const struct channel *ch, const struct row *row)
+{
+	return row->length && (row->compression || !channel_is_sound(ch));
+}
+
+static void encode_row(struct channel *ch, uint8_t out[ROW_HEAD], const struct row *row)
+{
+	struct wire_writer w = wire_writer(out + RECORD_HEADER_SIZE, ROW_SIZE);
+
+	row_encode(&w, row);
+	encode_header(ch, out, MESSAGE_PAGES, ROW_SIZE + (uint64_t)row->length,
+		      crc32c(0, out + RECORD_HEADER_SIZE, ROW_SIZE));
+}
+
+int message_send_row(struct channel *ch, const struct row *row, struct error *err)
+{
+	uint8_t head[ROW_HEAD];
+	struct iovec iov = {head, sizeof(head)};
+
+	encode_row(ch, head, row);
+	return channel_send(ch, &iov, 1, err);
+}
+
 int message_send_pages(struct channel *ch, const struct row *row, const void *data,
 		       struct error *err)
 {
-	uint8_t head[RECORD_HEADER_SIZE + ROW_SIZE];
-	struct wire_writer w = wire_writer(head + RECORD_HEADER_SIZE, ROW_SIZE);
+	struct row summed = *row;
+	uint8_t head[ROW_HEAD];
 	struct iovec iov[] = {{head, sizeof(head)},
 			      {(void *)(uintptr_t)data, row->length},
 			      {(void *)(uintptr_t)zeros, padding(row->length)}};
 
-	row_encode(&w, row);
-	encode_header(ch, head, MESSAGE_PAGES, ROW_SIZE + (uint64_t)row->length,
-		      crc32c(0, head + RECORD_HEADER_SIZE, ROW_SIZE));
+	summed.sum = is_summed(ch, row) ? crc32c(0, data, row->length) : 0;
+	encode_row(ch, head, &summed);
 	return channel_send(ch, iov, ARRAY_SIZE(iov), err);
 }
 
@@ -245,10 +269,10 @@ int message_expect(struct channel *ch, uint32_t type, struct message *ret, struc
 	return rc;
 }
 
-int message_receive_pages(struct channel *ch, const struct message *m, uint64_t memory,
-			  struct row *ret, void *data, struct error *err)
+int message_receive_row(struct channel *ch, const struct message *m, uint64_t memory,
+			struct row *ret, struct error *err)
 {
-	uint8_t bytes[ROW_SIZE], pad[8] = {0};
+	uint8_t bytes[ROW_SIZE];
 	struct wire_reader r = wire_reader(bytes, sizeof(bytes));
 	struct row row;
 	int rc;
@@ -266,16 +290,35 @@ int message_receive_pages(struct channel *ch, const struct message *m, uint64_t 
 	if (row.offset || m->length != ROW_SIZE + (uint64_t)row.length)
 		return error_set(err, -EBADMSG, "the row of chunk %" PRIu64 " has other data",
 				 row.chunk);
-	rc = channel_receive(ch, data, row.length, err);
-	if (rc == 0)
-		rc = channel_receive(ch, pad, padding(row.length), err);
-	if (rc < 0)
-		return rc;
-	if (crc32c(0, data, row.length) != row.sum || memcmp(pad, zeros, sizeof(pad)))
-		return error_set(err, -EBADMSG, "the data of chunk %" PRIu64 " are damaged",
+	if (row.sum && !is_summed(ch, &row))
+		return error_set(err, -EBADMSG, "chunk %" PRIu64 " has a sum that nobody wants",
 				 row.chunk);
 	*ret = row;
 	return 0;
+}
+
+int message_receive_data(struct channel *ch, const struct row *row, void *data, struct error *err)
+{
+	uint8_t pad[8] = {0};
+	int rc = channel_receive(ch, data, row->length, err);
+
+	if (rc == 0)
+		rc = channel_receive(ch, pad, padding(row->length), err);
+	if (rc < 0)
+		return rc;
+	if ((is_summed(ch, row) && crc32c(0, data, row->length) != row->sum) ||
+	    memcmp(pad, zeros, sizeof(pad)))
+		return error_set(err, -EBADMSG, "the data of chunk %" PRIu64 " are damaged",
+				 row->chunk);
+	return 0;
+}
+
+int message_receive_pages(struct channel *ch, const struct message *m, uint64_t memory,
+			  struct row *ret, void *data, struct error *err)
+{
+	int rc = message_receive_row(ch, m, memory, ret, err);
+
+	return rc < 0 ? rc : message_receive_data(ch, ret, data, err);
 }
 
 int message_body_u64(struct channel *ch, const struct message *m, uint64_t *ret, struct error *err)

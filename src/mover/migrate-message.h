@@ -47,9 +47,12 @@ int message_send(struct channel *ch, uint32_t type, const void *body, uint64_t l
 int message_send_u64(struct channel *ch, uint32_t type, uint64_t value, struct error *err);
 int message_send_json(struct channel *ch, uint32_t type, const json_t *value, struct error *err);
 
-/* A row with its data (row->length bytes); row->sum is set. */
+/* A row with its data (row->length bytes); the sum is made here, where one is wanted. */
 int message_send_pages(struct channel *ch, const struct row *row, const void *data,
 		       struct error *err);
+
+/* A row whose data, pages as they are, the caller sends next: where channel_takes_files(). */
+int message_send_row(struct channel *ch, const struct row *row, struct error *err);
 
 /*
  * The next record of a known type, whole and checked; the body is freed by message_done(), which
@@ -65,11 +68,16 @@ const char *message_text(struct message *m);
 int message_expect(struct channel *ch, uint32_t type, struct message *ret, struct error *err);
 
 /*
- * For data connections: only the header; then the body follows with message_receive_pages() (for
- * MESSAGE_PAGES: the row; row.length bytes of data into data, which has room for CHUNK_BYTES,
- * sum checked), or message_body_u64().
+ * For data connections: only the header; then the body follows with message_receive_row() (for
+ * MESSAGE_PAGES), or message_body_u64(). After a row come its data: row.length bytes, by
+ * message_receive_data() into a buffer, sum checked, or, if they are not compressed and where
+ * channel_takes_files(), by channel_receive_file(). message_receive_pages() is both, into a buffer
+ * of CHUNK_BYTES.
  */
 int message_next(struct channel *ch, struct message *ret, struct error *err);
+int message_receive_row(struct channel *ch, const struct message *m, uint64_t memory,
+			struct row *ret, struct error *err);
+int message_receive_data(struct channel *ch, const struct row *row, void *data, struct error *err);
 int message_receive_pages(struct channel *ch, const struct message *m, uint64_t memory,
 			  struct row *ret, void *data, struct error *err);
 int message_body_u64(struct channel *ch, const struct message *m, uint64_t *ret, struct error *err);

@@ -2,6 +2,7 @@
 /* Pages that arrive are put into the memory of the target's VM, by a thread a connection. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,14 +16,17 @@
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "mover/migrate-copy.h"
+#include "mover/page.h"
 
 #define TICK_NS 20000000
+#define PIPE_BYTES (1 << 20) /* what every user may have */
 
 struct hold {
 	struct receiver *r;
 	struct channel *channel;
 	uint8_t *data, *raw;
 	struct compressor *compressor;
+	int pipe[2];
 };
 
 struct start {
@@ -81,17 +85,15 @@ static int put(struct receiver *r, const uint8_t *data, uint64_t at, size_t n, s
 static int put_pages(struct receiver *r, uint64_t chunk, uint64_t mask, const uint8_t *data,
 		     struct error *err)
 {
+	unsigned first, pages;
 	int rc = 0;
+	size_t n;
 
 	while (rc == 0 && mask) {
-		unsigned first = (unsigned)__builtin_ctzll(mask);
-		uint64_t rest = ~(mask >> first);
-		unsigned pages = rest ? (unsigned)__builtin_ctzll(rest) : CHUNK_PAGES;
-		size_t n = (size_t)pages * PAGE_BYTES;
-
+		mask = page_run(mask, &first, &pages);
+		n = (size_t)pages * PAGE_BYTES;
 		rc = put(r, data, (chunk * CHUNK_PAGES + first) * PAGE_BYTES, n, err);
 		data += n;
-		mask &= pages == CHUNK_PAGES ? 0 : ~(((1ull << pages) - 1) << first);
 	}
 	return rc;
 }
@@ -106,26 +108,50 @@ static int put_zeros(struct receiver *r, uint64_t chunk, uint64_t mask, struct e
 	return rc;
 }
 
+/* From the connection into the memory, without passing through us. */
+static int take_lent(struct hold *h, const struct row *row, struct error *err)
+{
+	uint64_t mask = row->stored;
+	unsigned first, pages;
+	int rc = 0;
+
+	while (rc == 0 && mask) {
+		mask = page_run(mask, &first, &pages);
+		rc = channel_receive_file(h->channel, h->pipe, h->r->memfd,
+					  (row->chunk * CHUNK_PAGES + first) * PAGE_BYTES,
+					  (size_t)pages * PAGE_BYTES, err);
+	}
+	return rc;
+}
+
+static int take_data(struct hold *h, const struct row *row, struct error *err)
+{
+	const uint8_t *data = h->data;
+	int rc = message_receive_data(h->channel, row, h->data, err);
+
+	if (rc == 0 && row->compression) {
+		rc = compressor_unpack(h->compressor, row->compression, h->data, row->length,
+				       h->raw, (size_t)row_pages(row) * PAGE_BYTES);
+		data = h->raw;
+		if (rc < 0)
+			error_set(err, rc, "chunk %" PRIu64 " does not decompress", row->chunk);
+	}
+	return rc < 0 ? rc : put_pages(h->r, row->chunk, row->stored, data, err);
+}
+
 static int take_pages(struct hold *h, const struct message *m, struct error *err)
 {
 	struct receiver *r = h->r;
-	const uint8_t *data = h->data;
 	struct row row;
-	int rc = message_receive_pages(h->channel, m, r->memory, &row, h->data, err);
+	int rc = message_receive_row(h->channel, m, r->memory, &row, err);
 
 	if (rc < 0)
 		return rc;
-	if (row.compression) {
-		rc = compressor_unpack(h->compressor, row.compression, h->data, row.length, h->raw,
-				       (size_t)row_pages(&row) * PAGE_BYTES);
-		if (rc < 0)
-			return error_set(err, rc, "chunk %" PRIu64 " does not decompress",
-					 row.chunk);
-		data = h->raw;
-	}
 	rc = put_zeros(r, row.chunk, row.zero, err);
-	if (rc == 0)
-		rc = put_pages(r, row.chunk, row.stored, data, err);
+	if (rc == 0 && !row.compression && !r->map && channel_takes_files(h->channel))
+		rc = take_lent(h, &row, err);
+	else if (rc == 0)
+		rc = take_data(h, &row, err);
 	r->written[row.chunk] |= row.stored;
 	r->count.bytes += row.length;
 	r->count.pages += row_pages(&row);
@@ -175,17 +201,28 @@ static int take_all(struct hold *h, unsigned stream, struct error *err)
 	}
 }
 
+static int make_pipe(int ret[2], struct error *err)
+{
+	if (pipe2(ret, O_CLOEXEC))
+		return error_errno(err, -errno, "cannot make a pipe");
+	/* A user who has too many pipes gets a small one. */
+	fcntl(ret[1], F_SETPIPE_SZ, PIPE_BYTES);
+	return 0;
+}
+
 int receiver_run(struct receiver *r, unsigned stream, struct error *err)
 {
-	struct hold h = {.r = r, .channel = &r->channel[stream]};
-	int rc;
+	struct hold h = {.r = r, .channel = &r->channel[stream], .pipe = {-1, -1}};
+	int rc = make_pipe(h.pipe, err);
 
-	if (posix_memalign((void **)&h.data, PAGE_BYTES, CHUNK_BYTES) ||
-	    posix_memalign((void **)&h.raw, PAGE_BYTES, CHUNK_BYTES) ||
-	    compressor_create(COMPRESSION_NONE, &h.compressor) < 0)
+	if (rc == 0 && (posix_memalign((void **)&h.data, PAGE_BYTES, CHUNK_BYTES) ||
+			posix_memalign((void **)&h.raw, PAGE_BYTES, CHUNK_BYTES) ||
+			compressor_create(COMPRESSION_NONE, &h.compressor) < 0))
 		rc = error_set(err, -ENOMEM, "out of memory");
-	else
+	if (rc == 0)
 		rc = take_all(&h, stream, err);
+	cleanup_close_fd(&h.pipe[0]);
+	cleanup_close_fd(&h.pipe[1]);
 	free(h.data);
 	free(h.raw);
 	compressor_destroy(h.compressor);

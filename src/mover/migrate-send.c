@@ -3,14 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
-#include "mover/crc32c.h"
 #include "lib/io.h"
 #include "mover/migrate-copy.h"
 #include "mover/page.h"
@@ -43,12 +44,26 @@ static int make_bitmap(struct sender *s, struct error *err)
 	return 0;
 }
 
+/* To look at pages before they are lent. Huge pages cannot be, and without a map nothing is. */
+static void map_memory(struct sender *s)
+{
+	struct statfs fs;
+	void *map;
+
+	if (s->compression || fstatfs(s->memfd, &fs) || fs.f_type != TMPFS_MAGIC)
+		return;
+	map = mmap(NULL, s->memory, PROT_READ, MAP_SHARED, s->memfd, 0);
+	if (map != MAP_FAILED)
+		s->map = map;
+}
+
 int sender_init(struct sender *s, struct error *err)
 {
 	int rc = make_bitmap(s, err);
 
 	if (rc < 0)
 		return rc;
+	map_memory(s);
 	s->lane = calloc(s->streams, sizeof(*s->lane));
 	for (unsigned i = 0; s->lane && i < s->streams; i++) {
 		struct lane *lane = &s->lane[i];
@@ -75,6 +90,9 @@ void sender_done(struct sender *s)
 	s->lane = NULL;
 	if (s->bitmap)
 		munmap(s->bitmap, bitmap_bytes(s));
+	if (s->map)
+		munmap(s->map, s->memory);
+	s->map = NULL;
 	if (s->bitmap_fd >= 0)
 		close(s->bitmap_fd);
 	s->bitmap = NULL;
@@ -85,22 +103,69 @@ void sender_done(struct sender *s)
 static int read_pages(const struct sender *s, uint64_t chunk, uint64_t mask, uint8_t *out,
 		      struct error *err)
 {
+	unsigned first, pages;
+	size_t n;
+	int rc;
+
 	while (mask) {
-		unsigned first = (unsigned)__builtin_ctzll(mask);
-		uint64_t rest = ~(mask >> first);
-		unsigned pages = rest ? (unsigned)__builtin_ctzll(rest) : CHUNK_PAGES;
-		uint64_t at = (chunk * CHUNK_PAGES + first) * PAGE_BYTES;
-		int rc = io_pread_full(s->memfd, out, (size_t)pages * PAGE_BYTES, (off_t)at);
+		mask = page_run(mask, &first, &pages);
+		n = (size_t)pages * PAGE_BYTES;
+		rc = io_pread_full(s->memfd, out, n,
+				   (off_t)((chunk * CHUNK_PAGES + first) * PAGE_BYTES));
 
 		if (rc < 0)
 			return error_errno(err, rc, "cannot read the VM's memory");
-		out += (size_t)pages * PAGE_BYTES;
-		mask &= pages == CHUNK_PAGES ? 0 : ~(((1ull << pages) - 1) << first);
+		out += n;
 	}
 	return 0;
 }
 
-static int send_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
+static void count(struct sender *s, const struct row *row)
+{
+	s->count.bytes += row->length;
+	s->count.pages += row_pages(row);
+	s->count.zero += (unsigned)__builtin_popcountll(row->zero);
+}
+
+/*
+ * Pages that are not there are holes, or swapped out. Looking at them through the map would make
+ * them be there, in the guest's memory; reading the file does not.
+ */
+static bool all_there(const struct sender *s, uint64_t chunk, uint64_t mask)
+{
+	unsigned char there[CHUNK_PAGES];
+	uint64_t at = chunk * CHUNK_BYTES, left = s->memory - at;
+
+	if (mincore(s->map + at, left < CHUNK_BYTES ? left : CHUNK_BYTES, there))
+		return false;
+	for (; mask; mask &= mask - 1)
+		if (!(there[__builtin_ctzll(mask)] & 1))
+			return false;
+	return true;
+}
+
+/* Pages go from the VM's memory into the connection without being copied. */
+static int lend_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
+		      struct error *err)
+{
+	struct row row = {.chunk = chunk, .zero = page_zeros(s->map + chunk * CHUNK_BYTES, mask)};
+	unsigned first, pages;
+	int rc;
+
+	row.stored = mask = mask & ~row.zero;
+	row.length = row_pages(&row) * PAGE_BYTES;
+	count(s, &row);
+	rc = message_send_row(&s->channel[stream], &row, err);
+	while (rc == 0 && mask) {
+		mask = page_run(mask, &first, &pages);
+		rc = channel_send_file(&s->channel[stream], s->memfd,
+				       (chunk * CHUNK_PAGES + first) * PAGE_BYTES,
+				       (size_t)pages * PAGE_BYTES, err);
+	}
+	return rc;
+}
+
+static int copy_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
 		      struct error *err)
 {
 	struct lane *lane = &s->lane[stream];
@@ -122,11 +187,16 @@ static int send_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_
 		row.length = (uint32_t)packed;
 		row.compression = (uint8_t)s->compression;
 	}
-	row.sum = row.length ? crc32c(0, data, row.length) : 0;
-	s->count.bytes += row.length;
-	s->count.pages += row_pages(&row);
-	s->count.zero += (unsigned)__builtin_popcountll(row.zero);
+	count(s, &row);
 	return message_send_pages(&s->channel[stream], &row, data, err);
+}
+
+static int send_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
+		      struct error *err)
+{
+	if (s->map && channel_takes_files(&s->channel[stream]) && all_there(s, chunk, mask))
+		return lend_chunk(s, stream, chunk, mask, err);
+	return copy_chunk(s, stream, chunk, mask, err);
 }
 
 /* Rows for a hole of the memfd need no reading. */
@@ -135,7 +205,7 @@ static int send_hole(struct sender *s, unsigned stream, uint64_t chunk, uint64_t
 {
 	struct row row = {.chunk = chunk, .zero = mask};
 
-	s->count.zero += (unsigned)__builtin_popcountll(mask);
+	count(s, &row);
 	return message_send_pages(&s->channel[stream], &row, NULL, err);
 }
 
