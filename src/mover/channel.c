@@ -25,6 +25,7 @@
 
 #define SLICE_MS 20
 #define BACKLOG 80
+#define LOCAL_BUFFER (128 << 10)
 #define UNIX_BUFFER (2 << 20)
 
 static bool cancelled(const _Atomic bool *const cancel[2])
@@ -313,6 +314,31 @@ static int resolve(const char *text, int flags, struct addrinfo **ret, struct er
 	return 0;
 }
 
+/*
+ * Within a host, what waits in a connection should still be in a cache when it is taken; the sizes
+ * that TCP finds for networks are beyond that.
+ */
+static void keep_small(int fd)
+{
+	struct sockaddr_storage here = {0}, there = {0};
+	socklen_t n = sizeof(here), m = sizeof(there);
+	const int size = LOCAL_BUFFER;
+
+	if (getsockname(fd, (struct sockaddr *)&here, &n) ||
+	    getpeername(fd, (struct sockaddr *)&there, &m) || here.ss_family != there.ss_family)
+		return;
+	if (here.ss_family == AF_INET
+		    ? memcmp(&((struct sockaddr_in *)&here)->sin_addr,
+			     &((struct sockaddr_in *)&there)->sin_addr, sizeof(struct in_addr))
+		    : here.ss_family != AF_INET6 ||
+			      memcmp(&((struct sockaddr_in6 *)&here)->sin6_addr,
+				     &((struct sockaddr_in6 *)&there)->sin6_addr,
+				     sizeof(struct in6_addr)))
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+}
+
 static int tcp_connect(const char *text, unsigned timeout_ms, struct error *err)
 {
 	const struct timeval limit = {timeout_ms / 1000, timeout_ms % 1000 * 1000L};
@@ -330,6 +356,7 @@ static int tcp_connect(const char *text, unsigned timeout_ms, struct error *err)
 				 "cannot connect to tcp:%s", text);
 	else
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	keep_small(fd);
 	freeaddrinfo(list);
 	return rc < 0 ? rc : take_fd(&fd);
 }
@@ -426,6 +453,7 @@ int address_accept(int fd, unsigned timeout_ms, const _Atomic bool *const cancel
 		return error_errno(err, -errno, "cannot accept a connection");
 	/* Not for UNIX sockets, which have no delay. */
 	setsockopt(got, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	keep_small(got);
 	return got;
 }
 
