@@ -136,7 +136,10 @@ static void add_launchers(json_t *env)
 	static const char *const variables[][2] = {
 		{"OMPI_MCA_plm_rsh_agent", RSH}, /* OpenMPI up to 4 */
 		{"PRTE_MCA_plm_ssh_agent", RSH}, /* OpenMPI 5 */
-		{"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+		/* A VM that moves loses the connection by which its daemon was started. */
+		{"OMPI_MCA_orte_launch_agent", "orted --daemonize"},
+		{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+		{"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
 		{"HYDRA_LAUNCHER", "ssh"}, /* MPICH */
 		{"HYDRA_LAUNCHER_EXEC", RSH},
 	};
