@@ -39,6 +39,8 @@
 	 .help = "2 MiB pages reserved in each node (default 0)"}, \
 	{.id = OPT_NVME, .name = "nvme", \
 	 .help = "Give each node an NVMe disk of 1 GiB with two SR-IOV functions"}, \
+	{.id = OPT_SSH, .name = "ssh", \
+	 .help = "Let the nodes reach each other by ssh, as root, with keys made for this lab"}, \
 	{.id = OPT_SHARE, .name = "share", .arg = "DIR", .complete = COMPLETE_DIR, \
 	 .help = "Mount this directory writable at the same path in every node (may be repeated)"}, \
 	{.id = OPT_DISK, .name = "disk", .arg = "[NODE:]FILE", .complete = COMPLETE_FILE, \
@@ -123,6 +125,9 @@ static int up_option(struct up *up, int id, const char *value, struct error *err
 		return parse_uint(value, "--hugepages", 0, 1 << 20, &c->hugepages, err);
 	case OPT_NVME:
 		c->nvme = true;
+		return 0;
+	case OPT_SSH:
+		c->ssh = true;
 		return 0;
 	case OPT_SHARE:
 		return add_share(c, value, err);

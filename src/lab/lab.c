@@ -13,6 +13,7 @@
 #include "agent/client.h"
 #include "image/kernel.h"
 #include "lab/fresh.h"
+#include "lab/ssh.h"
 #include "lab/supervise.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -41,6 +42,8 @@ void lab_config_done(struct lab_config *c)
 		free(c->shares[i]);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		free(c->disks[i].path);
+	if (c->ssh_keys)
+		close(c->ssh_keys);
 	*c = (struct lab_config){0};
 }
 
@@ -74,8 +77,10 @@ static unsigned measure_tsc_khz(void)
 int lab_prepare(struct lab_config *config, const char *kernel_package, struct error *err)
 {
 	struct kernel kernel = {0};
-	int r = find_virtiofsd(&config->virtiofsd, err);
+	int r = config->ssh ? ssh_check(err) : 0;
 
+	if (!r)
+		r = find_virtiofsd(&config->virtiofsd, err);
 	if (!r && geteuid())
 		r = paths_program("wisp-noatime.so", &config->preload, err);
 	if (!r)
@@ -112,7 +117,16 @@ int lab_start(struct lab_config *config, int *leash, struct error *err)
 			  "lab %s runs already: wisp lab down --name %s ends it, --name chooses "
 			  "another name",
 			  config->name, config->name);
-	return r;
+	if (r || !config->ssh)
+		return r;
+	r = ssh_make_keys(config->dir, err);
+	if (r < 0) {
+		close(take_fd(leash));
+		lab_stop(config->name, NULL);
+		return r;
+	}
+	config->ssh_keys = r;
+	return 0;
 }
 
 static int open_control(const char *name, struct error *err)
@@ -234,12 +248,13 @@ int lab_check_node(const char *name, const char *node, struct error *err)
 	return control < 0 ? control : find_running(control, name, node, &found, err);
 }
 
-/* Runs a script in the node, with our standard error for all it says. */
-static int run_script(int fd, const char *const *argv, const char *what, struct error *err)
+/* Runs a script in the node, with our standard error for all it says. input: -1: none. */
+static int run_script(int fd, const char *const *argv, int input, const char *what,
+		      struct error *err)
 {
 	struct client_exec exec = {.argv = argv,
 				   .cwd = "/",
-				   .in_fd = -1,
+				   .in_fd = input,
 				   .out_fd = STDERR_FILENO,
 				   .err_fd = STDERR_FILENO};
 	int code = 0, r = client_exec(fd, &exec, &code, err);
@@ -264,7 +279,7 @@ int lab_freshen(const char *name, const char *node, const char *cwd, const char 
 	/* The mark comes first: what changes meanwhile is looked at again. */
 	if (!r)
 		r = fresh_mark(dir, node, err);
-	return r ? r : run_script(fd, forget, "make the node look at its files again", err);
+	return r ? r : run_script(fd, forget, -1, "make the node look at its files again", err);
 }
 
 /*
@@ -292,7 +307,19 @@ static int finish_node(const struct lab_config *config, int fd, struct error *er
 
 	for (unsigned i = 0; i < config->nshares; i++)
 		argv[5 + i] = config->shares[i];
-	return run_script(fd, argv, "finish the set-up", err);
+	return run_script(fd, argv, -1, "finish the set-up", err);
+}
+
+/* ssh from and to the other nodes. */
+static int install_ssh(const struct lab_config *config, const char *node, struct error *err)
+{
+	const char *argv[] = {"sh", "-c", ssh_install_script, NULL};
+	CLEANUP_CLOSE int fd = -1;
+	int r = lab_connect(config->name, node, CONNECT_TIMEOUT_MS, &fd, err);
+
+	if (!r && lseek(config->ssh_keys, 0, SEEK_SET) < 0)
+		r = error_errno(err, -errno, "cannot read the keys for ssh");
+	return r ? r : run_script(fd, argv, config->ssh_keys, "start ssh", err);
 }
 
 /*
@@ -310,8 +337,10 @@ int lab_wait_ready(const struct lab_config *config, unsigned node, uint64_t time
 		CLEANUP_CLOSE int fd = -1;
 		int r = lab_connect(config->name, name, 5 * POLL_MS, &fd, err);
 
-		if (!r)
-			return finish_node(config, fd, err);
+		if (!r) {
+			r = finish_node(config, fd, err);
+			return r || !config->ssh ? r : install_ssh(config, name, err);
+		}
 		if (r == -EHOSTDOWN || r == -ENOENT)
 			return r;
 		if (io_now_ns() > end)

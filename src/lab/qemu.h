@@ -26,6 +26,8 @@ struct lab_config {
 	unsigned nodes, cpus, hugepages; /* cpus, hugepages: of each node */
 	uint64_t memory;		 /* bytes, of each node */
 	bool nvme;			 /* an NVMe disk with SR-IOV in each node */
+	bool ssh;			 /* between the nodes */
+	int ssh_keys;			 /* descriptor of the archive for that, when started */
 	bool kvm;			 /* hardware virtualization instead of emulation */
 	unsigned tsc_khz;		 /* of this machine, which an emulated CPU shows as well */
 	char *kernel, *agent;		 /* files: the bzImage, the static wisp-agent */

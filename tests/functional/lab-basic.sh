@@ -12,7 +12,7 @@ refuse 126 "no lab lab runs" lab exec node1 true
 lab down 2>/dev/null || fail "down without a lab is no error"
 
 start=$(date +%s)
-lab up --nodes 2 --memory 2G --hugepages 8 --nvme --share "$TMP/share" \
+lab up --nodes 2 --ssh --memory 2G --hugepages 8 --nvme --share "$TMP/share" \
 	--disk "node2:$TMP/disk"
 echo "two nodes after $(($(date +%s) - start)) s"
 refuse 1 "runs already" lab up
@@ -51,6 +51,12 @@ wait_for 30 lab exec node2 -- sh -c 'echo there | busybox nc -w 5 node1 7777' ||
 	fail "node2 does not reach node1"
 wait $listener || fail "node1 heard nothing"
 expect "said by node2" "$(cat "$TMP/heard")" there
+expect "ssh to node2" "$(echo in | lab exec node1 -- ssh node2 'hostname; cat')" "node2
+in"
+expect "ssh to node1" "$(lab exec node2 -- ssh -n node1 hostname)" node1
+rc=0
+lab exec node1 -- ssh -n node2 exit 7 || rc=$?
+expect "exit code through ssh" "$rc" 7
 
 echo "the host's files: below, not to be written"
 expect "working directory" "$(cd "$TOP" && lab exec node1 pwd)" "$TOP"

@@ -14,7 +14,7 @@ export WISP_RUN="$1/run" WISP_CACHE="$1/cache"
 mkdir -p share
 trap 'wisp lab down 2>/dev/null || :' EXIT
 [ "$(id -u)" != 0 ]
-wisp lab up --memory 1G --share share
+wisp lab up --ssh --memory 1G --share share
 [ "$(wisp lab exec node1 id -u)" = 0 ]
 wisp lab exec node1 -- sh -c 'test -w /dev/kvm && cat /etc/passwd >/dev/null && pwd >share/where'
 [ "$(cat share/where)" = "$1" ]
@@ -23,6 +23,7 @@ wisp lab exec node1 -- sh -c 'test -w /dev/kvm && cat /etc/passwd >/dev/null && 
 wisp lab exec node1 -- sh -c '! cat /etc/shadow >/dev/null 2>&1'
 wisp lab exec node1 -- sh -c 'mkdir /tmp/below && mount -t virtiofs hostroot /tmp/below'
 wisp lab exec node1 -- sh -c "! touch /tmp/below$1/was-here 2>/dev/null"
+[ "$(wisp lab exec node1 -- ssh -n node1 id -u)" = 0 ]
 wisp lab net -- ip -o address | grep -q 10.77.0.1/24
 wisp lab down
 [ -z "$(ls "$WISP_RUN/lab")" ]
