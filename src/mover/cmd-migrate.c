@@ -16,8 +16,11 @@
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/migrate.h"
+#include "mover/migrate-obstacle.h"
 #include "mover/pace.h"
 #include "mover/show.h"
+
+#define OBSTACLES_SHOWN 64
 
 enum {
 	OPT_CONTROL = 1,
@@ -223,8 +226,11 @@ static int check_record(const struct request *r, struct error *err)
 
 static void print_obstacles(const json_t *obstacles)
 {
-	for (size_t i = 0; i < json_array_size(obstacles); i++)
-		fprintf(stderr, "obstacle: %s\n", json_string_value(json_array_get(obstacles, i)));
+	for (size_t i = 0; i < json_array_size(obstacles) && i < OBSTACLES_SHOWN; i++) {
+		CLEANUP_FREE char *text = obstacle_text(json_array_get(obstacles, i));
+
+		fprintf(stderr, "obstacle: %s\n", text ? text : "?");
+	}
 }
 
 static const char *outcome_name(enum migrate_outcome outcome)

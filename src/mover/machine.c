@@ -103,22 +103,24 @@ static int remote_memory(struct machine *machine, int *fd, struct error *err)
 
 static int remote_describe(struct machine *machine, json_t **ret, struct error *err)
 {
-	json_t *status = NULL, *memory = NULL;
+	struct remote *r = remote_of(machine);
+	json_t *status = NULL, *memory = NULL, *vm = NULL;
 	int rc = call(machine, "status", NULL, -1, &status, err);
 
 	if (rc == 0)
+		rc = call(machine, "describe", NULL, -1, &vm, err);
+	if (rc == 0)
 		rc = call(machine, "memory", NULL, -1, &memory, err);
 	if (rc == 0) {
-		struct remote *r = remote_of(machine);
 		CLEANUP_CLOSE int unwanted __attribute__((unused)) = jsonline_take_fd(&r->vmm.line);
 
-		*ret = json_pack("{s:O?,s:O}", "vcpus", json_object_get(status, "vcpus"), "memory",
-				 memory);
-		if (!*ret)
-			rc = error_set(err, -ENOMEM, "out of memory");
+		json_object_set(vm, "vcpus", json_object_get(status, "vcpus"));
+		json_object_set(vm, "memory", memory);
+		*ret = json_incref(vm);
 	}
 	json_decref(status);
 	json_decref(memory);
+	json_decref(vm);
 	return rc;
 }
 

@@ -33,7 +33,7 @@ struct machine_ops {
 	int (*name)(struct machine *vmm, char ret[MACHINE_NAME], struct error *err);
 	/* The memfd of guest RAM; the caller owns it. */
 	int (*memory)(struct machine *vmm, int *fd, struct error *err);
-	/* A new object: vcpus, memory {size, page_size, regions}. */
+	/* A new object: vcpus, memory {size, page_size, regions}, and what "describe" says. */
 	int (*describe)(struct machine *vmm, json_t **ret, struct error *err);
 	int (*pause)(struct machine *vmm, bool hold, struct error *err);
 	int (*resume)(struct machine *vmm, struct error *err);

@@ -15,6 +15,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/migrate-obstacle.h"
 #include "mover/migrate-source.h"
 
 #define ENOUGH (16u << 20)   /* bytes in a round that tell the bandwidth */
@@ -59,6 +60,8 @@ void source_done(struct source *s)
 		close(s->sender.memfd);
 	s->sender.memfd = -1;
 	json_decref(s->config);
+	json_decref(s->obstacles);
+	s->obstacles = NULL;
 	json_decref(s->report);
 	s->config = s->report = NULL;
 }
@@ -87,9 +90,9 @@ int source_connect(struct source *s, uint32_t kind, uint32_t stream, struct chan
 /* What this side knows of its VM. */
 static int look_at_vm(struct source *s, struct error *err)
 {
-	const json_t *memory;
 	enum machine_state state;
-	json_t *vm = NULL;
+	json_t *vm = NULL, *memory;
+	struct stat st;
 	int rc = s->o.vmm->ops->state(s->o.vmm, &state, err);
 
 	if (rc == 0 && state != MACHINE_RUNNING)
@@ -101,21 +104,26 @@ static int look_at_vm(struct source *s, struct error *err)
 	if (rc < 0)
 		return rc;
 	memory = json_object_get(vm, "memory");
+	s->obstacles = obstacle_at_source(vm);
 	s->sender.memory = (uint64_t)json_integer_value(json_object_get(memory, "size"));
-	s->config = json_pack("{s:b,s:o}", "dry_run", s->o.dry_run, "vm", vm);
+	s->config = json_pack("{s:b,s:o}", "dry_run", s->o.dry_run || json_array_size(s->obstacles),
+			      "vm", vm);
 	if (!s->config)
 		return error_set(err, -ENOMEM, "out of memory");
 	if (!s->sender.memory || s->sender.memory > INDEX_MAX_MEMORY ||
 	    s->sender.memory % PAGE_BYTES)
 		return error_set(err, -EINVAL, "the VM has no memory that could move");
-	return s->o.vmm->ops->memory(s->o.vmm, &s->sender.memfd, err);
+	rc = s->o.vmm->ops->memory(s->o.vmm, &s->sender.memfd, err);
+	if (rc == 0 && fstat(s->sender.memfd, &st) == 0)
+		json_object_set_new(memory, "used", json_integer((json_int_t)st.st_blocks * 512));
+	return rc;
 }
 
-static int join(const json_t *obstacles, struct error *err)
+static int refuse(const json_t *obstacles, struct error *err)
 {
-	const char *first = json_string_value(json_array_get(obstacles, 0));
+	CLEANUP_FREE char *first = obstacle_text(json_array_get(obstacles, 0));
 
-	return error_set(err, -EBUSY, "the target cannot take the VM (%zu obstacles): %.300s",
+	return error_set(err, -EBUSY, "the VM cannot move (obstacles: %zu): %.350s",
 			 json_array_size(obstacles), first ? first : "?");
 }
 
@@ -125,8 +133,10 @@ static int check(struct source *s, struct migrate_result *ret, struct error *err
 	struct message m = {0};
 	enum session_state state;
 	json_t *list = NULL;
-	int rc = source_connect(s, HELLO_NEW, 0, &s->control, err);
+	int rc;
 
+	ret->obstacles = json_incref(s->obstacles);
+	rc = source_connect(s, HELLO_NEW, 0, &s->control, err);
 	if (rc == 0)
 		rc = welcome_receive(&s->control, &state, err);
 	if (rc == 0 && state != SESSION_NEW)
@@ -146,8 +156,10 @@ static int check(struct source *s, struct migrate_result *ret, struct error *err
 		json_decref(list);
 		return error_set(err, -EBADMSG, "the target sent no list of obstacles");
 	}
-	ret->obstacles = list;
-	return json_array_size(list) ? join(list, err) : source_at(s, STEP_CHECKED);
+	json_array_extend(s->obstacles, list);
+	json_decref(list);
+	return json_array_size(s->obstacles) ? refuse(s->obstacles, err)
+					     : source_at(s, STEP_CHECKED);
 }
 
 static int start_copy(struct source *s, struct error *err)

@@ -17,7 +17,7 @@ struct source {
 	struct sender sender;
 	struct pace pace; /* with a limit, until the VM is paused */
 	struct note note;
-	json_t *config, *report, *rounds;
+	json_t *config, *report, *rounds, *obstacles;
 	struct migrate_progress now;
 	struct watch watch;
 	uint64_t start, round_ns, step_ns[STEP_COUNT];

@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/migrate-obstacle.h"
 #include "mover/migrate-target.h"
 
 int target_at(struct target *t, enum migrate_step step)
@@ -137,32 +139,16 @@ static int look_at_vm(struct target *t, struct error *err)
 	return 0;
 }
 
-static void compare(json_t *list, const json_t *theirs, const json_t *ours, const char *name)
+/* What this machine can give the VM beside what it has already. Huge pages are set aside. */
+static uint64_t room(struct target *t)
 {
-	const json_t *a = json_object_get(theirs, name), *b = json_object_get(ours, name);
-	CLEANUP_FREE char *left = NULL, *right = NULL, *text = NULL;
+	CLEANUP_CLOSE int fd = -1;
+	struct stat st;
 
-	if (a == b || json_equal(a, b))
-		return;
-	left = a ? json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-	right = b ? json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-	text = io_format("%s: %.200s at the source, %.200s here", name, left ? left : "unknown",
-			 right ? right : "unknown");
-	json_array_append_new(list, json_string(text ? text : name));
-}
-
-/* Everything that keeps the VM from coming, not only the first. */
-static json_t *find_obstacles(const struct target *t, const json_t *config)
-{
-	const json_t *vm = json_object_get(config, "vm"), *memory = json_object_get(vm, "memory");
-	const json_t *ours = json_object_get(t->vm, "memory");
-	json_t *list = json_array();
-
-	compare(list, vm, t->vm, "vcpus");
-	compare(list, vm, t->vm, "devices");
-	compare(list, memory, ours, "size");
-	compare(list, memory, ours, "regions");
-	return list;
+	if (t->receiver.page_size != PAGE_BYTES || t->o.vmm->ops->memory(t->o.vmm, &fd, NULL) < 0 ||
+	    fstat(fd, &st))
+		return UINT64_MAX;
+	return obstacle_free_memory() + (uint64_t)st.st_blocks * 512;
 }
 
 /* One source asks. 1: it can come; 0: it has its answer, and went. */
@@ -180,7 +166,7 @@ static int check(struct target *t, struct error *err)
 	if (rc == 0)
 		rc = message_json(&m, &config, err);
 	if (rc == 0) {
-		list = find_obstacles(t, config);
+		list = obstacle_at_target(json_object_get(config, "vm"), t->vm, room(t));
 		comes = !json_array_size(list) && !json_is_true(json_object_get(config, "dry_run"));
 		rc = message_send_json(&t->control, MESSAGE_OBSTACLES, list, err);
 	}

@@ -5,7 +5,7 @@
 /*
  * What a command of the control socket works with. control.c has the sockets and the commands that
  * only look or press a button, control-state.c those of save and restore, control-track.c those
- * that live as long as the connection that asked for them.
+ * that live as long as the connection that asked for them, control-describe.c what the VM is.
  */
 
 #include <jansson.h>
@@ -36,6 +36,7 @@ struct call {
 typedef int control_fn(struct call *call, struct error *err);
 
 control_fn cmd_memory, cmd_save, cmd_load; /* control-state.c */
+control_fn cmd_describe;		   /* control-describe.c */
 control_fn cmd_dirty_start, cmd_dirty_collect, cmd_dirty_stop;
 control_fn cmd_userfault, cmd_userfault_stop, cmd_throttle; /* control-track.c */
 
@@ -44,6 +45,9 @@ void control_track_gone(struct vm *vm, const void *owner);
 
 /* The descriptor that came with the request; what says what it is for. -EINVAL without one. */
 int call_take_fd(struct call *call, const char *what, struct error *err);
+
+/* What the vCPUs need of the host they are on: a new object, for "describe" and "save". */
+json_t *call_cpu(struct vm *vm);
 
 /* Puts what "memory" and "userfault" say of the VM into a result. Any thread. */
 void call_memory(const struct vm *vm, json_t *result);

@@ -16,8 +16,6 @@
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 #include "vmm/vmstate.h"
-#include "vmm/x86/cpustate.h"
-#include "vmm/x86/features.h"
 
 int call_take_fd(struct call *call, const char *what, struct error *err)
 {
@@ -76,28 +74,12 @@ int cmd_memory(struct call *call, struct error *err)
 	return 0;
 }
 
-static void append_name(void *arg, const char *name)
-{
-	json_array_append_new(arg, json_string(name));
-}
-
-/* What the vCPUs need from the host they go to. */
-static void describe_cpu(struct vm *vm, json_t *result)
-{
-	json_t *features = json_array(), *cpu = json_object();
-
-	features_each(vm->cpuid, append_name, features);
-	json_object_set_new(cpu, "tsc_khz", json_integer(cpustate_tsc_khz(&vm->vcpus[0])));
-	json_object_set_new(cpu, "features", features);
-	json_object_set_new(result, "cpu", cpu);
-}
-
 static void describe_devices(struct vm *vm, json_t *result)
 {
 	json_t *devices = json_array();
 
 	for (unsigned i = 0; i < vm->ndevices; i++)
-		append_name(devices, vm->devices[i]->id);
+		json_array_append_new(devices, json_string(vm->devices[i]->id));
 	json_object_set_new(result, "devices", devices);
 }
 
@@ -122,7 +104,7 @@ int cmd_save(struct call *call, struct error *err)
 	if (r)
 		return error_errno(err, r, "cannot write the saved state");
 	vm_claim(vm, false, NULL); /* it may go on elsewhere; resume takes back what it needs */
-	describe_cpu(vm, call->result);
+	json_object_set_new(call->result, "cpu", call_cpu(vm));
 	describe_devices(vm, call->result);
 	json_object_set_new(call->result, "bytes", json_integer((json_int_t)vm->saved_size));
 	return 0;

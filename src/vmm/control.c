@@ -174,6 +174,7 @@ static const struct {
 	{"stats", cmd_stats},
 	{"log-level", cmd_log_level},
 	{"console", cmd_console},
+	{"describe", cmd_describe},
 	{"memory", cmd_memory},
 	{"save", cmd_save},
 	{"load", cmd_load},

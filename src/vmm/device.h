@@ -72,6 +72,17 @@ struct device_ops {
 	 * starts, or stops, to log what it writes. May be NULL.
 	 */
 	void (*log_dirty)(struct device *dev);
+	/*
+	 * Adds to the object what a device has to have, or to offer, that goes on in its place:
+	 * "needs" is a set of bits that "offers" of the other has to have; all else has to be the
+	 * same. May be NULL.
+	 */
+	void (*describe)(struct device *dev, json_t *object);
+	/*
+	 * NULL when its state can be saved; else why not, and how the VM gets rid of it, for
+	 * people. NULL as a whole: it can.
+	 */
+	const char *(*stays)(const struct device *dev);
 	/* Adds the device's counters to the object. May be NULL. */
 	void (*stats)(struct device *dev, json_t *object);
 	void (*destroy)(struct device *dev);

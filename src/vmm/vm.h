@@ -78,6 +78,7 @@ struct vm {
 	char *load_error;	       /* why, with VM_LOAD_FAILED */
 	struct cpuid *cpuid;	       /* what the guest was given; KVM need not tell that */
 	uint32_t host_tsc_khz;	       /* 0: unknown */
+	uint32_t tsc_khz;	       /* the guest's */
 	struct vm_clock clock;	       /* when it was paused last */
 	struct clock_plan *clock_plan; /* of a state that was loaded and has not run yet */
 	void *saved;		       /* vmstate.c: the state as of this pause */

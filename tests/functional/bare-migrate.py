@@ -167,12 +167,14 @@ def cancelled(*args):
 def refusals(*args):
     m = Machine("-k", GUEST, "-a", "work=4096", *args)
     m.wait_rounds(1)
-    new = incoming("-m", "48", "-c", "2")
+    new = incoming("-m", "48", "-c", "2", "-d", "rng")
     movers = Movers(m, new)
     out, err = end_of(movers.sender, 1)
-    assert "obstacle: vcpus" in err and "obstacle: size" in err, err
+    for what in "vcpus", "topology", "memory size", "memory regions", "device rng0":
+        assert f"obstacle: {what}: " in err, err
     failed = json.loads(out)
-    assert failed["outcome"] == "here" and len(failed["obstacles"]) > 1 and failed["error"], failed
+    assert failed["outcome"] == "here" and len(failed["obstacles"]) >= 5, failed
+    assert all(set(o) == {"what", "source", "target", "fix"} for o in failed["obstacles"]), failed
     assert state(m) == "running" and state(new) == "incoming"
     movers.receiver.terminate()
     end_of(movers.receiver, 130)

@@ -238,7 +238,7 @@ static void test_obstacles(void **state)
 	pair_run(&p);
 	assert_int_equal(p.send_rc, -EBUSY);
 	assert_int_equal(json_array_size(p.sent.obstacles), 1);
-	assert_non_null(strstr(p.send_err.text, "vcpus: 2 at the source, 3 here"));
+	assert_non_null(strstr(p.send_err.text, "vcpus: 2 at the source, 3 at the target"));
 	assert_int_equal(p.from.calls[FAKE_PAUSE] + p.from.calls[FAKE_START], 0);
 	assert_stayed(&p);
 	assert_int_equal(p.to.state, MACHINE_INCOMING); /* it can still be used */

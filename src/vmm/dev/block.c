@@ -383,6 +383,14 @@ static void block_deactivate(struct virtio *dev)
 	b->wce = b->wce_start;
 }
 
+static void block_describe(struct virtio *dev, json_t *object)
+{
+	struct block *b = block_of(dev);
+
+	json_object_set_new(object, "size", json_integer((json_int_t)b->store->size));
+	json_object_set_new(object, "readonly", json_boolean(b->readonly));
+}
+
 static void block_stats(struct virtio *dev, json_t *object)
 {
 	struct block *b = block_of(dev);
@@ -421,6 +429,7 @@ static const struct virtio_class block_class = {
 	.kick = block_kick,
 	.pause = block_pause,
 	.claim = block_claim,
+	.describe = block_describe,
 	.stats = block_stats,
 	.destroy = block_destroy,
 	.state = block_state,

@@ -217,6 +217,50 @@ static void test_stop(void **state)
 	close(fd);
 }
 
+static const char *why_stays(const struct device *dev)
+{
+	return "wisp vm detach it";
+}
+
+/* What another VMM has to have, while the VM runs. */
+static void test_describe(void **state)
+{
+	static struct cpuid cpuid = {
+		.count = 1,
+		.entry = {
+			{.function = 0, .ebx = 0x756e6547, .edx = 0x49656e69, .ecx = 0x6c65746e}}};
+	struct fixture *f = *state;
+	struct vm *vm = &f->guest.vm;
+	const struct device_ops *before = vm->devices[0]->ops;
+	struct device_ops ops = *before;
+	int fd = client(f);
+	json_t *whole, *result, *device;
+
+	refused(f, fd, "{\"command\":\"describe\"}", EBUSY, "no vCPUs");
+	vm->cpuid = &cpuid;
+	vm->tsc_khz = 2000000;
+	ops.stays = why_stays;
+	vm->devices[0]->ops = &ops;
+	result = call(f, fd, "{\"command\":\"describe\"}", &whole);
+	assert_int_equal(json_integer_value(json_object_get(result, "state_version")), 1);
+	assert_string_equal(
+		json_string_value(json_object_get(json_object_get(result, "cpu"), "vendor")),
+		"GenuineIntel");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(result, "cpu"), "tsc_khz")),
+		2000000);
+	assert_true(json_is_array(json_object_get(json_object_get(result, "offer"), "features")));
+	assert_int_equal(json_array_size(json_object_get(result, "devices")), vm->ndevices);
+	device = json_array_get(json_object_get(result, "devices"), 0);
+	assert_string_equal(json_string_value(json_object_get(device, "id")), vm->devices[0]->id);
+	assert_string_equal(json_string_value(json_object_get(device, "stays")),
+			    "wisp vm detach it");
+	json_decref(whole);
+	vm->cpuid = NULL;
+	vm->devices[0]->ops = before;
+	close(fd);
+}
+
 static void test_stats(void **state)
 {
 	struct fixture *f = *state;
@@ -567,12 +611,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(status),	   TEST(pause),		TEST(stop),
-		TEST(stats),	   TEST(log_level),	TEST(envelope),
-		TEST(garbage),	   TEST(framing),	TEST(oversize),
-		TEST(slow_reader), TEST(many_clients),	TEST(other_user),
-		TEST(console),	   TEST(listen_errors), TEST(dirty),
-		TEST(throttle),	   TEST(hold),		TEST(many_descriptors),
+		TEST(status),
+		TEST(pause),
+		TEST(stop),
+		TEST(describe),
+		TEST(stats),
+		TEST(log_level),
+		TEST(envelope),
+		TEST(garbage),
+		TEST(framing),
+		TEST(oversize),
+		TEST(slow_reader),
+		TEST(many_clients),
+		TEST(other_user),
+		TEST(console),
+		TEST(listen_errors),
+		TEST(dirty),
+		TEST(throttle),
+		TEST(hold),
+		TEST(many_descriptors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

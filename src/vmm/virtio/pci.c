@@ -755,6 +755,17 @@ static void device_log_dirty(struct device *device)
 		dev->cls->log_dirty(dev);
 }
 
+static void device_describe(struct device *device, json_t *object)
+{
+	struct virtio *dev = container_of(device, struct virtio, device);
+
+	json_object_set_new(object, "queues", json_integer(dev->nqueues));
+	json_object_set_new(object, "needs", json_integer((json_int_t)dev->features));
+	json_object_set_new(object, "offers", json_integer((json_int_t)offered(dev)));
+	if (dev->cls->describe)
+		dev->cls->describe(dev, object);
+}
+
 static void device_stats(struct device *device, json_t *object)
 {
 	struct virtio *dev = container_of(device, struct virtio, device);
@@ -788,6 +799,7 @@ static const struct device_ops device_ops = {
 	.restored = device_restored,
 	.claim = device_claim,
 	.log_dirty = device_log_dirty,
+	.describe = device_describe,
 	.stats = device_stats,
 	.destroy = device_destroy,
 };

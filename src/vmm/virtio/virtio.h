@@ -85,6 +85,7 @@ struct virtio_class {
 	/* See device_ops; also while the device is not active. */
 	int (*claim)(struct virtio *dev, bool claim, struct error *err);
 	void (*log_dirty)(struct virtio *dev);
+	void (*describe)(struct virtio *dev, json_t *object);
 	void (*stats)(struct virtio *dev, json_t *object);
 	void (*destroy)(struct virtio *dev); /* frees the object that embeds dev */
 	/* Saved state of that object, offsets from the virtio's start. */

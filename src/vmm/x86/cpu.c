@@ -143,7 +143,7 @@ int cpu_setup(struct vm *vm, uint64_t entry, struct error *err)
 	struct cpuid *c = calloc(1, sizeof(*c));
 	int r;
 
-	vm->host_tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	vm->host_tsc_khz = vm->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
 	vm->cpuid = c;
 	r = c ? build_cpuid(vm, vm->config->cpu_model, c, err) : error_errno(err, -ENOMEM, "CPUID");
 	for (unsigned i = 0; !r && i < vm->nvcpus; i++) {

@@ -269,6 +269,7 @@ static int set_tsc_khz(struct vcpu *v, uint32_t khz, struct error *err)
 			khz, host);
 	if (ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)khz) < 0)
 		return failed(v, "set", "the TSC frequency", err);
+	v->vm->tsc_khz = khz;
 	return 0;
 }
 
