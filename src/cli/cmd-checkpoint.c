@@ -76,9 +76,13 @@ static void print_json(json_t *json)
 static uint64_t bytes_of(const struct manifest *m)
 {
 	uint64_t bytes = m->index_size;
+	const char *name;
+	json_t *file;
 
 	for (uint32_t i = 0; i < m->files; i++)
 		bytes += m->file_size[i];
+	json_object_foreach (json_object_get(m->json, "files"), name, file)
+		bytes += (uint64_t)json_integer_value(json_object_get(file, "data"));
 	return bytes;
 }
 
@@ -185,7 +189,8 @@ static int chosen(const struct request *r, uint64_t *ret, struct error *err)
 
 static void show_text(const struct manifest *m)
 {
-	const json_t *report = json_object_get(m->json, "report"), *value;
+	const json_t *report = json_object_get(m->json, "report");
+	json_t *files = json_object_get(m->json, "files"), *value;
 	const char *key;
 	char size[32];
 
@@ -198,7 +203,14 @@ static void show_text(const struct manifest *m)
 	printf("%-12s %s\n", "image", text_of(m->json, "image"));
 	printf("%-12s %s\n", "memory", format_size(m->memory, size, sizeof(size)));
 	printf("%-12s %" PRIu64 " bytes\n", "state", m->state);
-	printf("%-12s %" PRIu64 " bytes in %u files\n", "stored", bytes_of(m), m->files + 1);
+	printf("%-12s %" PRIu64 " bytes in %zu files\n", "stored", bytes_of(m),
+	       json_object_size(files));
+	json_object_foreach (files, key, value)
+		if (json_object_get(value, "sum"))
+			printf("%-12s %s, %s\n", "disk", key + strlen(MANIFEST_DISK),
+			       format_size(
+				       (uint64_t)json_integer_value(json_object_get(value, "size")),
+				       size, sizeof(size)));
 	printf("\nWhat it took to write:\n");
 	json_object_foreach ((json_t *)report, key, value) {
 		CLEANUP_FREE char *text = json_dumps(value, JSON_ENCODE_ANY);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wisp vm checkpoint, suspend and restore: a VM kept in a folder. */
+/* wisp vm checkpoint and suspend: a VM kept in a folder. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,9 +15,6 @@
 #include "vms/control.h"
 #include "vms/record.h"
 #include "vms/vms.h"
-
-#define LAZY_TRIES 5
-#define EXIT_INTERRUPTED 130
 
 /* -------- checkpoint -------- */
 
@@ -61,7 +58,9 @@ const struct command cmd_vm_checkpoint = {
 	.summary = "Save a virtual machine as a new epoch of a checkpoint folder",
 	.details = "The VM goes on afterwards. The folder is made when it is not there; every "
 		   "checkpoint adds an epoch to it (wisp checkpoint list shows them), and an "
-		   "interrupted one adds nothing. Writable disks (vm start --disk) are not saved.",
+		   "interrupted one adds nothing. The disks that it writes (vm start --disk) are "
+		   "saved "
+		   "as they are at the same moment.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_STOP,

@@ -13,6 +13,14 @@ struct error;
 
 int digest_bytes(const void *data, size_t size, char ret[DIGEST_TEXT], struct error *err);
 
+/* Of pieces one after the other. digest_end() fills ret and frees the digest, also on failure. */
+struct digest;
+int digest_begin(struct digest **ret, struct error *err);
+int digest_add(struct digest *digest, const void *data, size_t size, struct error *err);
+int digest_end(struct digest *digest, char ret[DIGEST_TEXT], struct error *err);
+/* Frees it without a result; accepts NULL. */
+void digest_drop(struct digest *digest);
+
 /* Of a file's content; its size in *size when not NULL. */
 int digest_file(const char *path, char ret[DIGEST_TEXT], uint64_t *size, struct error *err);
 

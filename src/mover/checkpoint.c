@@ -14,6 +14,7 @@
 #include "lib/io.h"
 #include "mover/chain.h"
 #include "mover/compare.h"
+#include "mover/disks.h"
 #include "mover/operation.h"
 #include "mover/vmm.h"
 
@@ -27,6 +28,7 @@ struct checkpoint {
 	struct vmm_memory memory;
 	struct store store;
 	struct writer *writer;
+	struct disks disks;
 	uint64_t parent;
 	uint64_t *changed; /* bitmap: what differs from the parent, or NULL */
 	/* Live: the bitmap that the VMM fills, and our copy of it for the round. */
@@ -267,9 +269,30 @@ static json_t *describe(const struct checkpoint *c, const json_t *status)
 static void add_to_report(const struct checkpoint *c, uint64_t epoch, json_t *report)
 {
 	json_object_update_new(
-		report, json_pack("{s:I, s:I, s:O, s:o}", "epoch", (json_int_t)epoch, "pause_ns",
-				  (json_int_t)c->pause_ns, "passes", c->rounds, "parent",
+		report, json_pack("{s:I, s:I, s:O, s:o, s:o}", "epoch", (json_int_t)epoch,
+				  "pause_ns", (json_int_t)c->pause_ns, "passes", c->rounds, "disks",
+				  disks_report(&c->disks), "parent",
 				  c->parent ? json_integer((json_int_t)c->parent) : json_null()));
+}
+
+/* Sums the copies of the disks; those that are as in the parent are kept once. */
+static int finish_disks(const struct checkpoint *c, json_t **files, struct error *err)
+{
+	CLEANUP_CLOSE int dir = -1;
+	struct manifest parent = {0};
+	int rc = 0;
+
+	if (c->parent && c->disks.n) {
+		dir = rc = store_epoch(&c->store, c->parent, err);
+		if (rc >= 0)
+			rc = epoch_manifest(&c->store, c->parent, &parent, err);
+	}
+	if (rc == 0)
+		rc = disks_finish(&c->disks, writer_dir(c->writer), dir,
+				  json_object_get(parent.json, "files"), c->request->progress,
+				  files, err);
+	manifest_done(&parent);
+	return rc;
 }
 
 static int run(struct checkpoint *c, const json_t *status, json_t **report, struct error *err)
@@ -284,7 +307,13 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 	int rc = c->request->live && c->was_running ? write_live(c, err) : 0;
 
 	if (rc == 0)
+		rc = disks_open(&c->vmm, false, &c->disks, err);
+	if (rc == 0) {
+		disks_flush(&c->disks);
 		rc = pause_vm(c, err);
+	}
+	if (rc == 0)
+		rc = disks_take(&c->disks, writer_dir(c->writer), c->request->progress, err);
 	/* Saving may still write to memory, so it comes first. */
 	if (rc == 0)
 		rc = save(c, &state, &size, err);
@@ -299,7 +328,10 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 	vm.state_size = size;
 	vm.config = config;
 	vm.cpu = json_object_get(c->saved, "cpu");
-	rc = writer_commit(c->writer, &vm, &epoch, report, err);
+	rc = finish_disks(c, &vm.files, err);
+	if (rc == 0)
+		rc = writer_commit(c->writer, &vm, &epoch, report, err);
+	json_decref(vm.files);
 	json_decref(config);
 	if (rc < 0)
 		return rc;
@@ -338,6 +370,7 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 	vmm_close(&c.vmm);
 	writer_destroy(c.writer);
 	store_close(&c.store);
+	disks_close(&c.disks);
 	cleanup_close_fd(&c.memory.fd);
 	cleanup_close_fd(&c.log_fd);
 	if (c.log)

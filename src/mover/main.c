@@ -36,6 +36,7 @@ enum {
 	OPT_LAZY,
 	OPT_CLOCK,
 	OPT_PAUSED,
+	OPT_FORCE,
 	OPT_AGAIN,
 	OPT_PROGRESS,
 	OPT_JSON,
@@ -90,6 +91,9 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		return 0;
 	case OPT_CLOCK:
 		return head_clock(value, &r->restore.elapsed, err);
+	case OPT_FORCE:
+		r->restore.force = true;
+		return 0;
 	case OPT_PAUSED:
 		r->restore.leave_paused = true;
 		return 0;
@@ -246,6 +250,8 @@ static const struct command restore = {
 			 "it stopped; elapsed: it shows the time that went by",
 			 0},
 			{OPT_PAUSED, "paused", 0, NULL, "Leave the VM paused", 0},
+			{OPT_FORCE, "force", 0, NULL,
+			 "Put disks back also when they were written since: that is lost", 0},
 			{OPT_AGAIN, "again", 0, NULL,
 			 "With --lazy: go on where a wisp-mover was that died", 0},
 			{0}},

@@ -69,12 +69,34 @@ static bool get_digest(const json_t *object, const char *key, char ret[DIGEST_TE
 	return true;
 }
 
+/* Counts the disks: their names become names of files. */
+static bool get_disks(const json_t *files, size_t *n)
+{
+	char digest[DIGEST_TEXT];
+	const char *name;
+	json_t *file;
+	uint64_t size;
+
+	json_object_foreach ((json_t *)files, name, file) {
+		if (strncmp(name, MANIFEST_DISK, strlen(MANIFEST_DISK)))
+			continue;
+		if (strlen(name) > MANIFEST_DISK_MAX || strchr(name, '/') ||
+		    !get_u64(file, "size", &size) || !get_digest(file, "sum", digest))
+			return false;
+		++*n;
+	}
+	return true;
+}
+
 static bool get_files(struct manifest *m)
 {
 	const json_t *files = json_object_get(m->json, "files");
 	const json_t *index = json_object_get(files, "index");
-	size_t n = json_object_size(files);
+	size_t disks = 0, n;
 
+	if (!get_disks(files, &disks))
+		return false;
+	n = json_object_size(files) - disks;
 	if (!get_u64(index, "size", &m->index_size) ||
 	    !get_digest(index, "sha256", m->index_sha256) || n > INDEX_MAX_FILES + 1)
 		return false;

@@ -18,6 +18,8 @@ struct error;
 
 #define MANIFEST_NAME "manifest.json"
 #define MANIFEST_FORMAT 1
+#define MANIFEST_DISK "disk." /* and the id of a device: a file with the content of a disk */
+#define MANIFEST_DISK_MAX 40
 
 struct manifest {
 	json_t *json; /* all of it, owned */

@@ -11,6 +11,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "mover/chain.h"
+#include "mover/disks.h"
 #include "mover/write.h"
 
 struct lane { /* of one thread */
@@ -78,6 +79,7 @@ static int rewrite(struct merge *merge, const struct store *store, const struct 
 	const char *name = json_string_value(
 		json_object_get(json_object_get(epoch->manifest.json, "report"), "compression"));
 	struct writer *w;
+	json_t *files;
 	int rc;
 
 	if (name)
@@ -85,10 +87,14 @@ static int rewrite(struct merge *merge, const struct store *store, const struct 
 	rc = writer_replace(store, &options, epoch->manifest.epoch, &w, err);
 	if (rc < 0)
 		return rc;
+	files = json_object();
 	rc = writer_pages_from(w, read_merged, merge, merge->bitmap, err);
 	if (rc == 0)
-		rc = writer_commit_merged(w, epoch->manifest.json, epoch->index.time,
+		rc = disks_link(epoch, writer_dir(w), files, err);
+	if (rc == 0)
+		rc = writer_commit_merged(w, epoch->manifest.json, files, epoch->index.time,
 					  epoch->index.state, epoch->index.state_size, err);
+	json_decref(files);
 	writer_destroy(w);
 	return rc;
 }

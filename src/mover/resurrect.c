@@ -10,6 +10,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "mover/chain.h"
+#include "mover/disks.h"
 #include "mover/lazy.h"
 #include "mover/operation.h"
 #include "mover/vmm.h"
@@ -155,6 +156,7 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 	       json_t **report, struct error *err)
 {
 	struct vmm_memory memory = {.fd = -1};
+	json_t *disks = NULL;
 	int rc = check_incoming(vmm, err);
 
 	if (rc == 0)
@@ -162,8 +164,14 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 	if (rc == 0)
 		rc = check_memory(&memory, chain, request->lazy, err);
 	if (rc == 0)
+		rc = disks_restore(vmm, &chain->epoch[0], request->force, request->progress, &disks,
+				   err);
+	if (rc == 0)
 		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, memory.fd, report,
 							    err);
+	if (rc == 0)
+		json_object_set(*report, "disks", disks);
+	json_decref(disks);
 	cleanup_close_fd(&memory.fd);
 	return rc;
 }
@@ -238,9 +246,5 @@ int operation_restore(const struct restore_request *request, json_t **report, st
 		return rc;
 	rc = chain_open(&store, request->epoch, &chain, err);
 	store_close(&store);
-	if (rc < 0)
-		return rc;
-	rc = (request->again ? run_again : run_first)(&chain, request, report, err);
-	chain_close(&chain);
 	return rc;
 }

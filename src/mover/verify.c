@@ -14,6 +14,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/disks.h"
 #include "mover/epoch.h"
 #include "mover/page.h"
 
@@ -179,6 +180,7 @@ int verify_epoch(const struct store *store, uint64_t number, const struct progre
 		 uint64_t *bytes, struct error *err)
 {
 	struct epoch epoch;
+	uint64_t disks = 0;
 	int rc = epoch_open(store, number, &epoch, err);
 
 	if (rc < 0)
@@ -188,8 +190,10 @@ int verify_epoch(const struct store *store, uint64_t number, const struct progre
 		rc = check_parent(store, &epoch, err);
 	if (rc == 0)
 		rc = check_pages(&epoch, progress, err);
+	if (rc == 0)
+		rc = disks_verify(&epoch, progress, &disks, err);
 	if (bytes) {
-		*bytes = epoch.manifest.index_size;
+		*bytes = epoch.manifest.index_size + disks;
 		for (uint32_t i = 0; i < epoch.manifest.files; i++)
 			*bytes += epoch.manifest.file_size[i];
 	}

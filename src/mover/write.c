@@ -317,6 +317,11 @@ int writer_pages_from(struct writer *w, writer_source fn, void *arg, const uint6
 	return rc;
 }
 
+int writer_dir(const struct writer *w)
+{
+	return w->dir;
+}
+
 void writer_gentle(struct writer *w, bool gentle)
 {
 	w->gentle = gentle;
@@ -540,6 +545,12 @@ static int finish_files(struct writer *w, struct index *index, json_t *manifest,
 	return 0;
 }
 
+static void add_files(json_t *manifest, json_t *files)
+{
+	if (files)
+		json_object_update(json_object_get(manifest, "files"), files);
+}
+
 static int publish(struct writer *w, json_t *manifest, struct error *err)
 {
 	int rc = manifest_write(w->dir, manifest, err);
@@ -570,6 +581,7 @@ int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch,
 	rc = finish_files(w, &index, manifest, &report, identity, err);
 	free(index.rows);
 	if (rc == 0) {
+		add_files(manifest, vm->files);
 		json_object_update_new(
 			manifest,
 			json_pack("{s:i, s:I, s:s, s:s, s:o, s:o, s:s?, s:o, s:o, s:I, s:I}",
@@ -595,8 +607,8 @@ int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch,
 	return rc;
 }
 
-int writer_commit_merged(struct writer *w, const json_t *old, uint64_t time, const void *state,
-			 uint64_t state_size, struct error *err)
+int writer_commit_merged(struct writer *w, const json_t *old, json_t *files, uint64_t time,
+			 const void *state, uint64_t state_size, struct error *err)
 {
 	struct index index = {.state = (uint8_t *)state, .state_size = state_size, .time = time};
 	json_t *manifest = json_deep_copy(old), *report = NULL;
@@ -606,6 +618,7 @@ int writer_commit_merged(struct writer *w, const json_t *old, uint64_t time, con
 
 	free(index.rows);
 	if (rc == 0) {
+		add_files(manifest, files);
 		/* The report stays that of the VM's checkpoint: it says what that cost. */
 		json_object_set(manifest, "report", json_object_get(old, "report"));
 		json_object_set_new(manifest, "kind", json_string("full"));

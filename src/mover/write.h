@@ -53,6 +53,9 @@ void writer_destroy(struct writer *w);
  */
 int writer_pages(struct writer *w, int memfd, const uint64_t *bitmap, struct error *err);
 
+/* The folder of the epoch, for files of others. The writer's. */
+int writer_dir(const struct writer *w);
+
 /* Whether writer_pages() leaves the CPUs to who wants them: the vCPUs of a guest that runs. */
 void writer_gentle(struct writer *w, bool gentle);
 
@@ -71,6 +74,7 @@ struct writer_vm {
 	uint64_t state_size;
 	const json_t *config, *cpu; /* opaque; NULL: null */
 	const char *image;	    /* digest of the guest's image, or NULL */
+	json_t *files;		    /* what else is in the folder, for the manifest, or NULL */
 };
 
 /*
@@ -86,7 +90,7 @@ int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch,
  */
 int writer_replace(const struct store *store, const struct writer_options *options, uint64_t epoch,
 		   struct writer **ret, struct error *err);
-int writer_commit_merged(struct writer *w, const json_t *old, uint64_t time, const void *state,
-			 uint64_t state_size, struct error *err);
+int writer_commit_merged(struct writer *w, const json_t *old, json_t *files, uint64_t time,
+			 const void *state, uint64_t state_size, struct error *err);
 
 #endif

@@ -176,6 +176,8 @@ static const struct {
 	{"console", cmd_console},
 	{"describe", cmd_describe},
 	{"memory", cmd_memory},
+	{"disks", cmd_disks},
+	{"disk", cmd_disk},
 	{"save", cmd_save},
 	{"load", cmd_load},
 	{"dirty-start", cmd_dirty_start},

@@ -48,6 +48,13 @@ struct device_desc {
 		      struct error *err);
 };
 
+/* The disk behind a device that writes to one. */
+struct device_disk {
+	int fd; /* the device's */
+	uint64_t size;
+	const char *path;
+};
+
 struct device_ops {
 	/*
 	 * pause: after it returns the device touches neither guest memory nor its back end, and
@@ -67,6 +74,11 @@ struct device_ops {
 	 * and may go on elsewhere: lets go of it. -EBUSY when another has it. May be NULL.
 	 */
 	int (*claim)(struct device *dev, bool claim, struct error *err);
+	/*
+	 * What belongs to the VM beside its memory and state: the disk that the device writes to.
+	 * False: it writes to none. May be NULL.
+	 */
+	bool (*disk)(struct device *dev, struct device_disk *ret);
 	/*
 	 * vm->dirty was set, or was NULL again: a back end that writes to guest memory by itself
 	 * starts, or stops, to log what it writes. May be NULL.

@@ -9,7 +9,17 @@ refuse 1 "there is no VM a" wisp vm checkpoint a "$TMP/c"
 refuse 1 "there is no checkpoint in" wisp vm restore "$TMP"
 refuse 2 "frozen or elapsed" wisp vm restore "$TMP/c" --clock now
 
-wisp vm start a b --image minimal --memory 256M --cpus 2
+truncate -s 16M "$TMP/disk"
+wisp vm start b --image minimal --memory 256M
+wisp vm start a --image minimal --memory 256M --cpus 2 --disk "$TMP/disk"
+# Each epoch is saved with its number on the disk.
+mark() {
+	wisp vm exec a -- sh -c "echo epoch $1 | dd of=/dev/vdb bs=512 seek=7777 conv=sync,fsync 2>/dev/null"
+}
+marked() {
+	expect "on the disk" "$(wisp vm exec a -- sh -c \
+		"dd if=/dev/vdb bs=512 skip=7777 count=1 iflag=direct 2>/dev/null | head -c 7")" "epoch $1"
+}
 wisp vm exec a -- sh -c '
 	head -c 30M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
@@ -31,28 +41,35 @@ goes_on() {
 
 echo "epoch 1"
 one=$(count)
+mark 1
 wisp vm checkpoint a "$TMP/c" --json >"$TMP/report"
 python3 -m json.tool "$TMP/report" >/dev/null || fail "the report is no JSON"
 goes_on "$one"
 echo "epoch 2"
 two=$(count)
+mark 2
 wisp vm checkpoint a "$TMP/c" --live --incremental
 wisp checkpoint verify "$TMP/c"
 refuse 1 "runs already" wisp vm restore "$TMP/c"
 
 for epoch in 1 2; do
 	echo "back to epoch $epoch"
+	mark "$epoch, and more"
 	wisp vm stop --kill a
-	wisp vm restore "$TMP/c" --at "$epoch"
+	refuse 1 "was written since epoch" wisp vm restore "$TMP/c" --at "$epoch"
+	wisp vm restore "$TMP/c" --at "$epoch" --force
+	marked "$epoch"
 	if [ "$epoch" = 1 ]; then goes_on "$one"; else goes_on "$two"; fi
 done
 
 echo "a restored VM is saved, and restored while its memory comes"
 three=$(count)
-wisp vm checkpoint a "$TMP/c" --compress lz4
-wisp vm stop --kill a
-wisp vm restore "$TMP/c" --lazy
+mark 3
+wisp vm suspend a "$TMP/c" --compress lz4
+wisp vm restore "$TMP/c" --lazy --disk "$TMP/elsewhere"
+marked 3
 goes_on "$three"
+cmp "$TMP/disk" "$TMP/elsewhere" || fail "the disk elsewhere has another content"
 wisp checkpoint list "$TMP/c"
 
 echo "asleep in memory and on disk"

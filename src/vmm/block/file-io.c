@@ -332,6 +332,7 @@ const struct store_ops file_store_ops = {
 	.commit = file_commit,
 	.drain = file_drain,
 	.claim = file_claim,
+	.file = file_file,
 	.destroy = file_destroy,
 };
 

@@ -71,6 +71,14 @@ int file_claim(struct store *store, bool claim, struct error *err)
 	return 0;
 }
 
+int file_file(struct store *store, const char **path)
+{
+	struct file_store *f = container_of(store, struct file_store, store);
+
+	*path = f->path;
+	return f->fd;
+}
+
 static bool power_of_two(uint64_t n)
 {
 	return n && !(n & (n - 1));

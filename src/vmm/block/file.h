@@ -29,6 +29,7 @@ struct file_store {
 
 extern const struct store_ops file_store_ops;
 
+int file_file(struct store *store, const char **path);
 int file_claim(struct store *store, bool claim, struct error *err);
 
 /* Sets up io_uring for depth requests, or logs why it cannot and how to get it. */

@@ -45,6 +45,8 @@ struct store_ops {
 	void (*drain)(struct store *store);
 	/* See store_claim(). */
 	int (*claim)(struct store *store, bool claim, struct error *err);
+	/* See store_file(). */
+	int (*file)(struct store *store, const char **path);
 	void (*destroy)(struct store *store);
 };
 
@@ -97,6 +99,12 @@ static inline void store_drain(struct store *store)
 static inline int store_claim(struct store *store, bool claim, struct error *err)
 {
 	return store->ops->claim(store, claim, err);
+}
+
+/* The store's descriptor and the path it was opened by, for who copies all of it. */
+static inline int store_file(struct store *store, const char **path)
+{
+	return store->ops->file(store, path);
 }
 
 /* Nothing may be in flight. Accepts NULL. */

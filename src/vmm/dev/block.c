@@ -375,6 +375,15 @@ static int block_claim(struct virtio *dev, bool claim, struct error *err)
 	return store_claim(block_of(dev)->store, claim, err);
 }
 
+static bool block_disk(struct virtio *dev, struct device_disk *ret)
+{
+	struct block *b = block_of(dev);
+
+	ret->fd = store_file(b->store, &ret->path);
+	ret->size = b->store->size;
+	return !b->readonly;
+}
+
 static void block_deactivate(struct virtio *dev)
 {
 	struct block *b = block_of(dev);
@@ -430,6 +439,7 @@ static const struct virtio_class block_class = {
 	.pause = block_pause,
 	.claim = block_claim,
 	.describe = block_describe,
+	.disk = block_disk,
 	.stats = block_stats,
 	.destroy = block_destroy,
 	.state = block_state,

@@ -747,6 +747,13 @@ static int device_claim(struct device *device, bool claim, struct error *err)
 	return dev->cls->claim ? dev->cls->claim(dev, claim, err) : 0;
 }
 
+static bool device_disk(struct device *device, struct device_disk *ret)
+{
+	struct virtio *dev = container_of(device, struct virtio, device);
+
+	return dev->cls->disk && dev->cls->disk(dev, ret);
+}
+
 static void device_log_dirty(struct device *device)
 {
 	struct virtio *dev = container_of(device, struct virtio, device);
@@ -798,6 +805,7 @@ static const struct device_ops device_ops = {
 	.resume = device_resume,
 	.restored = device_restored,
 	.claim = device_claim,
+	.disk = device_disk,
 	.log_dirty = device_log_dirty,
 	.describe = device_describe,
 	.stats = device_stats,

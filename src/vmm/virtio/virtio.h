@@ -84,6 +84,7 @@ struct virtio_class {
 	void (*resume)(struct virtio *dev);
 	/* See device_ops; also while the device is not active. */
 	int (*claim)(struct virtio *dev, bool claim, struct error *err);
+	bool (*disk)(struct virtio *dev, struct device_disk *ret);
 	void (*log_dirty)(struct virtio *dev);
 	void (*describe)(struct virtio *dev, json_t *object);
 	void (*stats)(struct virtio *dev, json_t *object);

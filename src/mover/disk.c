@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The content of a disk: its sum, and copies. */
+
+#include "mover/disk.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+
+#define BLOCK 65536u	   /* what is zero or not; part of the format */
+#define PIECE (16 * BLOCK) /* read at once */
+
+/* One look at all blocks that are not zero. */
+struct walk {
+	int fd;
+	uint64_t size;
+	const struct progress *progress;
+	int (*block)(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err);
+	void *arg;
+};
+
+/* Where data may be, from at on; at itself where holes cannot be told. */
+static uint64_t next_data(const struct walk *w, uint64_t at)
+{
+	off_t data = lseek(w->fd, (off_t)at, SEEK_DATA);
+
+	if (data < 0)
+		return errno == ENXIO ? w->size : at;
+	return (uint64_t)data / BLOCK * BLOCK;
+}
+
+static bool all_zero(const uint8_t *data, size_t n)
+{
+	return !data[0] && !memcmp(data, data + 1, n - 1);
+}
+
+static int walk_piece(const struct walk *w, uint64_t at, const uint8_t *data, size_t n,
+		      struct error *err)
+{
+	int rc = 0;
+
+	for (size_t done = 0; rc == 0 && done < n; done += BLOCK) {
+		size_t left = n - done < BLOCK ? n - done : BLOCK;
+
+		if (!all_zero(data + done, left))
+			rc = w->block(w->arg, at + done, data + done, left, err);
+	}
+	return rc;
+}
+
+static int walk(const struct walk *w, struct error *err)
+{
+	CLEANUP_FREE uint8_t *buf = malloc(PIECE);
+	uint64_t at = 0;
+	int rc = buf ? 0 : error_set(err, -ENOMEM, "out of memory");
+
+	while (rc == 0 && (at = next_data(w, at)) < w->size) {
+		size_t n = w->size - at < PIECE ? (size_t)(w->size - at) : PIECE;
+
+		if (w->progress && w->progress->cancel && *w->progress->cancel)
+			return error_set(err, -ECANCELED, "cancelled");
+		rc = io_pread_full(w->fd, buf, n, (off_t)at);
+		rc = rc < 0 ? error_errno(err, rc, "cannot read byte %llu of a disk",
+					  (unsigned long long)at)
+			    : walk_piece(w, at, buf, n, err);
+		at += n;
+	}
+	return rc;
+}
+
+struct sum {
+	struct digest *digest;
+	uint64_t bytes;
+};
+
+static int sum_block(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err)
+{
+	struct sum *sum = arg;
+	uint64_t number = htole64(offset / BLOCK);
+	int rc = digest_add(sum->digest, &number, sizeof(number), err);
+
+	sum->bytes += n;
+	return rc < 0 ? rc : digest_add(sum->digest, data, n, err);
+}
+
+int disk_sum(int fd, uint64_t size, const struct progress *progress, char ret[DIGEST_TEXT],
+	     uint64_t *bytes, struct error *err)
+{
+	struct sum sum = {0};
+	struct walk w = {fd, size, progress, sum_block, &sum};
+	int rc = digest_begin(&sum.digest, err);
+
+	if (rc < 0)
+		return rc;
+	rc = walk(&w, err);
+	if (rc < 0) {
+		digest_drop(sum.digest);
+		return rc;
+	}
+	*bytes = sum.bytes;
+	return digest_end(sum.digest, ret, err);
+}
+
+static int write_block(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err)
+{
+	int fd = *(int *)arg;
+
+	while (n) {
+		ssize_t done = pwrite(fd, data, n, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return error_errno(err, done ? -errno : -EIO,
+					   "cannot write byte %llu of a disk",
+					   (unsigned long long)offset);
+		data += done;
+		offset += (uint64_t)done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+/* Nothing but zeros. */
+static int clear(int fd, uint64_t size, struct error *err)
+{
+	uint64_t range[2] = {0, size};
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno(err, -errno, "cannot examine a disk");
+	if (S_ISBLK(st.st_mode) ? ioctl(fd, BLKZEROOUT, range) < 0
+				: ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)size) < 0)
+		return error_errno(err, -errno, "cannot clear a disk");
+	return 0;
+}
+
+int disk_copy(int from, int to, uint64_t size, const struct progress *progress, bool *cloned,
+	      struct error *err)
+{
+	struct walk w = {from, size, progress, write_block, &to};
+	bool shared = !ioctl(to, FICLONE, from);
+	int rc = 0;
+
+	if (!shared)
+		rc = clear(to, size, err);
+	if (rc == 0 && !shared)
+		rc = walk(&w, err);
+	if (rc == 0 && cloned)
+		*cloned = shared;
+	return rc;
+}

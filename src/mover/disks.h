@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_MOVER_DISKS_H
+#define WISP_MOVER_DISKS_H
+
+/*
+ * The disks that a VM writes to, as the VMM tells: into an epoch, and back
+ * (docs/formats/checkpoint.md). Each is a file of its own in the epoch's folder, complete also in
+ * an incremental epoch.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mover/epoch.h"
+#include "mover/vmm.h"
+#include "mover/work.h"
+
+struct disks {
+	struct disk {
+		char id[32]; /* the device's */
+		char *path;
+		uint64_t size;
+		int fd;	  /* the VM's, opened again: without O_DIRECT, and locked by nobody */
+		int copy; /* in the epoch, -1 */
+		bool cloned;
+	} * disk;
+	size_t n;
+};
+
+/* Opens the disks of the VM, for reading or to be written. Close also after a failure. */
+int disks_open(struct vmm *vmm, bool write, struct disks *ret, struct error *err);
+void disks_close(struct disks *disks);
+
+/* Writes out what the host still has in memory of them, so that disks_take() need not wait. */
+void disks_flush(const struct disks *disks);
+
+/* In a pause: makes the copies in the folder of an epoch that is being written. */
+int disks_take(struct disks *disks, int dir, const struct progress *progress, struct error *err);
+
+/*
+ * Afterwards: sums and syncs the copies. *files is a new object with what "files" of the manifest
+ * is to say of them. A copy that the parent epoch (its folder and its "files"; -1 and NULL: none)
+ * has as well becomes the same file.
+ */
+int disks_finish(const struct disks *disks, int dir, int parent, const json_t *parent_files,
+		 const struct progress *progress, json_t **files, struct error *err);
+
+/* For the report: how each was copied. A new object. */
+json_t *disks_report(const struct disks *disks);
+
+/*
+ * Gives the disks of a VM that waits for its state what the epoch has of them. A disk that was
+ * written since is only touched with force. *report is a new object: what was done to each.
+ */
+int disks_restore(struct vmm *vmm, const struct epoch *epoch, bool force,
+		  const struct progress *progress, json_t **report, struct error *err);
+
+/* For merges: the disks of an epoch become files of another folder as well. */
+int disks_link(const struct epoch *epoch, int dir, json_t *files, struct error *err);
+
+/* Checks the sum of each disk of an epoch. *bytes, when not NULL, grows by what they take. */
+int disks_verify(const struct epoch *epoch, const struct progress *progress, uint64_t *bytes,
+		 struct error *err);
+
+#endif

@@ -1,0 +1,134 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The disks of a VM in its checkpoints: content, damage, what was written since, shared blocks.
+. "$(dirname "$0")/bare-lib.sh"
+
+PATH=$WISP_BUILD/src/mover:$PATH
+
+# vm DISK [OPTION...]: a VM with that disk.
+vm() {
+	vm_disk=$1
+	shift
+	wisp-vmm --control "$CONTROL" -m 32 --device "block,path=$vm_disk" "$@" \
+		>"$TMP/out" 2>"$TMP/err" </dev/null &
+	vm=$!
+	wait_for "the control socket" [ -S "$CONTROL" ]
+}
+end() {
+	kill -9 "$vm"
+	wait "$vm" 2>/dev/null || true
+	vm=
+	rm -f "$CONTROL"
+}
+save() {
+	wisp-mover checkpoint --control "$CONTROL" --dir "$dir/c" --json "$@" >"$TMP/report"
+}
+# restore DISK [OPTION...]: into a new VM; in $TMP/report what came of it.
+restore() {
+	restore_disk=$1
+	shift
+	vm "$restore_disk" --incoming
+	rc=0
+	wisp-mover restore --control "$CONTROL" --dir "$dir/c" --json "$@" \
+		>"$TMP/report" 2>"$TMP/said" || rc=$?
+	end
+}
+said() {
+	grep -q "$1" "$TMP/said" || fail "not \"$1\" but: $(cat "$TMP/said")"
+}
+# How a disk was copied, put back...
+done_to() {
+	python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["disks"]["block0"])' "$TMP/report"
+}
+sum() {
+	sha256sum <"$1"
+}
+inode() {
+	stat -c %i "$1"
+}
+
+# disks HOW: all of it in $dir, where disks are cloned or copied.
+disks() {
+	truncate -s 64M "$dir/disk"
+	head -c 3000000 /dev/urandom | dd of="$dir/disk" bs=1M seek=20 conv=notrunc status=none
+	first=$(sum "$dir/disk")
+	vm "$dir/disk" -k "$GUEST" -a work=4096
+	save
+	expect "how it was saved" "$(done_to)" "$1"
+	save --live --incremental
+	expect "one file for an unchanged disk" "$(inode "$dir/c/1/disk.block0")" \
+		"$(inode "$dir/c/2/disk.block0")"
+	# As the guest would.
+	printf changed | dd of="$dir/disk" bs=1 seek=5000 conv=notrunc status=none
+	second=$(sum "$dir/disk")
+	save --incremental --compress lz4
+	end
+	wisp checkpoint verify "$dir/c" >/dev/null
+	wisp checkpoint show "$dir/c" | grep -q "disk  *block0, 64" || fail "show does not show it"
+	[ "$(du -k "$dir/c/3/disk.block0" | cut -f1)" -lt 8000 ] || fail "holes were stored"
+
+	restore "$dir/disk"
+	expect "a disk that is as it was" "$(done_to)" unchanged
+	restore "$dir/disk" --at 2
+	expect "refused" "$rc" 1
+	said "was written since epoch 2"
+	expect "nothing done" "$(sum "$dir/disk")" "$second"
+	restore "$dir/disk" --at 2 --force --lazy
+	expect "put back" "$(done_to) $(sum "$dir/disk")" "restored $first"
+	truncate -s 64M "$dir/new"
+	restore "$dir/new"
+	expect "a new file" "$(done_to) $(sum "$dir/new")" "restored $second"
+	[ "$(du -k "$dir/new" | cut -f1)" -lt 8000 ] || fail "holes were written"
+
+	wisp checkpoint merge "$dir/c" --at 3 >/dev/null
+	wisp checkpoint prune "$dir/c" --keep 1 >/dev/null
+	wisp checkpoint verify "$dir/c" >/dev/null
+	restore "$dir/disk" --force
+	expect "after a merge" "$(sum "$dir/disk")" "$second"
+}
+
+refusals() {
+	vm "$dir/disk" -k "$GUEST" -a work=4096
+	vm_first=$vm first_control=$CONTROL CONTROL=$TMP/control2
+	restore "$dir/disk" --force
+	expect "a disk in use" "$rc" 1
+	said "does the VM still run"
+	CONTROL=$first_control vm=$vm_first
+	end
+	truncate -s 32M "$dir/short"
+	restore "$dir/short"
+	said "truncate -s 67108864"
+	CONTROL=$TMP/control3
+	wisp-vmm --control "$CONTROL" -m 32 --incoming >"$TMP/out" 2>"$TMP/err" </dev/null &
+	vm=$!
+	wait_for "the control socket" [ -S "$CONTROL" ]
+	if wisp-mover restore --control "$CONTROL" --dir "$dir/c" 2>"$TMP/said"; then
+		fail "restored into a VM without the disk"
+	fi
+	said "start it with one"
+	end
+	printf x | dd of="$dir/c/3/disk.block0" bs=1 seek=21000000 conv=notrunc status=none
+	restore "$dir/disk" --force
+	said "is damaged"
+	if wisp checkpoint verify "$dir/c" >/dev/null 2>&1; then
+		fail "damage of a disk is not found"
+	fi
+}
+
+dir=$TMP
+disks copied
+refusals
+
+mkfs=$(command -v mkfs.btrfs || command -v mkfs.xfs || true)
+if [ "$(id -u)" = 0 ] && [ -n "$mkfs" ]; then
+	dir=$TMP/shared
+	mkdir "$dir"
+	truncate -s 400M "$TMP/fs"
+	"$mkfs" -q "$TMP/fs" >/dev/null
+	if mount -o loop "$TMP/fs" "$dir"; then
+		at_exit 'umount "$dir"'
+		disks cloned
+		exit 0
+	fi
+fi
+echo "left out: shared blocks (needs root, a loop device and btrfs or xfs)"
