@@ -173,8 +173,9 @@ static int use_image(struct start *s, struct error *err)
 	kernel = !strcmp(s->kernel, "vmlinux")	 ? image.vmlinux
 		 : !strcmp(s->kernel, "vmlinuz") ? image.vmlinuz
 						 : (file = realpath(s->kernel, NULL));
-	parts = kernel ? json_pack("{ss,ss,ss,ss}", "image", s->image, "kernel", kernel, "initrd",
-				   image.initrd, "root", image.root)
+	parts = kernel ? json_pack("{ss,ss,ss,ss,ss*}", "image", s->image, "kernel", kernel,
+				   "initrd", image.initrd, "root", image.root, "image_key",
+				   json_string_value(json_object_get(image.manifest, "key")))
 		       : NULL;
 	if (!kernel)
 		r = error_set(err, -ENOENT,

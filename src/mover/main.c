@@ -136,12 +136,23 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 	return rc;
 }
 
+static void warn_twice(const json_t *before)
+{
+	if (before)
+		fprintf(stderr,
+			"wisp-mover restore: this epoch was restored before, %" JSON_INTEGER_FORMAT
+			" times, last on %s: if that VM still runs, both believe to be the same\n",
+			json_integer_value(json_object_get(before, "times")),
+			json_string_value(json_object_get(before, "last")));
+}
+
 static int finish(int rc, struct request *r, json_t *report, const struct error *err)
 {
 	show_end(&r->show);
 	head_end(&r->head, rc);
 	if (rc < 0)
 		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
+	warn_twice(json_object_get(report, "restored_before"));
 	if (r->json)
 		json_dumpf(report, stdout, JSON_INDENT(2));
 	else

@@ -12,6 +12,7 @@
 #include "lib/error.h"
 #include "mover/chain.h"
 #include "mover/disks.h"
+#include "mover/restored.h"
 #include "mover/write.h"
 
 struct lane { /* of one thread */
@@ -178,6 +179,7 @@ static int remove_one(const struct store *store, struct tree *tree, size_t i,
 
 	if (rc < 0)
 		return rc;
+	restored_forget(store, epoch);
 	if (report && report->removed)
 		report->removed[report->nremoved++] = epoch;
 	tree->epoch[i] = 0;

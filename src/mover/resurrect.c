@@ -13,6 +13,7 @@
 #include "mover/disks.h"
 #include "mover/lazy.h"
 #include "mover/operation.h"
+#include "mover/restored.h"
 #include "mover/vmm.h"
 
 #define HOLD_MS 60000 /* for another mover to come when this one dies */
@@ -236,6 +237,19 @@ static int run_first(const struct chain *chain, const struct restore_request *re
 	return rc;
 }
 
+/* Whoever restores an epoch again shall know. */
+static void note(const struct store *store, const struct manifest *epoch, json_t *report)
+{
+	char last[RESTORED_DATE];
+	uint64_t times = restored_before(store, epoch, last);
+
+	if (times)
+		json_object_set_new(
+			report, "restored_before",
+			json_pack("{s:I, s:s}", "times", (json_int_t)times, "last", last));
+	restored_note(store, epoch);
+}
+
 int operation_restore(const struct restore_request *request, json_t **report, struct error *err)
 {
 	struct store store;
@@ -245,6 +259,12 @@ int operation_restore(const struct restore_request *request, json_t **report, st
 	if (rc < 0)
 		return rc;
 	rc = chain_open(&store, request->epoch, &chain, err);
+	if (rc == 0) {
+		rc = (request->again ? run_again : run_first)(&chain, request, report, err);
+		if (rc == 0)
+			note(&store, &chain.epoch[0].manifest, *report);
+		chain_close(&chain);
+	}
 	store_close(&store);
 	return rc;
 }

@@ -185,8 +185,11 @@ def killed(folder, tries, kinds, *args):
     verify(folder)
     assert not [n for n in os.listdir(folder) if n.startswith(".tmp")]
     m.stop()
-    other, _ = restored(folder, *args)
-    other.stop()
+    for times in 0, 1, 2:
+        other, again = restored(folder, *args)
+        assert again.get("restored_before", {}).get("times", 0) == times, again
+        other.stop()
+    verify(folder)
     print(f"{ended} of {tries} movers ended early, then epoch {report['epoch']}")
 
 

@@ -50,6 +50,7 @@ two=$(count)
 mark 2
 wisp vm checkpoint a "$TMP/c" --live --incremental
 wisp checkpoint verify "$TMP/c"
+wisp checkpoint show "$TMP/c" | grep -Eq "^image +[0-9a-f]{64}" || fail "no digest of the image"
 refuse 1 "runs already" wisp vm restore "$TMP/c"
 
 for epoch in 1 2; do
@@ -80,7 +81,9 @@ expect "state" "$(vm_field a state)" paused
 wisp vm resume a
 wisp vm suspend a "$TMP/d" --compress zstd
 expect "gone" "$(wisp vm list --names)" b
-wisp vm restore "$TMP/d"
+wisp vm restore "$TMP/d" --set-clock
+behind=$(($(date +%s) - $(wisp vm exec a -- date +%s)))
+[ "$behind" -lt 10 ] && [ "$behind" -gt -10 ] || fail "the guest's clock is behind by $behind s"
 goes_on "$four"
 wisp vm stop a b | grep -q "a: powered off by its agent" || fail "no power-off"
 expect_nothing_left "after restores"
