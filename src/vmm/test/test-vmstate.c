@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The saved state of a whole VM: there and back, cut, changed, and of another machine. */
+/*
+ * The saved state of a whole VM: there and back, cut, changed, of another machine, and of an
+ * earlier version. With a path as argument this program writes what test_golden reads instead.
+ */
 
 #include <errno.h>
 #include <setjmp.h>
@@ -13,6 +16,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "vmm/config.h"
 #include "vmm/dev/power.h"
 #include "vmm/ioapic.h"
@@ -245,13 +249,46 @@ static void test_feature_names(void **state)
 				  "kvm.clock ");
 }
 
-int main(void)
+/* Every version loads what version 1 wrote (tests/golden/vmstate-1); it is never written again. */
+static void test_golden(void **state)
+{
+	CLEANUP_FREE char *data = NULL;
+	struct machine *m = *state;
+	ssize_t size = io_read_file(GOLDEN "/vmstate-1/machine.bin", 1 << 20, &data, NULL);
+	struct error err = {0};
+
+	assert_true(size > 0);
+	if (load(&m[1], data, (size_t)size, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_memory_equal(m[1].guest.cpu, m[0].guest.cpu, sizeof(m[0].guest.cpu));
+	assert_int_equal(guest_read(&m[1].guest, IOAPIC_BASE, 4), 0x12);
+}
+
+static int write_golden(const char *path)
+{
+	void *state;
+	struct machine *m;
+	struct vm *vm;
+	int r;
+
+	setup(&state);
+	m = state;
+	vm = saved(&m[0]);
+	r = io_write_file(path, vm->saved, vm->saved_size, NULL);
+	teardown(&state);
+	return r ? 1 : 0;
+}
+
+int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(round_trip),    TEST(pci_host),	TEST(cut),	     TEST(flips),
-		TEST(other_machine), TEST(kvm_refuses), TEST(feature_names),
+		TEST(other_machine), TEST(kvm_refuses), TEST(feature_names), TEST(golden),
 	};
+
+	if (argc > 1)
+		return write_golden(argv[1]);
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
