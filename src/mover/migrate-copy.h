@@ -29,6 +29,7 @@ struct sender {
 	_Atomic uint64_t *bitmap; /* shared with the VMM */
 	int bitmap_fd;
 	uint8_t *map; /* of the memory, for reading; NULL where pages are copied */
+	bool huge;    /* pages that cannot be spliced */
 	/* Of a round. */
 	uint64_t round;
 	_Atomic uint64_t next;

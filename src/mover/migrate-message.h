@@ -51,7 +51,7 @@ int message_send_json(struct channel *ch, uint32_t type, const json_t *value, st
 int message_send_pages(struct channel *ch, const struct row *row, const void *data,
 		       struct error *err);
 
-/* A row whose data, pages as they are, the caller sends next: where channel_takes_files(). */
+/* A row whose data, pages as they are, the caller sends next: where channel_is_sound(). */
 int message_send_row(struct channel *ch, const struct row *row, struct error *err);
 
 /*
@@ -71,7 +71,7 @@ int message_expect(struct channel *ch, uint32_t type, struct message *ret, struc
  * For data connections: only the header; then the body follows with message_receive_row() (for
  * MESSAGE_PAGES), or message_body_u64(). After a row come its data: row.length bytes, by
  * message_receive_data() into a buffer, sum checked, or, if they are not compressed and where
- * channel_takes_files(), by channel_receive_file(). message_receive_pages() is both, into a buffer
+ * channel_is_sound(), by the caller. message_receive_pages() is both, into a buffer
  * of CHUNK_BYTES.
  */
 int message_next(struct channel *ch, struct message *ret, struct error *err);

@@ -108,20 +108,32 @@ static int put_zeros(struct receiver *r, uint64_t chunk, uint64_t mask, struct e
 	return rc;
 }
 
-/* From the connection into the memory, without passing through us. */
+/* From the connection into the memory, without a buffer of ours. */
 static int take_lent(struct hold *h, const struct row *row, struct error *err)
 {
+	struct receiver *r = h->r;
 	uint64_t mask = row->stored;
 	unsigned first, pages;
 	int rc = 0;
 
 	while (rc == 0 && mask) {
+		uint64_t at;
+		size_t n;
+
 		mask = page_run(mask, &first, &pages);
-		rc = channel_receive_file(h->channel, h->pipe, h->r->memfd,
-					  (row->chunk * CHUNK_PAGES + first) * PAGE_BYTES,
-					  (size_t)pages * PAGE_BYTES, err);
+		at = (row->chunk * CHUNK_PAGES + first) * PAGE_BYTES;
+		n = (size_t)pages * PAGE_BYTES;
+		rc = r->map ? channel_receive(h->channel, r->map + at, n, err)
+			    : channel_receive_file(h->channel, h->pipe, r->memfd, at, n, err);
 	}
 	return rc;
+}
+
+/* Nothing is to be checked, and the memory can be received into. */
+static bool is_lent(const struct hold *h, const struct row *row)
+{
+	return !row->compression && channel_is_sound(h->channel) &&
+	       (h->r->map || channel_takes_files(h->channel));
 }
 
 static int take_data(struct hold *h, const struct row *row, struct error *err)
@@ -148,7 +160,7 @@ static int take_pages(struct hold *h, const struct message *m, struct error *err
 	if (rc < 0)
 		return rc;
 	rc = put_zeros(r, row.chunk, row.zero, err);
-	if (rc == 0 && !row.compression && !r->map && channel_takes_files(h->channel))
+	if (rc == 0 && is_lent(h, &row))
 		rc = take_lent(h, &row, err);
 	else if (rc == 0)
 		rc = take_data(h, &row, err);

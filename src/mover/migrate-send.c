@@ -44,14 +44,15 @@ static int make_bitmap(struct sender *s, struct error *err)
 	return 0;
 }
 
-/* To look at pages before they are lent. Huge pages cannot be, and without a map nothing is. */
+/* Without a map nothing is lent. */
 static void map_memory(struct sender *s)
 {
 	struct statfs fs;
 	void *map;
 
-	if (s->compression || fstatfs(s->memfd, &fs) || fs.f_type != TMPFS_MAGIC)
+	if (s->compression || fstatfs(s->memfd, &fs))
 		return;
+	s->huge = fs.f_type == HUGETLBFS_MAGIC;
 	map = mmap(NULL, s->memory, PROT_READ, MAP_SHARED, s->memfd, 0);
 	if (map != MAP_FAILED)
 		s->map = map;
@@ -144,7 +145,16 @@ static bool all_there(const struct sender *s, uint64_t chunk, uint64_t mask)
 	return true;
 }
 
-/* Pages go from the VM's memory into the connection without being copied. */
+static int lend_run(struct sender *s, unsigned stream, uint64_t at, size_t n, struct error *err)
+{
+	struct iovec iov = {s->map + at, n};
+
+	if (!s->huge && channel_takes_files(&s->channel[stream]))
+		return channel_send_file(&s->channel[stream], s->memfd, at, n, err);
+	return channel_send(&s->channel[stream], &iov, 1, err);
+}
+
+/* Pages go from the VM's memory into the connection as they are at that moment, without a copy. */
 static int lend_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
 		      struct error *err)
 {
@@ -158,9 +168,8 @@ static int lend_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_
 	rc = message_send_row(&s->channel[stream], &row, err);
 	while (rc == 0 && mask) {
 		mask = page_run(mask, &first, &pages);
-		rc = channel_send_file(&s->channel[stream], s->memfd,
-				       (chunk * CHUNK_PAGES + first) * PAGE_BYTES,
-				       (size_t)pages * PAGE_BYTES, err);
+		rc = lend_run(s, stream, (chunk * CHUNK_PAGES + first) * PAGE_BYTES,
+			      (size_t)pages * PAGE_BYTES, err);
 	}
 	return rc;
 }
@@ -194,7 +203,7 @@ static int copy_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_
 static int send_chunk(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
 		      struct error *err)
 {
-	if (s->map && channel_takes_files(&s->channel[stream]) && all_there(s, chunk, mask))
+	if (s->map && channel_is_sound(&s->channel[stream]) && all_there(s, chunk, mask))
 		return lend_chunk(s, stream, chunk, mask, err);
 	return copy_chunk(s, stream, chunk, mask, err);
 }
