@@ -4,10 +4,11 @@
  *
  *     mover-migrate move MIB STREAMS ADDRESS      a VM that does not write moves to another process
  *     mover-migrate socket MIB STREAMS ADDRESS    as many bytes, from and to memory that is hot
- *     mover-migrate populate MIB THREADS          as many pages of a new memfd
+ *     mover-migrate populate MIB THREADS [2M]     as many pages of a new memfd
  */
 
 #include <inttypes.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,7 +191,8 @@ static int touch(struct work *work, unsigned thread, struct error *err)
 
 static int populate(struct plan *p)
 {
-	int fd = memfd_create("bench", MFD_CLOEXEC);
+	bool huge = p->address && !strcmp(p->address, "2M");
+	int fd = memfd_create("bench", MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 	uint64_t start;
 
 	if (fd < 0 || ftruncate(fd, (off_t)p->size))
@@ -198,7 +200,8 @@ static int populate(struct plan *p)
 	p->map = mmap(NULL, p->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p->map == MAP_FAILED)
 		die("mmap", NULL);
-	warm(p->size + p->size / 4);
+	if (!huge)
+		warm(p->size + p->size / 4);
 	start = io_now_ns();
 	run(p, touch);
 	return print(p, io_now_ns() - start, p->size);

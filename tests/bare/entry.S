@@ -2,8 +2,10 @@
 /*
  * Where the bare guest starts: by the 64-bit boot protocol, zero page in rsi. As little as possible
  * is done in ring 0, because a KVM without VT-x or SVM below it emulates that instruction by
- * instruction; everything else runs in ring 3 with I/O privilege.
+ * instruction; everything else runs in ring 3 with I/O privilege. With a '!' in front of its command
+ * line it only halts.
  */
+	.set	CMD_LINE_PTR, 0x228	/* of the zero page */
 	.set	USER_CODE, 0x20 | 3
 	.set	USER_DATA, 0x18 | 3
 	.set	FLAGS, 0x3002		/* IOPL 3, interrupts off */
@@ -11,6 +13,9 @@
 	.section .text.entry, "ax"
 	.globl	entry
 entry:
+	movl	CMD_LINE_PTR(%rsi), %eax
+	cmpb	$'!', (%rax)
+	je	idle
 	lgdt	gdt_pointer(%rip)
 	movq	$pml4, %rax
 	movq	%rax, %cr3
@@ -30,6 +35,9 @@ user:
 1:	pause
 	jmp	1b
 
+idle:	hlt
+	jmp	idle
+
 	.data
 	.balign	8
 gdt:	.quad	0, 0, 0
@@ -41,6 +49,7 @@ gdt_pointer:
 
 /* Identity map of the first 16 GiB by 2 MiB pages: present, writable, for ring 3. */
 	.balign	4096
+	.globl	pml4
 pml4:	.quad	pdpt + 7
 	.fill	511, 8, 0
 pdpt:
@@ -60,6 +69,7 @@ directories:
 	.bss
 	.balign	16
 	.skip	16384
+	.globl	stack_end
 stack_end:
 
 	.section .note.GNU-stack, "", @progbits

@@ -10,7 +10,8 @@
  *     verify=STEP   checks the words, prints how many there are
  *     dirty=MIB     writes to each page of that much RAM again and again, a '.' each round
  *     watch=MIB     as dirty, without the '.'; at 16 MiB it keeps how many pages it wrote, the TSC
- *                   now, and the most TSC ticks between two pages (0 it to begin anew)
+ *                   now, and the most TSC ticks between two pages (0 it to begin anew);
+ *                   watch=MIB,TICKS: at most a page every so many ticks
  *     work=STEP     counts in a word of all RAM behind the guest, one each STEP bytes, for ever: a
  *                   '.' each round, "lost" and a panic when a word is not what it was
  *     echo          prints what is typed, up to a 'q'
@@ -190,18 +191,20 @@ static uint64_t tsc(void)
 	return (uint64_t)high << 32 | low;
 }
 
-_Noreturn static void watch(uint64_t mib)
+_Noreturn static void watch(uint64_t mib, uint64_t ticks)
 {
 	volatile struct {
 		uint64_t written, now, longest;
 	} *const found = (void *)WATCH;
-	uint64_t end = WATCH + (mib << 20), before = tsc();
+	uint64_t end = WATCH + (mib << 20), before = tsc(), next = before;
 
 	found->written = found->longest = 0;
 	for (;;)
 		for (uint64_t at = WATCH + PAGE; at < end; at += PAGE) {
 			uint64_t now = tsc();
 
+			for (next += ticks; ticks && now < next; now = tsc())
+				__asm__ volatile("pause");
 			*(volatile uint64_t *)at = now;
 			found->written++;
 			found->now = now;
@@ -274,6 +277,13 @@ static uint64_t number(const char *p, const char *end)
 	return n;
 }
 
+static const char *comma(const char *p, const char *end)
+{
+	while (p < end && *p != ',')
+		p++;
+	return p;
+}
+
 static void do_word(const struct boot_params *bp, const char *word, const char *end)
 {
 	const char *v;
@@ -292,7 +302,7 @@ static void do_word(const struct boot_params *bp, const char *word, const char *
 	} else if ((v = value_of(word, end, "dirty"))) {
 		dirty_memory(number(v, end));
 	} else if ((v = value_of(word, end, "watch"))) {
-		watch(number(v, end));
+		watch(number(v, comma(v, end)), number(comma(v, end) + 1, end));
 	} else if ((v = value_of(word, end, "work"))) {
 		work(bp, number(v, end));
 	} else if (value_of(word, end, "echo")) {
