@@ -174,19 +174,34 @@ static int remote_dirty_stop(struct machine *machine, struct error *err)
 	return call(machine, "dirty-stop", NULL, -1, NULL, err);
 }
 
-static int remote_throttle(struct machine *machine, unsigned percent, struct error *err)
+static int remote_faults(struct machine *machine, unsigned n, uint64_t *ret, struct error *err)
 {
-	json_t *status = NULL, *list;
-	json_int_t vcpus;
-	int rc = call(machine, "status", NULL, -1, &status, err);
+	json_t *stats = NULL;
+	const json_t *list;
+	int rc = call(machine, "stats", NULL, -1, &stats, err);
 
 	if (rc < 0)
 		return rc;
-	vcpus = json_integer_value(json_object_get(status, "vcpus"));
-	json_decref(status);
-	list = json_array();
-	while (vcpus-- > 0)
-		json_array_append_new(list, json_integer(percent));
+	list = json_object_get(stats, "vcpu_exits");
+	for (unsigned i = 0; rc == 0 && i < n; i++) {
+		const json_t *faults = json_object_get(json_array_get(list, i), "faults");
+
+		if (!faults)
+			rc = error_set(err, -ENOTSUP, "KVM does not count faults of vCPUs");
+		else
+			ret[i] = (uint64_t)json_integer_value(faults);
+	}
+	json_decref(stats);
+	return rc;
+}
+
+static int remote_throttle(struct machine *machine, unsigned n, const uint8_t *percent,
+			   struct error *err)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(list, json_integer(percent[i]));
 	return call(machine, "throttle", json_pack("{s:o}", "vcpus", list), -1, NULL, err);
 }
 
@@ -212,6 +227,7 @@ static const struct machine_ops remote_ops = {
 	.dirty_start = remote_dirty_start,
 	.dirty_collect = remote_dirty_collect,
 	.dirty_stop = remote_dirty_stop,
+	.faults = remote_faults,
 	.throttle = remote_throttle,
 	.close = remote_close,
 };

@@ -46,8 +46,13 @@ struct machine_ops {
 	int (*dirty_collect)(struct machine *vmm, uint64_t first, uint64_t pages,
 			     struct error *err);
 	int (*dirty_stop)(struct machine *vmm, struct error *err);
-	/* Keeps vCPUs out of the guest for a share of the time; 0 ends it. */
-	int (*throttle)(struct machine *vmm, unsigned percent, struct error *err);
+	/*
+	 * How many accesses to memory of each of n vCPUs had to be handled so far; while writes are
+	 * tracked most are first writes to a page. -ENOTSUP: nobody counts.
+	 */
+	int (*faults)(struct machine *vmm, unsigned n, uint64_t *ret, struct error *err);
+	/* Keeps each of n vCPUs out of the guest for a share of the time; all 0 ends it. */
+	int (*throttle)(struct machine *vmm, unsigned n, const uint8_t *percent, struct error *err);
 	void (*close)(struct machine *vmm);
 };
 

@@ -71,8 +71,7 @@ int source_take_back(struct source *s, int rc, struct error *err)
 
 	if (s->may_be_paused)
 		bad = ops->resume(s->o.vmm, &reason);
-	if (s->throttle)
-		ops->throttle(s->o.vmm, 0, NULL);
+	brake_release(&s->brake);
 	if (s->logging)
 		ops->dirty_stop(s->o.vmm, NULL);
 	s->may_be_paused = s->logging = false;

@@ -50,18 +50,33 @@ static void put_count(json_t *report, const struct copy_count *n)
 				    json_real((double)n->pages * PAGE_BYTES / (double)n->bytes));
 }
 
+/* Percent of each vCPU. */
+static json_t *throttled(const struct brake *b)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < b->n; i++)
+		json_array_append_new(list, json_integer(b->percent[i]));
+	return list;
+}
+
 void source_report(struct source *s, struct migrate_result *ret)
 {
 	const uint64_t *at = s->step_ns;
 	const struct number list[] = {
-		{"memory", s->sender.memory},  {"round_count", s->now.round},
-		{"rate", s->now.rate},	       {"dirty_rate", s->now.dirty_rate},
-		{"throttle", s->throttle},     {"streams", s->o.streams},
-		{"bandwidth", s->o.bandwidth}, {"ns", io_now_ns() - s->start},
+		{"memory", s->sender.memory},
+		{"round_count", s->now.round},
+		{"rate", s->now.rate},
+		{"dirty_rate", s->now.dirty_rate},
+		{"throttle", brake_most(&s->brake)},
+		{"streams", s->o.streams},
+		{"bandwidth", s->o.bandwidth},
+		{"ns", io_now_ns() - s->start},
 	};
 
 	put_count(s->report, &s->sender.count);
 	put_numbers(s->report, list, ARRAY_SIZE(list));
+	json_object_set_new(s->report, "throttled", throttled(&s->brake));
 	json_object_set_new(s->report, "tls", json_boolean(s->o.secret.tls));
 	put_ns(s->report, "check_ns", s->start, at[STEP_CHECKED]);
 	put_ns(s->report, "copy_ns", at[STEP_CHECKED], at[STEP_ROUND]);

@@ -20,9 +20,6 @@
 
 #define ENOUGH (16u << 20)   /* bytes in a round that tell the bandwidth */
 #define GUESS (256ull << 20) /* bytes a second, before anything was sent */
-#define THROTTLE_FIRST 20u
-#define THROTTLE_STEP 10u
-#define THROTTLE_MOST 90u
 
 int source_at(struct source *s, enum migrate_step step)
 {
@@ -62,6 +59,7 @@ void source_done(struct source *s)
 	json_decref(s->config);
 	json_decref(s->obstacles);
 	s->obstacles = NULL;
+	brake_done(&s->brake);
 	json_decref(s->report);
 	s->config = s->report = NULL;
 }
@@ -162,6 +160,12 @@ static int check(struct source *s, struct migrate_result *ret, struct error *err
 					     : source_at(s, STEP_CHECKED);
 }
 
+static unsigned vcpus(const struct source *s)
+{
+	return (unsigned)json_integer_value(
+		json_object_get(json_object_get(s->config, "vm"), "vcpus"));
+}
+
 static int start_copy(struct source *s, struct error *err)
 {
 	int rc = 0;
@@ -179,10 +183,13 @@ static int start_copy(struct source *s, struct error *err)
 	if (rc == 0)
 		rc = sender_init(&s->sender, err);
 	if (rc == 0)
+		rc = brake_init(&s->brake, s->o.vmm, vcpus(s), err);
+	if (rc == 0)
 		rc = s->o.vmm->ops->dirty_start(s->o.vmm, s->sender.bitmap_fd, err);
 	if (rc < 0)
 		return rc;
 	s->logging = true;
+	brake_look(&s->brake);
 	return source_at(s, STEP_LOGGING);
 }
 
@@ -224,6 +231,7 @@ static int look_ahead(struct source *s, struct error *err)
 
 	if (rc < 0)
 		return rc;
+	brake_look(&s->brake);
 	s->now.left = pages * PAGE_BYTES;
 	s->now.dirty_rate = (uint64_t)((double)s->now.left * 1e9 / (double)s->round_ns);
 	s->now.downtime_ms = (uint64_t)((double)s->now.left * 1e3 / (double)rate);
@@ -243,20 +251,25 @@ static int no_convergence(const struct source *s, struct error *err)
 			 s->o.max_downtime_ms);
 }
 
-/* The vCPUs that write faster than we send get slower, if we may. */
-static int slow_down(struct source *s, struct error *err)
+/*
+ * The vCPUs that write faster than we send get slower, if we may. When they cannot be slower it is
+ * enough that less is left than before.
+ */
+static int slow_down(struct source *s, bool less, struct error *err)
 {
-	if (!s->o.throttle || s->throttle >= THROTTLE_MOST)
-		return no_convergence(s, err);
-	s->throttle += s->throttle ? THROTTLE_STEP : THROTTLE_FIRST;
-	s->now.throttle = s->throttle;
-	return s->o.vmm->ops->throttle(s->o.vmm, s->throttle, err);
+	int rc = s->o.throttle ? brake_more(&s->brake, s->now.left / PAGE_BYTES, err) : -EAGAIN;
+
+	s->now.throttle = brake_most(&s->brake);
+	if (rc == -EAGAIN && s->o.throttle && less)
+		return 0;
+	return rc == -EAGAIN ? no_convergence(s, err) : rc;
 }
 
 static int copy(struct source *s, struct error *err)
 {
 	uint64_t before = UINT64_MAX;
 	unsigned slow = 0;
+	bool less;
 	int rc;
 
 	json_object_set_new(s->report, "rounds", s->rounds = json_array());
@@ -272,9 +285,10 @@ static int copy(struct source *s, struct error *err)
 		if (s->now.round >= s->o.max_rounds)
 			return no_convergence(s, err);
 		slow = s->now.left / 7 > before / 10 ? slow + 1 : 0;
+		less = s->now.left < before;
 		before = s->now.left;
 		if (slow >= 2)
-			rc = slow_down(s, err);
+			rc = slow_down(s, less, err);
 		if (rc < 0)
 			return rc;
 	}

@@ -4,6 +4,7 @@
 
 /* What the files of the source share. */
 
+#include "mover/brake.h"
 #include "mover/migrate-copy.h"
 #include "mover/migrate-note.h"
 #include "mover/migrate-watch.h"
@@ -21,7 +22,7 @@ struct source {
 	struct migrate_progress now;
 	struct watch watch;
 	uint64_t start, round_ns, step_ns[STEP_COUNT];
-	unsigned throttle;
+	struct brake brake;
 	bool logging, may_be_paused, may_be_prepared, noted;
 };
 

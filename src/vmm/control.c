@@ -24,6 +24,7 @@
 #include "vmm/dev/serial.h"
 #include "vmm/device.h"
 #include "vmm/vcpu.h"
+#include "vmm/vcpustats.h"
 #include "vmm/vm.h"
 
 #define CLIENTS_MAX 16
@@ -115,9 +116,12 @@ static json_t *vcpu_stats(const struct vcpu *v)
 {
 	static const char *const names[EXIT_KINDS] = {"pio", "mmio", "interrupted", "other"};
 	json_t *object = json_object();
+	uint64_t faults;
 
 	for (unsigned i = 0; i < EXIT_KINDS; i++)
 		json_object_set_new(object, names[i], json_integer((json_int_t)v->exits[i]));
+	if (vcpustats_faults(v, &faults) == 0)
+		json_object_set_new(object, "faults", json_integer((json_int_t)faults));
 	return object;
 }
 

@@ -22,6 +22,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "vmm/config.h"
+#include "vmm/vcpustats.h"
 #include "vmm/vm.h"
 #include "vmm/x86/cpu.h"
 
@@ -232,7 +233,7 @@ static int create_one(struct vm *vm, unsigned index, size_t run_size, struct err
 {
 	struct vcpu *v = &vm->vcpus[index];
 
-	*v = (struct vcpu){.vm = vm, .index = index, .fd = -1};
+	*v = (struct vcpu){.vm = vm, .index = index, .fd = -1, .stats_fd = -1};
 	/* KVM's vCPU id is the APIC id the vCPU starts with. */
 	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU,
 		      (unsigned long)topology_apic_id(&vm->config->topology, index));
@@ -244,6 +245,7 @@ static int create_one(struct vm *vm, unsigned index, size_t run_size, struct err
 		return error_errno(err, -errno, "cannot map the state of vCPU %u", index);
 	}
 	v->run_size = run_size;
+	vcpustats_open(v);
 	return 0;
 }
 
@@ -425,6 +427,8 @@ void vcpus_destroy(struct vm *vm)
 
 		if (v->run)
 			munmap(v->run, v->run_size);
+		if (v->stats_fd >= 0)
+			close(v->stats_fd);
 		if (v->fd >= 0)
 			close(v->fd);
 	}

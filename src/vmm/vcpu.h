@@ -23,7 +23,7 @@ enum vcpu_exit { EXIT_PIO, EXIT_MMIO, EXIT_INTR, EXIT_OTHER, EXIT_KINDS };
 struct vcpu {
 	struct vm *vm;
 	unsigned index;
-	int fd;
+	int fd, stats_fd; /* stats_fd: vcpustats.h; -1: KVM has none */
 	struct kvm_run *run;
 	size_t run_size;
 	pthread_t thread;

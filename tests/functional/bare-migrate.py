@@ -126,6 +126,25 @@ def limited(*args):
     new.stop()
 
 
+def slowed(*args):
+    """A VM that writes faster than can be sent: the vCPU that writes gets slower, no other."""
+    m = Machine("-k", GUEST, "-a", "dirty=24", *args)
+    m.wait_rounds(2)
+    new = incoming(*args)
+    movers = Movers(m, new, True, ("--bandwidth", "16M", "--downtime", "50", "--throttle",
+                                   "--rounds", "12"))
+    report = json.loads(end_of(movers.sender, None)[0])
+    end_of(movers.receiver, None)
+    writer, other = report["throttled"]
+    assert writer >= 20 and writer == report["throttle"] and other == 0, report
+    winner = new if report["outcome"] == "moved" else m
+    assert state(winner) == "running", report
+    winner.wait_rounds(1)
+    winner.stop()
+    print(f"slowed by {report['throttled']} % in {report['round_count']} rounds: "
+          f"{report['outcome']}")
+
+
 def cancelled(*args):
     """One operation at a time; a signal ends it at any moment, and the VM runs on."""
     m = Machine("-k", GUEST, "-a", "work=4096", *args)
@@ -280,6 +299,7 @@ def main():
     journey("dirty=2", "-m", "256", "-c", "2")
     refusals("-m", "64")
     limited("-m", "64")
+    slowed("-m", "48", "-c", "2")
     cancelled("-m", "64")
     strangers("-m", "64")
     other_record("-m", "64")

@@ -102,9 +102,10 @@ goes_on "$there"
 
 echo "a sender that is killed leaves it where it is"
 receive "$here" "$there/vm/a/vm.json"
-WISP_RUN=$there wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" >"$TMP/sent" 2>&1 &
+WISP_RUN=$there wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --bandwidth 8M \
+	--progress json >"$TMP/sent" 2>&1 &
 sender=$!
-sleep 0.3
+wait_for 60 grep -q '"phase":"copy"' "$TMP/sent" || fail "it does not begin: $(cat "$TMP/sent")"
 kill -KILL $sender 2>/dev/null || cat "$TMP/sent"
 wait $sender || :
 received_rc=0

@@ -40,6 +40,7 @@ enum fake_op {
 	FAKE_START,
 	FAKE_COLLECT,
 	FAKE_END,
+	FAKE_FAULTS,
 	FAKE_THROTTLE,
 	FAKE_OPS,
 };
@@ -57,6 +58,8 @@ struct fake_vmm {
 	uint64_t *dirty;  /* the VMM's own log */
 	uint64_t *bitmap; /* of who follows, or NULL */
 	unsigned percent;
+	uint64_t faults; /* pages that became dirty */
+	bool others_slower;
 	int fail[FAKE_OPS];	       /* code that the call gives, without doing it */
 	_Atomic unsigned pages_a_turn; /* what the guest writes in 100 us */
 	_Atomic bool ending;
@@ -276,13 +279,29 @@ static inline int fake_dirty_stop(struct machine *vmm, struct error *err)
 	return fake_leave(f, rc);
 }
 
-static inline int fake_throttle(struct machine *vmm, unsigned percent, struct error *err)
+/* The first vCPU writes all that is written. */
+static inline int fake_faults(struct machine *vmm, unsigned n, uint64_t *ret, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+	int rc = fake_enter(f, FAKE_FAULTS, err);
+
+	for (unsigned i = 0; rc == 0 && i < n; i++)
+		ret[i] = i ? 0 : f->faults;
+	return fake_leave(f, rc);
+}
+
+static inline int fake_throttle(struct machine *vmm, unsigned n, const uint8_t *percent,
+				struct error *err)
 {
 	struct fake_vmm *f = fake_of(vmm);
 	int rc = fake_enter(f, FAKE_THROTTLE, err);
 
+	if (rc == 0 && n != f->vcpus)
+		rc = error_set(err, -EINVAL, "another number of vCPUs");
 	if (rc == 0)
-		f->percent = percent;
+		f->percent = percent[0];
+	for (unsigned i = 1; rc == 0 && i < n; i++)
+		f->others_slower |= percent[i] != 0;
 	return fake_leave(f, rc);
 }
 
@@ -299,6 +318,7 @@ static const struct machine_ops fake_ops = {
 	.dirty_start = fake_dirty_start,
 	.dirty_collect = fake_dirty_collect,
 	.dirty_stop = fake_dirty_stop,
+	.faults = fake_faults,
 	.throttle = fake_throttle,
 };
 
@@ -321,6 +341,7 @@ static inline void *fake_guest(void *arg)
 			    seed % 100 >= f->percent) {
 				memset(f->ram + page * PAGE_BYTES, seed & 15 ? (int)seed : 0,
 				       PAGE_BYTES);
+				f->faults += !(f->dirty[page / 64] >> page % 64 & 1);
 				f->dirty[page / 64] |= 1ull << page % 64;
 			}
 			pthread_mutex_unlock(&f->mutex);

@@ -324,6 +324,7 @@ static void test_convergence(void **state)
 			assert_moved(&p);
 		else
 			assert_stayed(&p);
+		assert_false(p.from.others_slower);
 		pair_done(&p);
 	}
 }

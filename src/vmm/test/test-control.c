@@ -52,6 +52,7 @@ static int setup(void **state)
 	vm->vcpus = f->vcpu;
 	vm->nvcpus = 2;
 	f->vcpu[0].vm = f->vcpu[1].vm = vm;
+	f->vcpu[0].stats_fd = f->vcpu[1].stats_fd = -1;
 	f->vcpu[1].exits[EXIT_MMIO] = 42;
 	strcpy(f->dir, "/tmp/wisp-test-XXXXXX");
 	if (!mkdtemp(f->dir) || chmod(f->dir, 0755))
