@@ -79,6 +79,10 @@ const struct command cmd_vm_checkpoint = {
 			{.id = OPT_INCREMENTAL,
 			 .name = "incremental",
 			 .help = "Only what has changed since the newest epoch"},
+			{.id = OPT_TRACK,
+			 .name = "track",
+			 .help = "Have the VM log what it writes, for the next --incremental: that "
+				 "costs it a little, and the next one need not compare all memory"},
 			{.id = OPT_COMPRESS,
 			 .name = "compress",
 			 .arg = "none|lz4|zstd",

@@ -16,6 +16,7 @@
 #include "mover/compare.h"
 #include "mover/disks.h"
 #include "mover/operation.h"
+#include "mover/track.h"
 #include "mover/vmm.h"
 
 #define MAX_ROUNDS 30
@@ -31,11 +32,7 @@ struct checkpoint {
 	struct disks disks;
 	uint64_t parent;
 	uint64_t *changed; /* bitmap: what differs from the parent, or NULL */
-	/* Live: the bitmap that the VMM fills, and our copy of it for the round. */
-	int log_fd;
-	_Atomic uint64_t *log;
-	uint64_t *dirty;
-	bool tracking;
+	struct track track;
 	bool was_running, paused;
 	uint64_t pause_start, pause_ns;
 	double rate; /* of writing, pages a nanosecond */
@@ -157,35 +154,18 @@ static int write_round(struct checkpoint *c, const uint64_t *bitmap, struct erro
 	return rc;
 }
 
-static int track(struct checkpoint *c, struct error *err)
+/* Everything that is not as in the parent, while the VM runs. */
+static int first_round(struct checkpoint *c, uint64_t *pages, struct error *err)
 {
-	size_t size = words(c) * sizeof(uint64_t);
-	int rc;
+	bool known = c->track.on;
+	int rc = known ? 0 : track_start(&c->track, err);
 
-	c->dirty = calloc(words(c), sizeof(*c->dirty));
-	c->log_fd = memfd_create("dirty", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (!c->dirty || c->log_fd < 0 || ftruncate(c->log_fd, (off_t)size) < 0 ||
-	    fcntl(c->log_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-		return error_errno(err, -errno, "cannot make a bitmap of %zu bytes", size);
-	c->log = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, c->log_fd, 0);
-	if (c->log == MAP_FAILED) {
-		c->log = NULL;
-		return error_errno(err, -errno, "cannot map a bitmap");
-	}
-	rc = vmm_call(&c->vmm, "dirty-start", NULL, c->log_fd, NULL, err);
-	c->tracking = rc == 0;
-	return rc;
-}
-
-/* Takes what the VMM knows to be written and clears it; pages are read only after that. */
-static int collect(struct checkpoint *c, uint64_t *pages, struct error *err)
-{
-	int rc = vmm_call(&c->vmm, "dirty-collect", NULL, -1, NULL, err);
-
-	for (uint64_t i = 0; rc == 0 && i < words(c); i++)
-		c->dirty[i] = c->log[i] ? atomic_exchange(&c->log[i], 0) : 0;
-	*pages = rc == 0 ? count(c, c->dirty) : 0;
-	return rc;
+	/* Of a new log every page counts as written: that is the round that comes now. */
+	if (rc == 0)
+		rc = track_collect(&c->track, pages, err);
+	if (rc == 0 && !known)
+		rc = compare(c, err);
+	return rc < 0 ? rc : write_round(c, known ? c->track.dirty : c->changed, err);
 }
 
 /*
@@ -195,28 +175,20 @@ static int collect(struct checkpoint *c, uint64_t *pages, struct error *err)
 static int write_live(struct checkpoint *c, struct error *err)
 {
 	uint64_t pages, before;
-	int rc = track(c, err);
+	int rc = first_round(c, &pages, err);
 
-	/* At first every page counts as written: that is the round that comes now. */
-	if (rc == 0)
-		rc = collect(c, &pages, err);
-	if (rc == 0)
-		rc = compare(c, err);
-	if (rc == 0)
-		rc = write_round(c, c->changed, err);
 	for (unsigned round = 1; rc == 0 && round < MAX_ROUNDS; round++) {
 		before = pages;
-		rc = collect(c, &pages, err);
+		rc = track_collect(&c->track, &pages, err);
 		if (rc < 0)
 			break;
 		if ((double)pages / c->rate < c->request->downtime_ms * 1e6 ||
 		    (round > 2 && pages > before / 10 * 9)) {
 			/* The last round is written in the pause, with what comes until then. */
-			for (uint64_t i = 0; i < words(c); i++)
-				atomic_fetch_or(&c->log[i], c->dirty[i]);
+			track_put_back(&c->track);
 			break;
 		}
-		rc = write_round(c, c->dirty, err);
+		rc = write_round(c, c->track.dirty, err);
 	}
 	return rc;
 }
@@ -224,10 +196,47 @@ static int write_live(struct checkpoint *c, struct error *err)
 /* In the pause: what is left of memory. */
 static int write_rest(struct checkpoint *c, struct error *err)
 {
+	bool known = c->track.on;
 	uint64_t pages;
-	int rc = c->tracking ? collect(c, &pages, err) : compare(c, err);
+	int rc = known ? 0 : compare(c, err);
 
-	return rc < 0 ? rc : write_round(c, c->tracking ? c->dirty : c->changed, err);
+	/* From now on for the next one: what was written before is in this epoch. */
+	if (rc == 0 && !known && c->request->track)
+		rc = track_start(&c->track, err);
+	if (rc == 0 && c->track.on)
+		rc = track_collect(&c->track, &pages, err);
+	return rc < 0 ? rc : write_round(c, known ? c->track.dirty : c->changed, err);
+}
+
+/* Where the VMM has kept a log since the parent, nothing need be compared. */
+static int take_log(struct checkpoint *c, struct error *err)
+{
+	struct manifest parent;
+	int rc;
+
+	track_init(&c->track, &c->vmm, words(c));
+	/* A full one ends the log that was kept: it is of no use any more. */
+	if (!c->parent)
+		return track_take(&c->track, "none", err);
+	rc = epoch_manifest(&c->store, c->parent, &parent, err);
+	if (rc < 0)
+		return rc;
+	rc = track_take(&c->track, parent.identity, err);
+	manifest_done(&parent);
+	return rc < 0 ? rc : 0;
+}
+
+/* Without a log the next one compares: that it cannot be kept is no failure. */
+static bool keep_log(struct checkpoint *c, uint64_t epoch)
+{
+	struct manifest written;
+	int rc;
+
+	if (!c->request->track || epoch_manifest(&c->store, epoch, &written, NULL) < 0)
+		return false;
+	rc = track_keep(&c->track, written.identity, NULL);
+	manifest_done(&written);
+	return rc == 0;
 }
 
 /* The state into a new buffer. */
@@ -304,8 +313,10 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 	json_t *config;
 	uint64_t epoch;
 	size_t size = 0;
-	int rc = c->request->live && c->was_running ? write_live(c, err) : 0;
+	int rc = take_log(c, err);
 
+	if (rc == 0 && c->request->live && c->was_running)
+		rc = write_live(c, err);
 	if (rc == 0)
 		rc = disks_open(&c->vmm, false, &c->disks, err);
 	if (rc == 0) {
@@ -341,6 +352,8 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 		return error_set(err, resumed, "epoch %" PRIu64 " is written, but: %s", epoch,
 				 reason.text);
 	add_to_report(c, epoch, *report);
+	json_object_set_new(*report, "log_used", json_boolean(*c->track.taken));
+	json_object_set_new(*report, "log_kept", json_boolean(keep_log(c, epoch)));
 	return 0;
 }
 
@@ -351,7 +364,7 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 			       .vmm = {.fd = -1},
 			       .memory = {.fd = -1},
 			       .store = {.dir = -1, .lock = -1},
-			       .log_fd = -1,
+			       .track = {.fd = -1},
 			       .rate = RATE_GUESS,
 			       .rounds = json_array()};
 	json_t *status = NULL;
@@ -364,6 +377,8 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 		rc = begin(&c, err);
 	if (rc == 0)
 		rc = run(&c, status, report, err);
+	if (rc < 0)
+		track_give_back(&c.track);
 	if (c.paused)
 		resume_vm(&c, false, NULL);
 	/* What the VMM still does for us ends with the connection. */
@@ -372,11 +387,8 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 	store_close(&c.store);
 	disks_close(&c.disks);
 	cleanup_close_fd(&c.memory.fd);
-	cleanup_close_fd(&c.log_fd);
-	if (c.log)
-		munmap(c.log, words(&c) * sizeof(uint64_t));
+	track_done(&c.track);
 	free(c.changed);
-	free(c.dirty);
 	json_decref(c.rounds);
 	json_decref(c.saved);
 	json_decref(status);

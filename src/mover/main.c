@@ -37,6 +37,7 @@ enum {
 	OPT_CLOCK,
 	OPT_PAUSED,
 	OPT_FORCE,
+	OPT_TRACK,
 	OPT_AGAIN,
 	OPT_PROGRESS,
 	OPT_JSON,
@@ -70,6 +71,9 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		return 0;
 	case OPT_INCREMENTAL:
 		r->checkpoint.incremental = true;
+		return 0;
+	case OPT_TRACK:
+		r->checkpoint.track = true;
 		return 0;
 	case OPT_COMPRESS:
 		return compression_parse(value, &r->checkpoint.compression, err);
@@ -233,6 +237,11 @@ static const struct command checkpoint = {
 			 "Pause that --live aims for, in milliseconds (default: 300)", 0},
 			{OPT_INCREMENTAL, "incremental", 0, NULL,
 			 "Only what differs from the newest epoch, if there is one", 0},
+			{OPT_TRACK, "track", 0, NULL,
+			 "Have the VM log what it writes, for the next --incremental: that costs "
+			 "it a "
+			 "little, and the next one need not compare all memory",
+			 0},
 			{OPT_COMPRESS, "compress", 0, "KIND", "none (default), lz4 or zstd", 0},
 			{OPT_SUSPEND, "suspend", 0, NULL,
 			 "Leave the VM paused once the checkpoint is safe", 0},

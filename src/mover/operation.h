@@ -17,6 +17,7 @@ struct checkpoint_request {
 	const char *dir;      /* folder of the checkpoint */
 	bool live;	      /* the VM runs while most is written */
 	bool incremental;     /* on the newest epoch; full when there is none */
+	bool track;	      /* the VMM logs what is written until the next one */
 	bool leave_paused;    /* for a suspend: the VM is not to run again */
 	unsigned downtime_ms; /* live: the pause to aim for */
 	enum compression compression;

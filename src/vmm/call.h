@@ -37,7 +37,7 @@ typedef int control_fn(struct call *call, struct error *err);
 
 control_fn cmd_memory, cmd_disks, cmd_disk, cmd_save, cmd_load; /* control-state.c */
 control_fn cmd_describe;					/* control-describe.c */
-control_fn cmd_dirty_start, cmd_dirty_collect, cmd_dirty_stop;
+control_fn cmd_dirty_start, cmd_dirty_collect, cmd_dirty_stop, cmd_dirty_keep, cmd_dirty_take;
 control_fn cmd_userfault, cmd_userfault_stop, cmd_throttle; /* control-track.c */
 
 /* Ends what belongs to a connection that is gone. */

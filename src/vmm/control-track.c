@@ -16,6 +16,8 @@
 #include "vmm/userfault.h"
 #include "vmm/vm.h"
 
+#define TAG_MAX 256
+
 #define HOLD_MAX_MS 86400000
 
 int cmd_dirty_start(struct call *call, struct error *err)
@@ -66,6 +68,35 @@ int cmd_dirty_collect(struct call *call, struct error *err)
 int cmd_dirty_stop(struct call *call, struct error *err)
 {
 	dirty_stop(call->vm);
+	return 0;
+}
+
+static int get_tag(const json_t *args, const char **ret, struct error *err)
+{
+	*ret = json_string_value(json_object_get(args, "tag"));
+	return *ret && **ret && strlen(*ret) <= TAG_MAX
+		       ? 0
+		       : error_set(err, -EINVAL, "\"tag\" is a text of 1 to %d bytes", TAG_MAX);
+}
+
+int cmd_dirty_keep(struct call *call, struct error *err)
+{
+	const char *tag;
+	int r = get_tag(call->args, &tag, err);
+
+	return r ? r : dirty_keep(call->vm, call->owner, tag, err);
+}
+
+int cmd_dirty_take(struct call *call, struct error *err)
+{
+	const char *tag;
+	int r = get_tag(call->args, &tag, err);
+
+	if (!r)
+		r = dirty_take(call->vm, call->owner, tag, err);
+	if (r < 0)
+		return r;
+	call->pass = r;
 	return 0;
 }
 

@@ -187,6 +187,8 @@ static const struct {
 	{"dirty-start", cmd_dirty_start},
 	{"dirty-collect", cmd_dirty_collect},
 	{"dirty-stop", cmd_dirty_stop},
+	{"dirty-keep", cmd_dirty_keep},
+	{"dirty-take", cmd_dirty_take},
 	{"userfault", cmd_userfault},
 	{"userfault-stop", cmd_userfault_stop},
 	{"throttle", cmd_throttle},

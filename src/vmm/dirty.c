@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "lib/error.h"
 #include "vmm/device.h"
@@ -20,7 +21,9 @@
 #define CLEAR_PAGES (16ULL << 10) /* 64 MiB: well below a millisecond */
 
 struct dirty {
-	const void *owner;
+	const void *owner; /* NULL: kept for who knows the tag */
+	char *tag;
+	int fd;
 	_Atomic uint64_t *bitmap; /* shared with another process, which clears bits */
 	size_t bytes;
 	uint64_t *log; /* of one slot, as KVM tells it */
@@ -122,6 +125,9 @@ static void destroy(struct dirty *d)
 		munmap(d->log, d->log_bytes);
 	if (d->vhost)
 		munmap((void *)d->vhost, d->vhost_bytes);
+	if (d->fd >= 0)
+		close(d->fd);
+	free(d->tag);
 	free(d);
 }
 
@@ -131,13 +137,15 @@ int dirty_start(struct vm *vm, int fd, const void *owner, struct error *err)
 	bool all_set;
 	int r;
 
-	if (vm->dirty)
+	if (vm->dirty && vm->dirty->owner)
 		return error_set(err, -EBUSY, "writes are tracked already");
+	dirty_stop(vm);
 	d = calloc(1, sizeof(*d));
 	if (!d)
 		return error_errno(err, -ENOMEM, "dirty log");
 	d->owner = owner;
-	r = map_all(vm, d, fd, err);
+	d->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	r = d->fd < 0 ? error_errno(err, -errno, "dirty log") : map_all(vm, d, fd, err);
 	if (!r) {
 		d->manual = enable_manual(vm, &all_set);
 		r = vm_map_memory(vm, KVM_MEM_LOG_DIRTY_PAGES, err);
@@ -269,6 +277,36 @@ void dirty_stop(struct vm *vm)
 	tell_devices(vm);
 	vm_map_memory(vm, 0, NULL);
 	destroy(d);
+}
+
+int dirty_keep(struct vm *vm, const void *owner, const char *tag, struct error *err)
+{
+	char *copy;
+
+	if (!dirty_owned_by(vm, owner))
+		return error_set(err, -EINVAL, "there is no log of this connection to keep");
+	copy = strdup(tag);
+	if (!copy)
+		return error_errno(err, -ENOMEM, "dirty log");
+	vm->dirty->tag = copy;
+	vm->dirty->owner = NULL;
+	return 0;
+}
+
+int dirty_take(struct vm *vm, const void *owner, const char *tag, struct error *err)
+{
+	struct dirty *d = vm->dirty;
+
+	if (!d || d->owner)
+		return error_set(err, -ENOENT, "no log of written pages is kept");
+	if (strcmp(d->tag, tag)) {
+		dirty_stop(vm);
+		return error_set(err, -ESTALE, "the log of written pages was of something else");
+	}
+	free(d->tag);
+	d->tag = NULL;
+	d->owner = owner;
+	return d->fd;
 }
 
 bool dirty_owned_by(const struct vm *vm, const void *owner)

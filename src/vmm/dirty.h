@@ -19,7 +19,8 @@ struct vm;
 /*
  * Starts tracking into the bitmap in memfd fd (stays the caller's): a bit for each 4 KiB of the
  * memfd of guest RAM, in little-endian 64-bit words. At first every page counts as written.
- * owner tells whose it is. -EBUSY while somebody tracks, -EINVAL when fd cannot hold it.
+ * owner tells whose it is. -EBUSY while somebody tracks, -EINVAL when fd cannot hold it. A log
+ * that was kept ends.
  */
 int dirty_start(struct vm *vm, int fd, const void *owner, struct error *err);
 
@@ -35,6 +36,14 @@ uint64_t dirty_pages(const struct vm *vm);
 
 /* Ends it; nothing is left of its cost. Idempotent. */
 void dirty_stop(struct vm *vm);
+
+/*
+ * Keeping: tracking goes on without an owner, for whoever comes with the same tag. dirty_take()
+ * makes it owner's and returns the bitmap's descriptor, which stays ours; -ENOENT when none is
+ * kept, and -ESTALE when it has another tag: it has ended then, as it is of use to nobody.
+ */
+int dirty_keep(struct vm *vm, const void *owner, const char *tag, struct error *err);
+int dirty_take(struct vm *vm, const void *owner, const char *tag, struct error *err);
 
 /* Tracking belongs to this owner. */
 bool dirty_owned_by(const struct vm *vm, const void *owner);

@@ -17,6 +17,7 @@ from vmm_client import Refused, Vmm
 
 GUEST, TMP = sys.argv[1:3]
 MACHINES = []
+GENERATION_PAGE = 0xff000
 
 
 class Machine:
@@ -211,6 +212,68 @@ def live(folder, kinds, *args):
     m.stop()
 
 
+def memory_of(machine):
+    """All of its memory but the page of the generation id, which a copy has anew."""
+    control = Vmm(machine.path)
+    fd, _ = control.memory()
+    control.close()
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, GENERATION_PAGE, 0) + os.pread(fd, size, GENERATION_PAGE + 4096)
+    os.close(fd)
+    return data
+
+
+def same_memory(machine, folder, *args):
+    """What the newest epoch restores is what the paused machine has."""
+    other = Machine("--incoming", *args)
+    mover("restore", other, folder, "--paused")
+    assert memory_of(other) == memory_of(machine), "another memory was restored"
+    other.stop()
+
+
+def tracked(folder, kinds, *args):
+    """The VMM logs what is written between checkpoints; whatever becomes of one, nothing is lost."""
+    m = Machine("-k", GUEST, "-a", "fill=4096 work=65536", *args)
+    m.wait_rounds(2)
+    report = mover("checkpoint", m, folder, "--track")
+    assert report["log_kept"] and not report["log_used"], report
+    whole = report["pages"]
+    for kind in kinds:
+        m.wait_rounds(2)
+        report = mover("checkpoint", m, folder, "--incremental", "--track", *kind)
+        assert report["log_used"] and report["log_kept"], report
+        assert report["pages"] + report["zero_pages"] < whole / 4, report
+        other, _ = restored(folder, *args)
+        other.stop()
+    # A copy has no log, a full one does without and ends it, and so does one that is not asked.
+    m.ask("pause")
+    report = mover("checkpoint", m, folder, "--incremental", "--track", "--compress", "lz4")
+    same_memory(m, folder, *args)
+    m.ask("resume")
+    mover("checkpoint", m, folder)
+    assert not mover("checkpoint", m, folder, "--incremental", "--track")["log_used"]
+    assert mover("checkpoint", m, folder, "--incremental")["log_used"]
+    assert not mover("checkpoint", m, folder, "--incremental", "--track")["log_used"]
+    # Failed and killed ones.
+    source = random.Random(3)
+    used = 0
+    for i in range(16):
+        process = subprocess.Popen(["wisp-mover", "checkpoint", "--control", m.path, "--dir", folder,
+                                    "--incremental", "--track", *kinds[i % len(kinds)]],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(source.random() * 0.03)
+        process.send_signal((15, 9)[i // 2 % 2])
+        process.wait()
+        m.wait_rounds(1)
+        m.ask("pause")
+        used += mover("checkpoint", m, folder, "--incremental", "--track")["log_used"]
+        same_memory(m, folder, *args)
+        m.ask("resume")
+    verify(folder)
+    m.stop()
+    print(f"log used after {used} of 16 that were to fail")
+
+
 def killed_lazy(folder, tries, *args):
     """Movers that are killed while they bring memory: others go on, and the guest never knows."""
     m = Machine("-k", GUEST, "-a", "work=4096", *args)
@@ -267,6 +330,7 @@ def main():
     refusals(f"{TMP}/d", "-m", "64")
     live(f"{TMP}/f", [(), ("--incremental",), ("--compress", "lz4")], "-a", "work=4096", "-m", "64")
     live(f"{TMP}/g", [(), ("--incremental", "--downtime", "10")], "-a", "dirty=2", "-m", "256")
+    tracked(f"{TMP}/i", [(), ("--live",), ("--compress", "zstd")], "-m", "64", "-c", "2")
     killed(f"{TMP}/e", 30, [(), ("--incremental",), ("--compress", "lz4"), ("--live",),
                             ("--live", "--incremental")], "-m", "64")
     killed_lazy(f"{TMP}/h", 12, "-m", "128")
