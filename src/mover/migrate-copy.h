@@ -34,6 +34,7 @@ struct sender {
 	uint64_t round;
 	_Atomic uint64_t next;
 	_Atomic bool failed;
+	bool collected; /* all of what the round sends */
 	struct lane *lane;
 };
 
@@ -44,9 +45,10 @@ void sender_done(struct sender *s);
 
 /*
  * Sends all pages that the VMM says were written since they were sent last, and the sync. 0 when
- * the last byte has been handed over.
+ * the last byte has been handed over. With few pages the VMM is asked once; else piece by piece, so
+ * that a page is not asked for long before it is sent.
  */
-int sender_round(struct sender *s, uint64_t round, struct error *err);
+int sender_round(struct sender *s, uint64_t round, bool few, struct error *err);
 
 /* Asks the VMM what is left: number of pages. */
 int sender_left(struct sender *s, uint64_t *ret, struct error *err);

@@ -221,12 +221,13 @@ static int send_hole(struct sender *s, unsigned stream, uint64_t chunk, uint64_t
 static int send_block(struct sender *s, unsigned stream, uint64_t first, struct error *err)
 {
 	uint64_t end = first + BLOCK, pages = s->memory / PAGE_BYTES, data_at = 0;
-	int rc;
+	int rc = 0;
 
 	if (end > index_chunks(s->memory))
 		end = index_chunks(s->memory);
 	pages = end * CHUNK_PAGES < pages ? BLOCK * CHUNK_PAGES : pages - first * CHUNK_PAGES;
-	rc = s->vmm->ops->dirty_collect(s->vmm, first * CHUNK_PAGES, pages, err);
+	if (!s->collected)
+		rc = s->vmm->ops->dirty_collect(s->vmm, first * CHUNK_PAGES, pages, err);
 	for (uint64_t c = first; rc == 0 && c < end; c++) {
 		uint64_t mask = atomic_exchange(&s->bitmap[c], 0) & index_chunk_mask(s->memory, c);
 		bool hole;
@@ -263,13 +264,17 @@ static int stream_run(struct work *work, unsigned stream, struct error *err)
 	return rc;
 }
 
-int sender_round(struct sender *s, uint64_t round, struct error *err)
+int sender_round(struct sender *s, uint64_t round, bool few, struct error *err)
 {
 	struct work work = {.threads = s->streams, .run = stream_run, .arg = s, .what = "sending"};
+	int rc = 0;
 
 	s->round = round;
 	s->next = 0;
-	return work_run(&work, err);
+	s->collected = few;
+	if (few)
+		rc = s->vmm->ops->dirty_collect(s->vmm, 0, s->memory / PAGE_BYTES, err);
+	return rc < 0 ? rc : work_run(&work, err);
 }
 
 int sender_left(struct sender *s, uint64_t *ret, struct error *err)

@@ -19,6 +19,8 @@
 #include "mover/migrate-source.h"
 
 #define ENOUGH (16u << 20)   /* bytes in a round that tell the bandwidth */
+#define FEW (64u << 20)	     /* bytes left that are collected at once */
+#define LITTLE (1u << 20)    /* bytes left that no more round is worth */
 #define GUESS (256ull << 20) /* bytes a second, before anything was sent */
 
 int source_at(struct source *s, enum migrate_step step)
@@ -202,7 +204,8 @@ static int send_round(struct source *s, struct error *err)
 
 	s->now.round++;
 	watch_round(&s->watch, &s->now, s->now.round > 1 ? s->now.left : s->sender.memory);
-	rc = sender_round(&s->sender, s->now.round, err);
+	rc = sender_round(&s->sender, s->now.round,
+			  s->now.round > 1 && (s->may_be_paused || s->now.left <= FEW), err);
 	if (rc == 0)
 		rc = message_send_u64(&s->control, MESSAGE_ROUND, s->now.round, err);
 	if (rc == 0)
@@ -265,6 +268,18 @@ static int slow_down(struct source *s, bool less, struct error *err)
 	return rc == -EAGAIN ? no_convergence(s, err) : rc;
 }
 
+/*
+ * The pause would be as short as it should be, and another round, which is short as well, would not
+ * make it much shorter.
+ */
+static bool is_short_enough(const struct source *s, uint64_t before)
+{
+	bool shrinks = s->now.left > LITTLE && s->now.left / 7 <= before / 10;
+
+	return s->now.downtime_ms <= s->o.max_downtime_ms &&
+	       (!shrinks || s->now.round >= s->o.max_rounds);
+}
+
 static int copy(struct source *s, struct error *err)
 {
 	uint64_t before = UINT64_MAX;
@@ -279,8 +294,7 @@ static int copy(struct source *s, struct error *err)
 			rc = look_ahead(s, err);
 		if (rc < 0)
 			return rc;
-		if (s->now.downtime_ms <= s->o.max_downtime_ms ||
-		    (s->o.switch_now && *s->o.switch_now))
+		if (is_short_enough(s, before) || (s->o.switch_now && *s->o.switch_now))
 			return 0;
 		if (s->now.round >= s->o.max_rounds)
 			return no_convergence(s, err);
