@@ -18,6 +18,7 @@
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/parse.h"
+#include "mover/address.h"
 #include "mover/channel.h"
 #include "mover/migrate.h"
 #include "mover/test/fake-vmm.h"

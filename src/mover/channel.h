@@ -71,22 +71,4 @@ int channel_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KE
 
 void channel_close(struct channel *ch);
 
-/*
- * "unix:PATH" or "tcp:HOST:PORT"; to listen also "tcp:fd=N", an inherited socket that listens.
- * Return a descriptor (CLOEXEC) or -errno.
- */
-int address_connect(const char *address, unsigned timeout_ms, struct error *err);
-int address_listen(const char *address, struct error *err);
-
-/*
- * The next connection on a listening descriptor; timeout_ms 0: for ever. Returns it, or as
- * channel_receive().
- */
-int address_accept(int fd, unsigned timeout_ms, const _Atomic bool *const cancel[2],
-		   struct error *err);
-
-/* The other end of a connected descriptor, for people. */
-#define ADDRESS_TEXT 80
-void address_peer(int fd, char ret[ADDRESS_TEXT]);
-
 #endif

@@ -13,6 +13,7 @@
 #include "lib/io.h"
 #include "lib/log.h"
 #include "lib/parse.h"
+#include "mover/address.h"
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/migrate.h"

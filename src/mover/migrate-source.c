@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The source of a migration up to the hand-over: check, copy while the VM runs, switch. */
 
+#include "mover/address.h"
 #include "mover/migrate.h"
 
 #include <errno.h>

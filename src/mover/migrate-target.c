@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The target of a migration up to the hand-over: check, receive, load. */
 
+#include "mover/address.h"
 #include "mover/migrate.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Migrations between two stand-ins of a VMM: contents, and that exactly one runs whoever dies. */
 
+#include "mover/address.h"
 #include "mover/test/scratch.h"
 
 #include <signal.h>
