@@ -160,7 +160,8 @@ static void test_nonsense(void **state)
 
 		list = obstacle_at_target(source, target, 1);
 		assert_true(json_array_size(list) > 1);
-		json_array_extend(list, json_array_size(source) ? source : json_array());
+		if (json_is_array(source))
+			json_array_extend(list, source);
 		json_array_append_new(list, json_null());
 		for (size_t k = 0; k < json_array_size(list); k++) {
 			CLEANUP_FREE char *text = obstacle_text(json_array_get(list, k));

@@ -138,6 +138,7 @@ static void *receiver_main(void *arg)
 	p->receive_rc = migrate_receive(&p->receive, &p->received, &p->receive_err);
 	if (p->receive_rc == MIGRATE_KILLED) {
 		fake_disconnect(&p->to);
+		result_done(&p->received);
 		if (access(p->to_note, F_OK) == 0)
 			p->receive_rc =
 				migrate_receive_again(&p->receive, &p->received, &p->receive_err);
@@ -213,6 +214,7 @@ static void migrate_with(void **state, bool tcp, unsigned streams, enum compress
 	p.send.streams = streams;
 	p.send.compression = compression;
 	p.send.max_downtime_ms = 20;
+	p.send.throttle = true; /* a slow machine may need it */
 	p.from.pages_a_turn = writes;
 	pair_run(&p);
 	assert_moved(&p);
