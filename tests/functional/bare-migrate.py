@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Live migrations of bare guests by wisp-mover: bare-migrate.py GUEST DIRECTORY
+"""Live migrations of bare guests by wisp-mover: bare-migrate.py GUEST DIRECTORY [MOVES]
 
-The guest counts in words all over its RAM, and panics when one is not what it was.
+The guest counts in words all over its RAM, and panics when one is not what it was. With MOVES it
+moves so often in random ways, and as often one of its movers is killed.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import random
 import socket
 import subprocess
+import sys
 import time
 
 from bare_machine import GUEST, TMP, Machine, incoming
@@ -292,9 +294,25 @@ def other_record(*args):
     winner.stop()
 
 
+def soak(moves, *args):
+    source = random.Random(moves)
+    m = Machine("-k", GUEST, "-a", "work=4096", *args)
+    for _ in range(moves):
+        options = ["--throttle", "--streams", str(source.randint(1, 4)), "--compress",
+                   source.choice(("none", "lz4", "zstd")), "--clock",
+                   source.choice(("frozen", "elapsed"))]
+        time.sleep(source.random() * 0.2)
+        m = migrate(m, args, source.random() < 0.5, options)
+    m.stop()
+    killed(moves, *args)
+
+
 def main():
     with open(TOKEN, "w", encoding="ascii") as f:
         f.write(os.urandom(32).hex() + "\n")
+    if len(sys.argv) > 3:
+        soak(int(sys.argv[3]), "-m", "48")
+        return
     journey("work=4096", "-m", "64")
     journey("dirty=2", "-m", "256", "-c", "2")
     refusals("-m", "64")
