@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints and restores of bare guests by wisp-mover: bare-mover.py GUEST DIRECTORY
+"""Checkpoints and restores of bare guests by wisp-mover: bare-mover.py GUEST DIRECTORY [CYCLES]
 
-The guest counts in words all over its RAM, and panics when one is not what it was.
+The guest counts in words all over its RAM, and panics when one is not what it was. With CYCLES it
+is one guest, saved so often at random moments in random ways, that goes on from every second one.
 """
 
 import atexit
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from vmm_client import Refused, Vmm
+from vmm_client import Refused, Vmm, available
 
 GUEST, TMP = sys.argv[1:3]
 MACHINES = []
@@ -22,9 +23,11 @@ GENERATION_PAGE = 0xff000
 
 class Machine:
     """A wisp-vmm with its output; what is asked of it is asked on a connection of its own."""
+    count = 0
 
     def __init__(self, *args):
-        number = len(MACHINES)
+        Machine.count += 1
+        number = Machine.count
         self.path = f"{TMP}/control{number}"
         self.out = f"{TMP}/out{number}"
         with open(self.out, "wb") as out:
@@ -75,13 +78,13 @@ def end_all():
         m.process.kill()
 
 
-def mover(what, machine, folder, *args, code=0):
-    """Runs wisp-mover; its report, or its words when it is to fail."""
+def mover(what, machine, folder, *args, code=0, env=None):
+    """Runs wisp-mover; its report, or its words when it is to fail. code None: either."""
     done = subprocess.run(["wisp-mover", what, "--control", machine.path, "--dir", folder, "--json",
                            *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          timeout=120, check=False)
-    assert done.returncode == code, (done.returncode, done.stderr)
-    return done.stderr if code else json.loads(done.stdout)
+                          timeout=120, check=False, env={**os.environ, **(env or {})})
+    assert done.returncode in ((0, 1) if code is None else (code,)), (done.returncode, done.stderr)
+    return done.stderr if done.returncode else json.loads(done.stdout)
 
 
 def verify(folder):
@@ -158,6 +161,12 @@ def refusals(folder, *args):
     except Refused:
         pass
     other.stop()
+    for name, text in (path, "bytes, not the"), (f"{folder}/1/index", "bytes, not the"):
+        os.truncate(name, os.stat(name).st_size - 4096)
+        other = Machine("--incoming", *args)
+        assert text in mover("restore", other, folder, code=1)
+        assert other.state() == "incoming"
+        other.stop()
     assert m.state() == "running"
     m.stop()
 
@@ -229,6 +238,51 @@ def same_memory(machine, folder, *args):
     mover("restore", other, folder, "--paused")
     assert memory_of(other) == memory_of(machine), "another memory was restored"
     other.stop()
+
+
+def broken(call, number):
+    """The environment of a program whose disk fails from this call on."""
+    return {"LD_PRELOAD": f"{os.environ['WISP_BUILD']}/tests/broken-disk.so", "BROKEN_CALL": call,
+            "BROKEN_PATH": f"{TMP}/broken", "BROKEN_FROM": str(number)}
+
+
+def failing_disk(folder, *args):
+    """A disk that fails at any call: said, the VM runs on or ends, what was there stays whole."""
+    m = Machine("-k", GUEST, "-a", "fill=4096 work=65536", *args)
+    m.wait_rounds(1)
+    mover("checkpoint", m, folder, "--track")
+    told = {}
+    for call in "write", "sync", "read":
+        for number in (1, 2, 3, 5, 9, 40, 100000):
+            kind = [(), ("--live",), ("--incremental", "--track")][number % 3]
+            said = mover("checkpoint", m, folder, *kind, code=None, env=broken(call, number))
+            if isinstance(said, str):
+                assert "Input/output error" in said, said
+                told[call] = told.get(call, 0) + 1
+            assert m.state() == "running"
+            m.wait_rounds(1)
+            verify(folder)
+            assert not [n for n in os.listdir(folder) if n.startswith(".tmp")]
+    assert told.get("write", 0) > 3 and told.get("sync", 0) > 1, told
+    m.ask("pause")
+    mover("checkpoint", m, folder, "--incremental")
+    same_memory(m, folder, *args)
+    m.stop()
+    for number in (1, 2, 3, 5, 9, 40, 200, 100000):
+        for lazy in (), ("--lazy",):
+            m = Machine("--incoming", *args)
+            said = mover("restore", m, folder, *lazy, code=None, env=broken("read", number))
+            if isinstance(said, str):
+                assert "Input/output error" in said, said
+                told["restore"] = told.get("restore", 0) + 1
+                m.process.kill()
+                m.process.wait()
+            else:
+                m.wait_rounds(1)
+                m.stop()
+            assert "lost 0x" not in m.output(), m.output()
+    assert told["restore"] > 5, told
+    print(f"calls that failed and were told: {told}")
 
 
 def tracked(folder, kinds, *args):
@@ -321,7 +375,73 @@ def failed_lazy(folder, *args):
     m.stop()
 
 
+def shapes(folder):
+    """RAM on both sides of the PCI hole, four vCPUs, huge pages; a copy of a copy of a copy."""
+    shape = ["-m", "4096", "-c", "4", "--irqchip", "split"]
+    if available(9000):
+        m = Machine("-k", GUEST, "-a", "fill=1048576 work=65536", *shape)
+        m.wait_rounds(1)
+        for kind in (), ("--live", "--incremental", "--track"), ("--incremental",):
+            mover("checkpoint", m, folder, *kind)
+            m.stop()
+            m, _ = restored(folder, *shape, lazy=bool(kind))
+        m.stop()
+        verify(folder)
+    else:
+        print("left out: 4 GiB are not available twice")
+    shape = ["-m", "48", "--page-size", "2M"]
+    with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", encoding="ascii") as f:
+        if int(f.read()) < 48:
+            print("left out: huge pages (48 of 2 MiB are not free)")
+            return
+    m = Machine("-k", GUEST, "-a", "work=4096", *shape)
+    m.wait_rounds(2)
+    for i, kind in enumerate(((), ("--incremental",), ("--live",)), 1):
+        mover("checkpoint", m, folder + "-huge", *kind)
+        m.wait_rounds(1)
+        other, _ = restored(folder + "-huge", *shape, at=i)
+        other.stop()
+    m.stop()
+    m = Machine("--incoming", *shape)
+    assert "leave --lazy out" in mover("restore", m, folder + "-huge", "--lazy", code=1)
+    m.stop()
+
+
+def soak(cycles, folder, *args):
+    source = random.Random(cycles)
+    words = ("work=4096", "fill=4096 work=65536")
+    m = Machine("-k", GUEST, "-a", source.choice(words), *args)
+    m.wait_rounds(1)
+    counts, longest, start = {}, 0, time.monotonic()
+    for i in range(cycles):
+        kind = [o for o in ("--live", "--incremental", "--track") if source.random() < 0.5]
+        kind += source.choice([[], [], ["--compress", "lz4"], ["--compress", "zstd"]])
+        time.sleep(source.random() * 0.1)
+        report = mover("checkpoint", m, folder, *kind)
+        longest = max(longest, report["pause_ns"] / 1e6)
+        counts["log used"] = counts.get("log used", 0) + report["log_used"]
+        if i % 2:
+            m.stop()
+            MACHINES.remove(m)
+            lazy = source.random() < 0.5
+            m = Machine("--incoming", *args)
+            mover("restore", m, folder, "--clock", source.choice(("frozen", "elapsed")),
+                  *(["--lazy"] if lazy else []))
+            counts["lazy" if lazy else "eager"] = counts.get("lazy" if lazy else "eager", 0) + 1
+            m.wait_rounds(1)
+        if i % 10 == 9:
+            verify(folder)
+            subprocess.run(["wisp", "checkpoint", "prune", folder, "--keep",
+                            str(source.randint(1, 3))], stdout=subprocess.DEVNULL, check=True)
+    m.stop()
+    print(f"{cycles} checkpoints, restored {counts}, longest pause {longest:.0f} ms, "
+          f"{time.monotonic() - start:.0f} s")
+
+
 def main():
+    if len(sys.argv) > 3:
+        soak(int(sys.argv[3]), f"{TMP}/soak", "-m", "64", "-c", "2")
+        return
     plain = [(), ("--incremental",), ("--incremental", "--compress", "lz4"),
              ("--compress", "zstd"), ("--incremental", "--compress", "zstd")]
     cycle(f"{TMP}/a", plain, "-m", "64")
@@ -331,6 +451,8 @@ def main():
     live(f"{TMP}/f", [(), ("--incremental",), ("--compress", "lz4")], "-a", "work=4096", "-m", "64")
     live(f"{TMP}/g", [(), ("--incremental", "--downtime", "10")], "-a", "dirty=2", "-m", "256")
     tracked(f"{TMP}/i", [(), ("--live",), ("--compress", "zstd")], "-m", "64", "-c", "2")
+    failing_disk(f"{TMP}/broken", "-m", "64")
+    shapes(f"{TMP}/s")
     killed(f"{TMP}/e", 30, [(), ("--incremental",), ("--compress", "lz4"), ("--live",),
                             ("--live", "--incremental")], "-m", "64")
     killed_lazy(f"{TMP}/h", 12, "-m", "128")
