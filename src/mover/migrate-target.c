@@ -189,6 +189,7 @@ static int wait_for_source(struct target *t, struct error *err)
 			return rc;
 		memcpy(t->note.session, hello.session, SESSION_SIZE);
 		t->streams = hello.streams;
+		t->start = io_now_ns();
 		rc = check(t, err);
 		if (rc > 0)
 			return target_at(t, STEP_CHECKED);
