@@ -9,99 +9,21 @@ moves so often in random ways, and as often one of its movers is killed.
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
 
 from bare_machine import GUEST, TMP, Machine, incoming
-from vmm_client import Vmm
-
-TOKEN = f"{TMP}/token"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Movers:
-    """A pair of movers between two machines."""
-    count = 0
-
-    def __init__(self, old, new, tcp=False, options=(), receives=None):
-        Movers.count += 1
-        self.base = f"{TMP}/m{Movers.count}"
-        self.address = f"tcp:127.0.0.1:{free_port()}" if tcp else f"unix:{self.base}.sock"
-        self.old, self.new, self.options = old, new, options
-        if receives is None:
-            receives = [o for o in options if o.endswith("tls")]
-        self.receiver = self.receive(*receives)
-        time.sleep(0.1)
-        self.sender = self.send()
-
-    def start(self, what, machine, *args):
-        return subprocess.Popen(["wisp-mover", what, "--control", machine.path, "--token", TOKEN,
-                                 "--record", f"{self.base}.{what}", *args],
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
-
-    def receive(self, *args):
-        return self.start("receive", self.new, "--listen", self.address, *args)
-
-    def send(self, *args):
-        return self.start("send", self.old, "--to", self.address, "--json", *self.options, *args)
-
-    def again(self, what):
-        """A mover that died goes on, if it left a record."""
-        if os.path.exists(f"{self.base}.{what}"):
-            setattr(self, what + "er" if what == "send" else "receiver",
-                    getattr(self, what)("--again"))
-
-
-def state(machine):
-    """running, paused..., or dead. On a connection of its own."""
-    try:
-        control = Vmm(machine.path)
-    except OSError:
-        return "dead"
-    try:
-        return control.ask("status")["state"]
-    except (OSError, ValueError, AssertionError):
-        return "dead"
-    finally:
-        control.close()
-
-
-def end_of(process, code=0):
-    out, err = process.communicate(timeout=60)
-    assert code is None or process.returncode == code, (process.returncode, err)
-    return out, err
-
-
-def migrate(old, args, tcp=False, options=()):
-    new = incoming(*args)
-    movers = Movers(old, new, tcp, options)
-    report = json.loads(end_of(movers.sender)[0])
-    end_of(movers.receiver)
-    assert old.process.wait(20) == 0, old.output()
-    assert "lost" not in old.output(), old.output()
-    assert state(new) == "running"
-    new.wait_rounds(2)
-    print(f"{' '.join(options) or 'plain'}: {report['round_count']} rounds, {report['pages']} pages, "
-          f"downtime {report['downtime_ns'] / 1e6:.1f} ms")
-    return new
-
+from bare_movers import Movers, end_of, migrate, state, write_token
 
 def journey(work, *args):
     m = Machine("-k", GUEST, "-a", work, *args)
     m.wait_rounds(2)
-    m = migrate(m, args)
-    m = migrate(m, args, True, ("--streams", "4", "--downtime", "20", "--throttle"))
-    m = migrate(m, args, False, ("--streams", "1", "--compress", "lz4"))
-    m = migrate(m, args, True, ("--compress", "zstd", "--clock", "frozen", "--no-tls"))
-    m = migrate(m, args, False, ("--tls",))
+    m, _ = migrate(m, args)
+    m, _ = migrate(m, args, True, ("--streams", "4", "--downtime", "20", "--throttle"))
+    m, _ = migrate(m, args, False, ("--streams", "1", "--compress", "lz4"))
+    m, _ = migrate(m, args, True, ("--compress", "zstd", "--clock", "frozen", "--no-tls"))
+    m, _ = migrate(m, args, False, ("--tls",))
     m.stop()
 
 
@@ -302,14 +224,13 @@ def soak(moves, *args):
                    source.choice(("none", "lz4", "zstd")), "--clock",
                    source.choice(("frozen", "elapsed"))]
         time.sleep(source.random() * 0.2)
-        m = migrate(m, args, source.random() < 0.5, options)
+        m, _ = migrate(m, args, source.random() < 0.5, options)
     m.stop()
     killed(moves, *args)
 
 
 def main():
-    with open(TOKEN, "w", encoding="ascii") as f:
-        f.write(os.urandom(32).hex() + "\n")
+    write_token()
     if len(sys.argv) > 3:
         soak(int(sys.argv[3]), "-m", "48")
         return
