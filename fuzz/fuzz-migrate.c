@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A peer in a migration that wants no good. The first byte chooses what the rest is: a data
- * connection, a control connection or its first words, as it is or with its sums put right.
+ * connection, a control connection, its first words, or a connection of a post-copy (pages that
+ * follow, or requests), as it is or with its sums put right.
  */
 
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "mover/crc32c.h"
@@ -17,6 +19,9 @@
 #include "lib/wire.h"
 #include "mover/migrate-copy.h"
 #include "mover/migrate-hello.h"
+#include "mover/migrate-postcopy.h"
+#include "mover/migrate-set.h"
+#include "mover/test/fake-vmm.h"
 
 #define INPUT_MAX 65536
 #define MEMORY (CHUNK_BYTES * 3 + 5 * PAGE_BYTES)
@@ -101,6 +106,12 @@ static void try_control(int fd)
 
 		if (message_receive(&ch, &m, &err) < 0)
 			break;
+		if (m.type == MESSAGE_MISSING) {
+			uint64_t missing[4], zero[4], next = 0;
+
+			if (missing_take(&m, MEMORY, &next, missing, zero, &err) == 0)
+				require(next && next <= 4 && !(zero[0] & ~missing[0]));
+		}
 		if (message_json(&m, &value, &err) == 0)
 			json_decref(value);
 		message_u64(&m, &number, &err);
@@ -108,6 +119,69 @@ static void try_control(int fd)
 	}
 	require(err.text[0]);
 	channel_close(&ch);
+}
+
+/*
+ * Pages that follow a VM, from a source that wants no good: what is right in the memory stays so,
+ * whatever comes. Connection 0 is that of requests, of which there was one.
+ */
+static void try_rest(int fd, bool requests)
+{
+	static const uint64_t missing[] = {0xff00ff, ~0ull, 0, 1}, zero[4] = {0xf};
+	struct world world = {0};
+	struct error err = {{0}};
+	struct catcher *c = NULL;
+	struct channel ch[2];
+	struct fake_vmm f;
+	int other[2];
+
+	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other) == 0);
+	fake_init(&f, &world, MEMORY, true);
+	memset(f.ram, 0x5a, MEMORY);
+	require(catcher_create(&(struct catcher_options){.vmm = &f.vmm,
+							 .memory = MEMORY,
+							 .timeout_ms = 1000},
+			       missing, zero, &c, &err) == 0);
+	ch[!requests] = (struct channel){.fd = fd, .timeout_ms = 1000};
+	ch[requests] = (struct channel){.fd = other[0], .timeout_ms = 1000};
+	require(catcher_start(c, ch, 2, false, &err) == 0);
+	/* Its end is one as well, but for a last word on a connection of pages. */
+	shutdown(other[1], SHUT_WR);
+	while (!*catcher_failed(c) && catcher_wait(c))
+		;
+	require(catcher_stop(c, &err) == 0);
+	for (uint64_t p = 0; p < MEMORY / PAGE_BYTES; p++) {
+		uint8_t byte;
+
+		if (missing[p / 64] >> p % 64 & 1)
+			continue;
+		require(pread(f.fd, &byte, 1, (off_t)(p * PAGE_BYTES)) == 1 && byte == 0x5a);
+	}
+	catcher_destroy(c);
+	fake_done(&f);
+	close(other[1]);
+}
+
+/* Requests of a target that wants no good: nothing but pages of the VM is read. */
+static void try_requests(int fd)
+{
+	static const uint64_t none[4];
+	struct error err = {{0}};
+	struct pusher *p = NULL;
+	struct channel ch[2];
+	int ram = memfd_create("ram", MFD_CLOEXEC), other[2];
+
+	require(ram >= 0 && ftruncate(ram, MEMORY) == 0);
+	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other) == 0);
+	require(pusher_create(ram, MEMORY, COMPRESSION_NONE, 2, &p, &err) == 0);
+	ch[0] = (struct channel){.fd = fd, .timeout_ms = 100};
+	ch[1] = (struct channel){.fd = other[0], .timeout_ms = 100};
+	require(pusher_start(p, ch, none, NULL, &err) == 0);
+	while (!*pusher_failed(p))
+		usleep(100);
+	pusher_destroy(p);
+	close(other[1]);
+	close(ram);
 }
 
 /* The first words of either side, in the clear or not; nobody without the token gets in. */
@@ -128,6 +202,16 @@ static void try_hello(int fd, bool source, bool tls)
 	channel_close(&ch);
 }
 
+/* Whether this user may serve faults. */
+static bool may_fault(void)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *copy;
@@ -144,7 +228,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	require(send(fd[0], copy, size - 1, MSG_DONTWAIT) == (ssize_t)size - 1);
 	shutdown(fd[0], SHUT_WR);
 	free(copy);
-	if (data[0] & 4)
+	if (data[0] & 16 && !may_fault())
+		close(fd[1]);
+	else if (data[0] & 16)
+		try_rest(fd[1], data[0] & 1);
+	else if (data[0] & 32)
+		try_requests(fd[1]);
+	else if (data[0] & 4)
 		try_hello(fd[1], data[0] & 1, data[0] & 8);
 	else if (data[0] & 1)
 		try_control(fd[1]);

@@ -42,13 +42,17 @@ void blocktime_done(struct blocktime *b)
 /* Its own place, or for a thread that is no vCPU one that is free. */
 static struct waiter *find(struct blocktime *b, int thread)
 {
-	for (unsigned i = 0; thread && i < b->vcpus; i++)
-		if (b->waiter[i].thread == thread)
-			return &b->waiter[i];
-	for (unsigned i = b->vcpus; i < b->waiters; i++)
-		if (!b->waiter[i].since)
-			return &b->waiter[i];
-	return NULL;
+	struct waiter *free_one = NULL;
+
+	for (unsigned i = 0; i < b->waiters; i++) {
+		struct waiter *w = &b->waiter[i];
+
+		if (thread && w->thread == thread)
+			return w;
+		if (i >= b->vcpus && !w->since)
+			free_one = w;
+	}
+	return free_one;
 }
 
 void blocktime_begin(struct blocktime *b, int thread, uint64_t page)
@@ -56,10 +60,13 @@ void blocktime_begin(struct blocktime *b, int thread, uint64_t page)
 	struct waiter *w;
 
 	SCOPED_LOCK(&b->mutex);
-	b->faults++;
 	w = find(b, thread);
+	if (w && w->since && w->page == page)
+		return; /* told of again */
+	b->faults++;
 	if (!w)
 		return;
+	w->thread = thread;
 	w->faults++;
 	w->page = page;
 	w->since = io_now_ns();

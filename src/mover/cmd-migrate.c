@@ -39,6 +39,10 @@ enum {
 	OPT_DRY_RUN,
 	OPT_CLOCK,
 	OPT_TIMEOUT,
+	OPT_PRECOPY,
+	OPT_HYBRID,
+	OPT_POSTCOPY,
+	OPT_PATIENCE,
 	OPT_AGAIN,
 	OPT_PROGRESS,
 	OPT_JSON,
@@ -68,6 +72,16 @@ static int parse_bandwidth(const char *value, uint64_t *ret, struct error *err)
 	return 0;
 }
 
+static int parse_patience(const char *value, unsigned *ret, struct error *err)
+{
+	unsigned seconds;
+	int rc = parse_uint(value, "patience", 1, 86400, &seconds, err);
+
+	if (rc == 0)
+		*ret = seconds * 1000;
+	return rc;
+}
+
 static int parse_number(struct request *r, int opt, const char *value, struct error *err)
 {
 	switch (opt) {
@@ -75,6 +89,8 @@ static int parse_number(struct request *r, int opt, const char *value, struct er
 		return parse_uint(value, "streams", 1, MIGRATE_STREAMS, &r->o.streams, err);
 	case OPT_BANDWIDTH:
 		return parse_bandwidth(value, &r->o.bandwidth, err);
+	case OPT_PATIENCE:
+		return parse_patience(value, &r->o.patience_ms, err);
 	case OPT_DOWNTIME:
 		return parse_uint(value, "downtime", 1, 3600000, &r->o.max_downtime_ms, err);
 	case OPT_ROUNDS:
@@ -120,6 +136,15 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		rc = head_clock(value, &elapsed, err);
 		r->o.frozen_clock = !elapsed;
 		return rc;
+	case OPT_PRECOPY:
+		r->o.mode = MIGRATE_PRECOPY;
+		return 0;
+	case OPT_HYBRID:
+		r->o.mode = MIGRATE_HYBRID;
+		return 0;
+	case OPT_POSTCOPY:
+		r->o.mode = MIGRATE_POSTCOPY;
+		return 0;
 	case OPT_AGAIN:
 		r->again = true;
 		return 0;
@@ -387,7 +412,16 @@ const struct command command_send = {
 			 0},
 			{OPT_DOWNTIME, "downtime", 0, "MS",
 			 "Pause to aim for, in milliseconds (default: 300)", 0},
-			{OPT_ROUNDS, "rounds", 0, "N", "Give up after so many (default: 30)", 0},
+			{OPT_ROUNDS, "rounds", 0, "N",
+			 "Give up after so many, or with --hybrid switch (default: 30)", 0},
+			{OPT_PRECOPY, "precopy", 0, NULL,
+			 "Hand the VM over with all its memory (default)", 0},
+			{OPT_HYBRID, "hybrid", 0, NULL,
+			 "The same, but if it writes faster than can be sent hand it over before, "
+			 "and let the rest of its memory follow",
+			 0},
+			{OPT_POSTCOPY, "postcopy", 0, NULL,
+			 "Hand the VM over at once, and let its memory follow", 0},
 			{OPT_COMPRESS, "compress", 0, "KIND", "none (default), lz4 or zstd", 0},
 			{OPT_THROTTLE, "throttle", 0, NULL,
 			 "Slow the VM down if it writes faster than can be sent", 0},
@@ -429,6 +463,10 @@ const struct command command_receive = {
 			TLS_OPTIONS,
 			{OPT_TIMEOUT, "timeout", 0, "MS",
 			 "How long the peer may be silent (default: 10000)", 0},
+			{OPT_PATIENCE, "patience", 0, "S",
+			 "How long a VM that runs here waits for memory that is to follow, before "
+			 "it ends, in seconds (default: 600)",
+			 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
 			{OPT_PROGRESS, "progress", 0, "HOW",
 			 "On standard error: line, text, json, none, or auto (default): a line on "

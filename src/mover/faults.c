@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -32,6 +33,7 @@ static int take_answer(struct vmm *vmm, const json_t *result, struct faults *ret
 {
 	const json_t *regions = json_object_get(result, "regions");
 	const json_t *threads = json_object_get(result, "threads");
+	const char *instance = json_string_value(json_object_get(result, "instance"));
 	struct faults f = {.fd = jsonline_take_fd(&vmm->line), .keeper = {.fd = -1}};
 
 	f.nregions = (unsigned)json_array_size(regions);
@@ -52,6 +54,7 @@ static int take_answer(struct vmm *vmm, const json_t *result, struct faults *ret
 		f.region[i].size = number(region, "size");
 		f.region[i].offset = number(region, "offset");
 	}
+	snprintf(f.instance, sizeof(f.instance), "%s", instance ? instance : "");
 	for (unsigned i = 0; i < f.nthreads; i++)
 		f.thread[i] = (int)json_integer_value(json_array_get(threads, i));
 	*ret = f;
@@ -233,6 +236,15 @@ void faults_wake(const struct faults *f, uint64_t page)
 
 	if (address_of(f, page, &host, &run, NULL) == 0)
 		wake(f, host);
+}
+
+void faults_wake_all(const struct faults *f)
+{
+	for (unsigned i = 0; i < f->nregions; i++) {
+		struct uffdio_range range = {.start = f->region[i].host, .len = f->region[i].size};
+
+		ioctl(f->fd, UFFDIO_WAKE, &range);
+	}
 }
 
 /* At least one page of a run that lies in one region; *done is how many. */

@@ -18,6 +18,7 @@ struct error;
 
 #define FAULTS_REGIONS 8
 #define FAULTS_THREADS 4096
+#define FAULTS_NAME 96
 
 struct faults {
 	int fd; /* userfaultfd, owned */
@@ -27,6 +28,7 @@ struct faults {
 	unsigned nregions;
 	int *thread; /* of each vCPU */
 	unsigned nthreads;
+	char instance[FAULTS_NAME]; /* of faults_take(): which VMM it is */
 	struct vmm keeper; /* of faults_take(): the VMM waits for the end of this connection */
 };
 
@@ -71,6 +73,8 @@ int faults_copy(const struct faults *f, uint64_t page, uint64_t n, const void *d
 int faults_zero(const struct faults *f, uint64_t page, struct error *err);
 /* Wakes who waits for a page that is there. */
 void faults_wake(const struct faults *f, uint64_t page);
+/* Everybody who waits: what is missing still is told of again. */
+void faults_wake_all(const struct faults *f);
 
 /* Makes the pages of the set (a bit a page; NULL: all) missing, for certain. */
 int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *err);

@@ -173,6 +173,8 @@ static int begin(struct lazy *lazy, int memfd, struct error *err)
 		return rc;
 	rc = pthread_create(&lazy->thread, NULL, serve_main, lazy);
 	lazy->started = rc == 0;
+	/* A mover before us may have been told of who waits. */
+	faults_wake_all(&lazy->faults);
 	return rc ? error_errno(err, -rc, "cannot start a thread") : 0;
 }
 

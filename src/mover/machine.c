@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -16,6 +17,7 @@ struct remote {
 	struct machine machine;
 	pthread_mutex_t mutex; /* one command at a time */
 	struct vmm vmm;
+	char *path;
 };
 
 static struct remote *remote_of(struct machine *machine)
@@ -205,11 +207,50 @@ static int remote_throttle(struct machine *machine, unsigned n, const uint8_t *p
 	return call(machine, "throttle", json_pack("{s:o}", "vcpus", list), -1, NULL, err);
 }
 
+static int remote_faults_open(struct machine *machine, unsigned hold_ms, struct faults *ret,
+			      struct error *err)
+{
+	struct remote *r = remote_of(machine);
+	int rc;
+
+	SCOPED_LOCK(&r->mutex);
+	if (r->vmm.fd < 0)
+		return error_set(err, -ENOTCONN, "no connection to wisp-vmm");
+	rc = faults_open(&r->vmm, hold_ms, ret, err);
+	if (rc < 0 && r->vmm.lost) {
+		vmm_close(&r->vmm);
+		return -ENOTCONN;
+	}
+	return rc;
+}
+
+static int remote_faults_take(struct machine *machine, struct faults *ret,
+			      struct vmm_memory *memory, struct error *err)
+{
+	return faults_take(remote_of(machine)->path, ret, memory, err);
+}
+
+static int remote_faults_end(struct machine *machine, const char *reason, struct error *err)
+{
+	return faults_end(remote_of(machine)->path, reason, err);
+}
+
+static int remote_faults_stop(struct machine *machine, struct error *err)
+{
+	return call(machine, "userfault-stop", NULL, -1, NULL, err);
+}
+
+static void remote_hang_up(struct machine *machine)
+{
+	shutdown(remote_of(machine)->vmm.fd, SHUT_RDWR);
+}
+
 static void remote_close(struct machine *machine)
 {
 	struct remote *r = remote_of(machine);
 
 	vmm_close(&r->vmm);
+	free(r->path);
 	pthread_mutex_destroy(&r->mutex);
 	free(r);
 }
@@ -229,6 +270,11 @@ static const struct machine_ops remote_ops = {
 	.dirty_stop = remote_dirty_stop,
 	.faults = remote_faults,
 	.throttle = remote_throttle,
+	.faults_open = remote_faults_open,
+	.faults_take = remote_faults_take,
+	.faults_end = remote_faults_end,
+	.faults_stop = remote_faults_stop,
+	.hang_up = remote_hang_up,
 	.close = remote_close,
 };
 
@@ -241,9 +287,11 @@ int machine_connect(const char *path, bool may_be_dead, struct machine **ret, st
 		return error_set(err, -ENOMEM, "out of memory");
 	r->machine.ops = &remote_ops;
 	r->vmm.fd = -1;
-	rc = vmm_connect(path, &r->vmm, err);
+	r->path = strdup(path);
+	rc = r->path ? vmm_connect(path, &r->vmm, err) : error_set(err, -ENOMEM, "out of memory");
 	/* Only what says for sure that there is no process: all else may be a VMM that is busy. */
 	if (rc < 0 && !(may_be_dead && (rc == -ENOENT || rc == -ECONNREFUSED))) {
+		free(r->path);
 		free(r);
 		return rc;
 	}

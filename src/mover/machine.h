@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mover/faults.h"
+
 struct error;
 struct machine;
 
@@ -53,6 +55,15 @@ struct machine_ops {
 	int (*faults)(struct machine *vmm, unsigned n, uint64_t *ret, struct error *err);
 	/* Keeps each of n vCPUs out of the guest for a share of the time; all 0 ends it. */
 	int (*throttle)(struct machine *vmm, unsigned n, const uint8_t *percent, struct error *err);
+	/* Memory that comes later (mover/faults.h). take and end: though the VMM answers nobody. */
+	int (*faults_open)(struct machine *vmm, unsigned hold_ms, struct faults *ret,
+			   struct error *err);
+	int (*faults_take)(struct machine *vmm, struct faults *ret, struct vmm_memory *memory,
+			   struct error *err);
+	int (*faults_end)(struct machine *vmm, const char *reason, struct error *err);
+	int (*faults_stop)(struct machine *vmm, struct error *err);
+	/* A call that another thread waits in ends with -ENOTCONN, as all do from now on. */
+	void (*hang_up)(struct machine *vmm);
 	void (*close)(struct machine *vmm);
 };
 

@@ -50,6 +50,10 @@ void sender_done(struct sender *s);
  */
 int sender_round(struct sender *s, uint64_t round, bool few, struct error *err);
 
+/* Sends pages of a chunk on a connection. Several threads, each with its own. */
+int sender_pages(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
+		 struct error *err);
+
 /* Asks the VMM what is left: number of pages. */
 int sender_left(struct sender *s, uint64_t *ret, struct error *err);
 

@@ -69,6 +69,7 @@ int source_take_back(struct source *s, int rc, struct error *err)
 	struct error reason = {{0}};
 	int bad = 0;
 
+	source_rest_stop(s);
 	if (s->may_be_paused)
 		bad = ops->resume(s->o.vmm, &reason);
 	brake_release(&s->brake);
@@ -123,18 +124,39 @@ static int hear(struct source *s, struct error *err)
 	return rc == -ECONNABORTED ? rc : 0;
 }
 
-/* One attempt to get an answer, as hear(). */
+/* The same, and what comes after it when pages follow the VM. */
+static int hear_all(struct source *s, struct error *err)
+{
+	int rc = hear(s, err);
+
+	if (rc > 0 && s->note.rest && (rc = source_rest_follow(s, err)) > 0)
+		rc = hear(s, err);
+	return rc;
+}
+
+/* One attempt to get an answer, as hear_all(). */
 static int ask(struct source *s, struct error *err)
 {
 	enum session_state state;
+	int rc;
 
 	if (come_back(s, &state, err) < 0)
 		return 0;
 	switch (state) {
+	case SESSION_PREPARED_REST:
+	case SESSION_RUNNING_REST:
+		rc = source_rest_return(s, err);
+		if (rc == -ENODATA)
+			abort_delivered(&s->control, err->text);
+		if (rc < 0)
+			return rc == -ENODATA || rc == MIGRATE_KILLED ? rc : 0;
+		if (state == SESSION_RUNNING_REST)
+			return hear_all(s, err);
+		__attribute__((fallthrough));
 	case SESSION_PREPARED:
 		if (message_send(&s->control, MESSAGE_COMMIT, NULL, 0, err) < 0)
 			return 0;
-		return hear(s, err);
+		return hear_all(s, err);
 	case SESSION_RUNNING:
 		return hear(s, err);
 	case SESSION_ABORTED:
@@ -145,6 +167,15 @@ static int ask(struct source *s, struct error *err)
 	}
 }
 
+/* The VM went without some of its memory, and that is gone here. The target has been told. */
+static int lost(struct source *s, struct migrate_result *ret, const struct error *why,
+		struct error *err)
+{
+	ret->outcome = MIGRATE_MOVED;
+	set_note(s, NOTE_GONE, NULL);
+	return error_set(err, -ENODATA, "the VM is lost: %.400s", why->text);
+}
+
 /*
  * In `given`: until the target answers, or the caller's patience ends. A cancel ends our part only,
  * after a question that was not answered; the VM stays given.
@@ -153,7 +184,7 @@ static int settle(struct source *s, bool committed, struct migrate_result *ret, 
 {
 	uint64_t end = io_now_ns() + s->o.return_ms * 1000000ull;
 	struct error reason = {{0}};
-	int rc = committed ? hear(s, &reason) : 0;
+	int rc = committed ? hear_all(s, &reason) : 0;
 
 	ret->outcome = MIGRATE_UNDECIDED;
 	while (rc == 0) {
@@ -163,11 +194,17 @@ static int settle(struct source *s, bool committed, struct migrate_result *ret, 
 		if (rc)
 			break;
 		if ((s->o.return_ms && io_now_ns() >= end) || (s->o.cancel && *s->o.cancel))
-			return error_set(err, -EINPROGRESS,
-					 "the VM stays paused until the target answers: %.300s",
-					 reason.text);
+			return error_set(
+				err, -EINPROGRESS, "the VM %s until the target answers: %.300s",
+				s->step_ns[STEP_FOLLOW] ? "runs there and waits for its memory"
+							: "stays paused",
+				reason.text);
 		nanosleep(&pause, NULL);
 	}
+	if (rc == MIGRATE_KILLED)
+		return rc;
+	if (rc == -ENODATA)
+		return lost(s, ret, &reason, err);
 	return rc > 0 ? let_go(s, ret, err) : aborted(s, ret, err);
 }
 

@@ -13,6 +13,7 @@ enum hello_kind {
 	HELLO_NEW,
 	HELLO_DATA,
 	HELLO_RETURN,
+	HELLO_REST, /* of a VM that was handed over: post-copy */
 	HELLO_KINDS,
 };
 

@@ -123,7 +123,7 @@ static uint64_t body_max(uint32_t type)
 	case MESSAGE_PROOF:
 		return GREETING_MAX;
 	default:
-		return type >= MESSAGE_HELLO && type < MESSAGE_ABORT ? BODY_MAX : 0;
+		return type >= MESSAGE_HELLO && type <= MESSAGE_WHOLE ? BODY_MAX : 0;
 	}
 }
 

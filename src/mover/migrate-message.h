@@ -33,7 +33,12 @@ enum message_type {
 	MESSAGE_COMMIT,
 	MESSAGE_RUNNING,
 	MESSAGE_ABORT,
+	MESSAGE_MISSING,
+	MESSAGE_REQUEST,
+	MESSAGE_WHOLE,
 };
+
+#define ROUND_REST UINT64_MAX /* of a sync: the pages that follow a VM have been sent */
 
 struct message {
 	uint32_t type;
@@ -94,6 +99,8 @@ enum session_state {
 	SESSION_RUNNING,
 	SESSION_ABORTED,
 	SESSION_UNKNOWN,
+	SESSION_PREPARED_REST, /* pages are to follow */
+	SESSION_RUNNING_REST,
 	SESSION_STATES,
 };
 

@@ -93,6 +93,13 @@ int note_name(struct note *note, struct machine *vmm, const char *control, struc
 	return rc < 0 ? rc : vmm->ops->name(vmm, note->vm, err);
 }
 
+int note_stale(const struct note *note, struct error *err)
+{
+	return error_set(err, -ESTALE,
+			 "the record is about another VM, whose control socket is %.300s",
+			 note->control);
+}
+
 int note_check(const struct note *note, struct machine *vmm, const char *control, struct error *err)
 {
 	char vm[MACHINE_NAME] = "", path[NOTE_CONTROL];
@@ -103,11 +110,7 @@ int note_check(const struct note *note, struct machine *vmm, const char *control
 		rc = absolute(control, path, err);
 		same = rc == 0 && !strcmp(path, note->control);
 	}
-	if (rc < 0 || same)
-		return rc;
-	return error_set(err, -ESTALE,
-			 "the record is about another VM, whose control socket is %.300s",
-			 note->control);
+	return rc < 0 || same ? rc : note_stale(note, err);
 }
 
 int note_write(const char *path, const struct note *note, struct error *err)
@@ -119,8 +122,8 @@ int note_write(const char *path, const struct note *note, struct error *err)
 
 	to_hex(note->session, SESSION_SIZE, session);
 	to_hex(note->token, TOKEN_SIZE, token);
-	root = json_pack("{s:s,s:s,s:s,s:s,s:s,s:i}", "session", session, "state",
-			 names[note->state], "token", token, "vm", note->vm, "control",
+	root = json_pack("{s:s,s:b,s:s,s:s,s:s,s:s,s:i}", "session", session, "rest", note->rest,
+			 "state", names[note->state], "token", token, "vm", note->vm, "control",
 			 note->control, "version", 1);
 	text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
 	json_decref(root);
@@ -152,6 +155,7 @@ static int parse(const json_t *root, struct note *ret)
 	    !copy_text(root, "control", note.control, sizeof(note.control)))
 		return -EBADMSG;
 	note.state = (enum note_state)i;
+	note.rest = json_is_true(json_object_get(root, "rest"));
 	*ret = note;
 	return 0;
 }

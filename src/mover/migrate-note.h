@@ -26,6 +26,7 @@ enum note_state {
 
 struct note {
 	enum note_state state;
+	bool rest; /* pages follow the VM (post-copy) and have not all come */
 	uint8_t session[SESSION_SIZE];
 	uint8_t token[TOKEN_SIZE];
 	char vm[MACHINE_NAME];	    /* which one it is about */
@@ -41,6 +42,9 @@ int note_name(struct note *note, struct machine *vmm, const char *control, struc
  */
 int note_check(const struct note *note, struct machine *vmm, const char *control,
 	       struct error *err);
+
+/* The same where the VM has said its name already, another one. */
+int note_stale(const struct note *note, struct error *err);
 
 /* Mode 0600. Durable when it returns 0; else it is the old one, or the new one. */
 int note_write(const char *path, const struct note *note, struct error *err);

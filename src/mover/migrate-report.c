@@ -20,6 +20,8 @@ const char *migrate_phase(enum migrate_step step)
 		[STEP_PREPARED] = "hand over",	[STEP_GIVING] = "hand over",
 		[STEP_HELD] = "hand over",	[STEP_GIVEN] = "hand over",
 		[STEP_COMMITTED] = "hand over", [STEP_RUNNING] = "done",
+		[STEP_REST] = "load",		[STEP_FOLLOW] = "follow",
+		[STEP_WHOLE] = "done",
 	};
 
 	return names[step];
@@ -63,6 +65,7 @@ static json_t *throttled(const struct brake *b)
 void source_report(struct source *s, struct migrate_result *ret)
 {
 	const uint64_t *at = s->step_ns;
+	uint64_t runs = at[STEP_FOLLOW] ? at[STEP_FOLLOW] : at[STEP_RUNNING];
 	const struct number list[] = {
 		{"memory", s->sender.memory},
 		{"round_count", s->now.round},
@@ -82,8 +85,9 @@ void source_report(struct source *s, struct migrate_result *ret)
 	put_ns(s->report, "copy_ns", at[STEP_CHECKED], at[STEP_ROUND]);
 	put_ns(s->report, "last_round_and_state_ns", at[STEP_PAUSED], at[STEP_SENT]);
 	put_ns(s->report, "load_ns", at[STEP_SENT], at[STEP_PREPARED]);
-	put_ns(s->report, "hand_over_ns", at[STEP_PREPARED], at[STEP_RUNNING]);
-	put_ns(s->report, "downtime_ns", at[STEP_PAUSED], at[STEP_RUNNING]);
+	put_ns(s->report, "hand_over_ns", at[STEP_PREPARED], runs);
+	put_ns(s->report, "downtime_ns", at[STEP_PAUSED], runs);
+	put_ns(s->report, "follow_ns", at[STEP_FOLLOW], at[STEP_WHOLE]);
 	ret->report = json_incref(s->report);
 }
 

@@ -218,6 +218,16 @@ static int send_hole(struct sender *s, unsigned stream, uint64_t chunk, uint64_t
 	return message_send_pages(&s->channel[stream], &row, NULL, err);
 }
 
+int sender_pages(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mask,
+		 struct error *err)
+{
+	off_t at = lseek(s->memfd, (off_t)(chunk * CHUNK_BYTES), SEEK_DATA);
+	bool hole = at < 0 ? errno == ENXIO : (uint64_t)at >= (chunk + 1) * CHUNK_BYTES;
+
+	return hole ? send_hole(s, stream, chunk, mask, err)
+		    : send_chunk(s, stream, chunk, mask, err);
+}
+
 static int send_block(struct sender *s, unsigned stream, uint64_t first, struct error *err)
 {
 	uint64_t end = first + BLOCK, pages = s->memory / PAGE_BYTES, data_at = 0;

@@ -54,6 +54,7 @@ void source_init(struct source *s, const struct migrate_options *o)
 void source_done(struct source *s)
 {
 	channel_close(&s->control);
+	source_rest_done(s);
 	sender_done(&s->sender);
 	pace_done(&s->pace);
 	if (s->sender.memfd >= 0)
@@ -70,7 +71,9 @@ void source_done(struct source *s)
 int source_connect(struct source *s, uint32_t kind, uint32_t stream, struct channel *ret,
 		   struct error *err)
 {
-	struct hello hello = {.kind = kind, .stream = stream, .streams = s->o.streams};
+	struct hello hello = {.kind = kind,
+			      .stream = stream,
+			      .streams = kind == HELLO_REST ? s->rest_streams : s->o.streams};
 	struct channel ch = {.timeout_ms = s->o.timeout_ms, .cancel = {s->cancel}};
 	struct secret secret = s->o.secret;
 	int rc;
@@ -91,6 +94,9 @@ int source_connect(struct source *s, uint32_t kind, uint32_t stream, struct chan
 /* What this side knows of its VM. */
 static int look_at_vm(struct source *s, struct error *err)
 {
+	static const char *const modes[] = {[MIGRATE_PRECOPY] = "precopy",
+					    [MIGRATE_HYBRID] = "hybrid",
+					    [MIGRATE_POSTCOPY] = "postcopy"};
 	enum machine_state state;
 	json_t *vm = NULL, *memory;
 	struct stat st;
@@ -107,8 +113,9 @@ static int look_at_vm(struct source *s, struct error *err)
 	memory = json_object_get(vm, "memory");
 	s->obstacles = obstacle_at_source(vm);
 	s->sender.memory = (uint64_t)json_integer_value(json_object_get(memory, "size"));
-	s->config = json_pack("{s:b,s:o}", "dry_run", s->o.dry_run || json_array_size(s->obstacles),
-			      "vm", vm);
+	s->config =
+		json_pack("{s:b,s:s,s:o}", "dry_run", s->o.dry_run || json_array_size(s->obstacles),
+			  "mode", modes[s->o.mode], "vm", vm);
 	if (!s->config)
 		return error_set(err, -ENOMEM, "out of memory");
 	if (!s->sender.memory || s->sender.memory > INDEX_MAX_MEMORY ||
@@ -183,6 +190,8 @@ static int start_copy(struct source *s, struct error *err)
 		s->sender.channel[i].cancel[1] = &s->sender.failed;
 		s->sender.channel[i].pace = s->o.bandwidth ? &s->pace : NULL;
 	}
+	if (rc == 0 && s->o.mode != MIGRATE_PRECOPY)
+		rc = source_rest_connect(s, err);
 	if (rc == 0)
 		rc = sender_init(&s->sender, err);
 	if (rc == 0)
@@ -281,32 +290,46 @@ static bool is_short_enough(const struct source *s, uint64_t before)
 	       (!shrinks || s->now.round >= s->o.max_rounds);
 }
 
+/* Rounds do not come to an end. */
+static int no_end(struct source *s, bool less, struct error *err)
+{
+	if (s->o.mode == MIGRATE_HYBRID) {
+		s->follows = true;
+		return 0;
+	}
+	return s->now.round < s->o.max_rounds ? slow_down(s, less, err) : no_convergence(s, err);
+}
+
 static int copy(struct source *s, struct error *err)
 {
 	uint64_t before = UINT64_MAX;
 	unsigned slow = 0;
 	bool less;
-	int rc;
+	int rc = 0;
 
 	json_object_set_new(s->report, "rounds", s->rounds = json_array());
-	for (;;) {
+	s->follows = s->o.mode == MIGRATE_POSTCOPY;
+	while (!s->follows) {
 		rc = send_round(s, err);
 		if (rc == 0)
 			rc = look_ahead(s, err);
 		if (rc < 0)
 			return rc;
-		if (is_short_enough(s, before) || (s->o.switch_now && *s->o.switch_now))
+		if (is_short_enough(s, before))
 			return 0;
-		if (s->now.round >= s->o.max_rounds)
-			return no_convergence(s, err);
+		if (s->o.switch_now && *s->o.switch_now) {
+			s->follows = s->o.mode == MIGRATE_HYBRID;
+			return 0;
+		}
 		slow = s->now.left / 7 > before / 10 ? slow + 1 : 0;
 		less = s->now.left < before;
 		before = s->now.left;
-		if (slow >= 2)
-			rc = slow_down(s, less, err);
+		if (slow >= 2 || s->now.round >= s->o.max_rounds)
+			rc = no_end(s, less, err);
 		if (rc < 0)
 			return rc;
 	}
+	return 0;
 }
 
 /* The saved state into a new buffer. Saving may still write to memory: it comes before the last. */
@@ -365,7 +388,7 @@ static int send_rest(struct source *s, struct error *err)
 	if (rc == 0)
 		rc = save(s, &state, &size, &cpu, err);
 	if (rc == 0)
-		rc = send_round(s, err);
+		rc = s->follows ? source_rest_begin(s, err) : send_round(s, err);
 	if (rc == 0)
 		rc = send_state(s, state, size, cpu, err);
 	json_decref(cpu);

@@ -7,6 +7,7 @@
 #include "mover/brake.h"
 #include "mover/migrate-copy.h"
 #include "mover/migrate-note.h"
+#include "mover/migrate-postcopy.h"
 #include "mover/migrate-watch.h"
 #include "mover/migrate.h"
 #include "mover/pace.h"
@@ -16,6 +17,10 @@ struct source {
 	const _Atomic bool *cancel; /* NULL from the hand-over on */
 	struct channel control;
 	struct sender sender;
+	struct channel rest[MIGRATE_STREAMS]; /* post-copy: until a session has them */
+	unsigned rest_streams;
+	struct pusher *pusher;
+	bool follows;	  /* the VM goes before the rest of its pages */
 	struct pace pace; /* with a limit, until the VM is paused */
 	struct note note;
 	json_t *config, *report, *rounds, *obstacles;
@@ -45,5 +50,18 @@ int source_take_back(struct source *s, int rc, struct error *err);
 
 /* What it took, into ret->report. */
 void source_report(struct source *s, struct migrate_result *ret);
+
+/* -------- post-copy (migrate-rest-source.c) -------- */
+
+/* The connections of the first session, before the VM is paused. */
+int source_rest_connect(struct source *s, struct error *err);
+/* In the pause: says what is missing and begins to send it. */
+int source_rest_begin(struct source *s, struct error *err);
+/* After a return: a new session. -ENODATA: the memory is gone with the VMM and an earlier mover. */
+int source_rest_return(struct source *s, struct error *err);
+/* The VM runs at the target. 1: it has all pages; 0: the connections ended; or -errno. */
+int source_rest_follow(struct source *s, struct error *err);
+void source_rest_stop(struct source *s);
+void source_rest_done(struct source *s);
 
 #endif

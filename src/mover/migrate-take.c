@@ -10,9 +10,10 @@
 #include "lib/error.h"
 #include "mover/migrate-target.h"
 
-static int set_note(struct target *t, enum note_state state, struct error *err)
+int target_note(struct target *t, enum note_state state, bool rest, struct error *err)
 {
 	t->note.state = state;
+	t->note.rest = rest;
 	return note_write(t->o.note, &t->note, err);
 }
 
@@ -20,15 +21,18 @@ static int set_note(struct target *t, enum note_state state, struct error *err)
  * It will never run here. If that cannot be recorded nobody is told, and the VM stays as it is: a
  * later mover would find `prepared` and think it whole.
  */
-static int abort_vm(struct target *t, int code, struct error *err)
+int target_abort(struct target *t, int code, struct error *err)
 {
 	enum note_state before = t->note.state;
-	int rc = set_note(t, NOTE_ABORTED, err);
+	int rc = target_note(t, NOTE_ABORTED, t->note.rest, err);
 
 	if (rc < 0) {
 		t->note.state = before;
 		return rc;
 	}
+	/* One that waits for its memory would not hear. */
+	if (t->note.rest)
+		t->o.vmm->ops->faults_end(t->o.vmm, err ? err->text : "aborted", NULL);
 	t->o.vmm->ops->stop(t->o.vmm, NULL);
 	t->control.cancel[0] = NULL;
 	if (t->control.fd >= 0 && err)
@@ -39,11 +43,11 @@ static int abort_vm(struct target *t, int code, struct error *err)
 /* COMMIT has come (maybe again after a death): the VM runs. */
 static int run(struct target *t, struct error *err)
 {
-	int rc = t->o.vmm->ops->resume(t->o.vmm, err);
+	int rc = t->note.rest ? target_rest_resume(t, err) : t->o.vmm->ops->resume(t->o.vmm, err);
 
 	/* Refused: it has not run and may be given back. No answer: it may have run. */
 	if (rc < 0 && rc != -ENOTCONN)
-		return abort_vm(t, rc, err);
+		return target_abort(t, rc, err);
 	return target_at(t, STEP_COMMITTED);
 }
 
@@ -55,13 +59,13 @@ static int commit(struct target *t, struct error *err)
 	if (rc == 0 && state != MACHINE_PAUSED)
 		rc = error_set(err, -EIO, "the VM is not there any more");
 	if (rc < 0)
-		return abort_vm(t, rc, err);
-	rc = set_note(t, NOTE_RUNNING, err);
+		return target_abort(t, rc, err);
+	rc = target_note(t, NOTE_RUNNING, t->note.rest, err);
 	if (rc < 0) {
 		/* Which of the two is on the disk is not known; the VM has not run, and will not.
 		 */
 		t->note.state = NOTE_PREPARED;
-		return abort_vm(t, rc, err);
+		return target_abort(t, rc, err);
 	}
 	rc = target_at(t, STEP_GIVEN);
 	return rc < 0 ? rc : run(t, err);
@@ -85,42 +89,59 @@ static int say_running(struct target *t)
 
 static enum session_state session_of(const struct target *t)
 {
+	static const enum session_state rest[] = {[NOTE_PREPARED] = SESSION_PREPARED_REST,
+						  [NOTE_RUNNING] = SESSION_RUNNING_REST,
+						  [NOTE_ABORTED] = SESSION_ABORTED};
 	static const enum session_state of[] = {[NOTE_PREPARED] = SESSION_PREPARED,
 						[NOTE_RUNNING] = SESSION_RUNNING,
 						[NOTE_ABORTED] = SESSION_ABORTED};
 
-	return of[t->note.state];
+	return (t->note.rest ? rest : of)[t->note.state];
 }
 
-/* The source returns, and hears where we are. */
-static int let_in(struct target *t, struct error *err)
+int target_let_in(struct target *t, unsigned timeout_ms, struct error *err)
 {
 	struct hello hello;
-	int rc;
+	int rc = target_rest_stop(t, err);
 
 	channel_close(&t->control);
-	rc = target_accept(t, HELLO_RETURN, t->o.return_ms, &t->control, &hello, err);
+	if (rc == 0)
+		rc = target_accept(t, HELLO_RETURN, timeout_ms, &t->control, &hello, err);
 	if (rc < 0)
 		return rc;
-	if (welcome_send(&t->control, session_of(t), NULL) < 0)
+	rc = welcome_send(&t->control, session_of(t), NULL);
+	if (rc == 0 && t->catcher && t->note.rest && t->note.state != NOTE_ABORTED)
+		rc = target_rest_return(t, NULL);
+	if (rc < 0)
 		channel_close(&t->control);
-	return 0;
+	return rc == MIGRATE_KILLED ? rc : 0;
+}
+
+static int let_in(struct target *t, struct error *err)
+{
+	return target_let_in(t, t->o.return_ms, err);
 }
 
 /* In `prepared`, with a connection: 0 when it runs, -EAGAIN when the connection ended. */
 static int await_commit(struct target *t, struct error *err)
 {
+	bool cut = t->note.rest && !(t->catcher && catcher_running(t->catcher));
 	struct message m = {0};
-	int rc = message_receive(&t->control, &m, err);
-	uint32_t type = m.type;
+	uint32_t type;
+	int rc;
 
+	t->control.cancel[1] = t->note.rest && !cut ? catcher_failed(t->catcher) : NULL;
+	rc = message_receive(&t->control, &m, err);
+	t->control.cancel[1] = NULL;
+	type = m.type;
 	message_done(&m);
-	if (rc == -ETIMEDOUT || rc == -ECANCELED)
-		return rc == -ECANCELED ? rc : -EAGAIN;
-	if (rc == 0 && type == MESSAGE_COMMIT)
+	if (rc == -ECANCELED && t->o.cancel && *t->o.cancel)
+		return rc;
+	if (rc == 0 && type == MESSAGE_COMMIT && !cut)
 		return commit(t, err);
 	if (rc == 0 && type == MESSAGE_ABORT)
-		return abort_vm(t, -ECONNABORTED, (error_set(err, 0, "the source gave up"), err));
+		return target_abort(t, -ECONNABORTED,
+				    (error_set(err, 0, "the source gave up"), err));
 	return -EAGAIN;
 }
 
@@ -132,7 +153,7 @@ static int prepared(struct target *t, struct error *err)
 		if (rc == 0)
 			rc = await_commit(t, err);
 		if (rc == -ECANCELED)
-			return abort_vm(t, rc, err);
+			return target_abort(t, rc, err);
 		if (rc != -EAGAIN)
 			return rc;
 		rc = let_in(t, err);
@@ -154,6 +175,14 @@ static void tell_aborted(struct target *t)
 		channel_close(&t->control);
 }
 
+/* It ran, and is lost: the source may be there still and is told that it ran. */
+static int tell_lost(struct target *t, int rc)
+{
+	if (rc == -ESRCH && target_let_in(t, t->o.timeout_ms, NULL) == 0)
+		say_running(t);
+	return rc;
+}
+
 int target_take_over(struct target *t, struct migrate_result *ret, struct error *err)
 {
 	struct error local = {{0}};
@@ -171,6 +200,8 @@ int target_take_over(struct target *t, struct migrate_result *ret, struct error 
 			channel_close(&t->control);
 		rc = prepared(t, err);
 	}
+	if (rc == 0 && t->note.state == NOTE_RUNNING && t->note.rest)
+		rc = target_rest_follow(t, err);
 	if (rc == MIGRATE_KILLED)
 		return rc;
 	if (t->note.state == NOTE_ABORTED) {
@@ -181,9 +212,11 @@ int target_take_over(struct target *t, struct migrate_result *ret, struct error 
 		}
 		return rc;
 	}
-	if (rc < 0)
+	if (rc == -ECANCELED)
 		return rc;
-	ret->outcome = MIGRATE_MOVED;
+	ret->outcome = rc < 0 && t->note.state != NOTE_RUNNING ? MIGRATE_UNDECIDED : MIGRATE_MOVED;
+	if (rc < 0)
+		return tell_lost(t, rc);
 	while (say_running(t) < 0) {
 		rc = let_in(t, err);
 		if (rc < 0)

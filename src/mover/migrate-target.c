@@ -54,6 +54,7 @@ static void stop_receiving(struct target *t)
 static void target_done(struct target *t)
 {
 	channel_close(&t->control);
+	target_rest_done(t);
 	stop_receiving(t);
 	json_decref(t->vm);
 	t->vm = NULL;
@@ -168,6 +169,7 @@ static int check(struct target *t, struct error *err)
 		rc = message_json(&m, &config, err);
 	if (rc == 0) {
 		list = obstacle_at_target(json_object_get(config, "vm"), t->vm, room(t));
+		target_rest_mode(t, config, list);
 		comes = !json_array_size(list) && !json_is_true(json_object_get(config, "dry_run"));
 		rc = message_send_json(&t->control, MESSAGE_OBSTACLES, list, err);
 	}
@@ -212,6 +214,10 @@ static int open_streams(struct target *t, struct error *err)
 		if (rc == 0)
 			r->streams++;
 	}
+	if (rc < 0)
+		return rc;
+	if (t->may_follow)
+		rc = target_rest_accept(t, err);
 	if (rc < 0)
 		return rc;
 	t->receiving = true;
@@ -267,11 +273,15 @@ static int receive(struct target *t, struct message *state, struct error *err)
 		struct message m = {0};
 		int rc = listen_to_source(t, &m, err);
 
-		if (rc == 0 && m.type == MESSAGE_STATE && t->now.round) {
+		bool known = target_rest_known(t);
+
+		if (rc == 0 && m.type == MESSAGE_STATE && (known || (t->now.round && !t->sets))) {
 			*state = m;
 			return 0;
 		}
-		if (rc == 0 && m.type == MESSAGE_ROUND)
+		if (rc == 0 && m.type == MESSAGE_MISSING && !known)
+			rc = target_rest_sets(t, &m, err);
+		else if (rc == 0 && m.type == MESSAGE_ROUND && !t->sets)
 			rc = finish_round(t, &m, err);
 		else if (rc == 0 && m.type == MESSAGE_ABORT)
 			rc = error_set(err, -ECONNABORTED, "the source gave up: %.400s",
@@ -317,8 +327,14 @@ static int prepare(struct target *t, const struct message *state, struct error *
 	if (rc == 0 && (!clock || (strcmp(clock, "elapsed") && strcmp(clock, "frozen"))))
 		rc = error_set(err, -EBADMSG, "the source names no clock");
 	stop_receiving(t);
+	if (rc == 0 && t->missing)
+		rc = target_rest_begin(t, err);
+	else
+		target_rest_close(t);
 	if (rc == 0)
 		rc = load(t, state, clock, err);
+	if (t->catcher)
+		rc = target_rest_loaded(t, rc, err);
 	message_done(&m);
 	json_decref(args);
 	t->note.state = NOTE_PREPARED;
@@ -334,6 +350,8 @@ static void give_up(struct target *t, const char *reason)
 	if (t->control.fd >= 0)
 		message_send(&t->control, MESSAGE_ABORT, reason, strlen(reason), NULL);
 	message_done(&m);
+	if (t->catcher)
+		t->o.vmm->ops->faults_end(t->o.vmm, reason, NULL);
 	t->o.vmm->ops->stop(t->o.vmm, NULL);
 }
 
@@ -382,7 +400,8 @@ int migrate_receive_again(const struct migrate_options *o, struct migrate_result
 	if (rc == 0 && t.note.state > NOTE_ABORTED)
 		rc = error_set(err, -EINVAL, "%s is the record of a source", o->note);
 	if (rc == 0)
-		rc = note_check(&t.note, o->vmm, o->control, err);
+		rc = t.note.rest ? target_rest_again(&t, err)
+				 : note_check(&t.note, o->vmm, o->control, err);
 	if (rc == 0)
 		rc = target_take_over(&t, ret, err);
 	target_done(&t);

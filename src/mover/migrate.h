@@ -31,7 +31,17 @@ enum migrate_step {
 	STEP_GIVEN,	/* recorded, COMMIT not sent; target: COMMIT came and is recorded */
 	STEP_COMMITTED, /* COMMIT sent; target: the VM runs */
 	STEP_RUNNING,	/* the source knows; the target has said so */
+	STEP_REST,	/* post-copy: a session is up */
+	STEP_FOLLOW,	/* post-copy: the VM runs at the target, pages follow */
+	STEP_WHOLE,	/* post-copy: all of them are there; target: and it is recorded */
 	STEP_COUNT,
+};
+
+/* When the VM goes: with all its memory, or before it, and the rest of the pages follows. */
+enum migrate_mode {
+	MIGRATE_PRECOPY,
+	MIGRATE_HYBRID, /* the rest follows when rounds do not come to an end */
+	MIGRATE_POSTCOPY,
 };
 
 struct migrate_progress {
@@ -64,7 +74,9 @@ struct migrate_options {     /* of both sides */
 	/* At each step. Non-zero (for tests): leave at once as if killed, doing nothing more. */
 	int (*at)(void *arg, const struct migrate_progress *now);
 	void *arg;
+	unsigned patience_ms; /* target, post-copy: how long a VM waits for its pages; 0: 600 s */
 	/* Source only. */
+	enum migrate_mode mode;
 	const _Atomic bool *switch_now;
 	unsigned streams;   /* 0: 2 */
 	uint64_t bandwidth; /* bytes a second of all connections, PACE_MIN or more; 0: no limit */

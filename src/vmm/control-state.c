@@ -11,6 +11,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/jsonline.h"
+#include "lib/process.h"
 #include "vmm/call.h"
 #include "vmm/device.h"
 #include "vmm/vcpu.h"
@@ -62,6 +63,10 @@ void call_memory(const struct vm *vm, json_t *result)
 
 void call_faults(const struct vm *vm, json_t *result)
 {
+	char instance[PROCESS_INSTANCE];
+
+	if (!process_instance(instance, NULL))
+		json_object_set_new(result, "instance", json_string(instance));
 	json_object_set_new(result, "page_size", json_integer((json_int_t)vm->mem.page_size));
 	json_object_set_new(result, "regions", regions(vm, true));
 	json_object_set_new(result, "threads", threads(vm));

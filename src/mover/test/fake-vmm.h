@@ -8,13 +8,17 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/error.h"
@@ -42,6 +46,8 @@ enum fake_op {
 	FAKE_END,
 	FAKE_FAULTS,
 	FAKE_THROTTLE,
+	FAKE_MISSING,
+	FAKE_MISSING_STOP,
 	FAKE_OPS,
 };
 
@@ -66,6 +72,14 @@ struct fake_vmm {
 	_Atomic uint64_t turns;
 	pthread_t guest;
 	unsigned calls[FAKE_OPS];
+	/* While memory is missing: as a VMM's userfault. */
+	int uffd;
+	bool brought; /* by a mover that is there */
+	/* A guest that reads all over its memory and compares. */
+	const uint8_t *mirror;
+	pthread_t reader;
+	_Atomic int reader_tid;
+	_Atomic uint64_t reads, differ;
 };
 
 static inline struct fake_vmm *fake_of(struct machine *vmm)
@@ -92,10 +106,23 @@ static inline void fake_unfollow(struct fake_vmm *f)
 	f->percent = 0;
 }
 
+/* Lets go of the faults: what is missing is zero from now on. Locked. */
+static inline void fake_let_go(struct fake_vmm *f)
+{
+	struct uffdio_range range = {(uintptr_t)f->ram, f->size};
+
+	if (f->uffd < 0)
+		return;
+	ioctl(f->uffd, UFFDIO_UNREGISTER, &range);
+	close(f->uffd);
+	f->uffd = -1;
+}
+
 /* The mover's connection ends. */
 static inline void fake_disconnect(struct fake_vmm *f)
 {
 	pthread_mutex_lock(&f->mutex);
+	f->brought = false;
 	fake_unfollow(f);
 	if (f->held && f->state == MACHINE_PAUSED && !f->dead)
 		fake_set(f, MACHINE_RUNNING);
@@ -110,6 +137,7 @@ static inline void fake_die(struct fake_vmm *f)
 	fake_unfollow(f);
 	fake_set(f, MACHINE_FAILED);
 	f->dead = true;
+	fake_let_go(f);
 	pthread_mutex_unlock(&f->mutex);
 }
 
@@ -201,6 +229,7 @@ static inline int fake_stop(struct machine *vmm, struct error *err)
 	if (rc == 0) {
 		fake_set(f, MACHINE_FAILED);
 		f->dead = true;
+		fake_let_go(f);
 	}
 	return fake_leave(f, rc);
 }
@@ -232,6 +261,14 @@ static inline int fake_load(struct machine *vmm, int fd, const char *clock, stru
 	if (rc == 0 && (f->state != MACHINE_INCOMING || pread(fd, text, sizeof(text), 0) != 20 ||
 			strcmp(text, "state of the machine")))
 		rc = error_set(err, -EBADMSG, "no state");
+	/* Devices look at their queues. */
+	if (rc == 0 && f->mirror) {
+		pthread_mutex_unlock(&f->mutex);
+		for (uint64_t at = 0; at + 64 <= f->size && !f->dead; at += f->size / 5)
+			f->differ += memcmp(f->ram + at, f->mirror + at, 64) != 0 && !f->dead;
+		pthread_mutex_lock(&f->mutex);
+		rc = f->dead ? error_set(err, -ENOTCONN, "the VMM is dead") : 0;
+	}
 	fake_set(f, rc ? MACHINE_FAILED : MACHINE_PAUSED);
 	return fake_leave(f, rc);
 }
@@ -305,6 +342,80 @@ static inline int fake_throttle(struct machine *vmm, unsigned n, const uint8_t *
 	return fake_leave(f, rc);
 }
 
+static inline void fake_describe_faults(struct fake_vmm *f, struct faults *ret)
+{
+	*ret = (struct faults){.fd = dup(f->uffd), .nregions = 1, .nthreads = 1};
+	ret->keeper.fd = -1;
+	ret->region[0].host = (uintptr_t)f->ram;
+	ret->region[0].size = f->size;
+	ret->thread = calloc(2, sizeof(int));
+	ret->thread[0] = f->reader_tid;
+	snprintf(ret->instance, sizeof(ret->instance), "fake %p", (void *)f);
+	f->brought = true;
+}
+
+static inline int fake_faults_open(struct machine *vmm, unsigned hold_ms, struct faults *ret,
+				   struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+	struct uffdio_api api = {.api = UFFD_API,
+				 .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID};
+	struct uffdio_register reg = {.range = {(uintptr_t)f->ram, f->size},
+				      .mode = UFFDIO_REGISTER_MODE_MISSING};
+	int rc = fake_enter(f, FAKE_MISSING, err);
+
+	if (rc == 0) {
+		f->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+		if (f->uffd < 0 || ioctl(f->uffd, UFFDIO_API, &api) ||
+		    ioctl(f->uffd, UFFDIO_REGISTER, &reg))
+			abort();
+		fake_describe_faults(f, ret);
+	}
+	return fake_leave(f, rc);
+}
+
+static inline int fake_faults_take(struct machine *vmm, struct faults *ret,
+				   struct vmm_memory *memory, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+	int rc = 0;
+
+	pthread_mutex_lock(&f->mutex);
+	if (f->dead || f->uffd < 0)
+		rc = error_set(err, -ENOENT, "nobody waits");
+	else if (f->brought)
+		rc = error_set(err, -EBUSY, "somebody brings it");
+	if (rc == 0) {
+		fake_describe_faults(f, ret);
+		*memory = (struct vmm_memory){dup(f->fd), f->size, PAGE_BYTES};
+	}
+	return fake_leave(f, rc);
+}
+
+static inline int fake_faults_end(struct machine *vmm, const char *reason, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+
+	if (f->uffd < 0 || f->dead)
+		return error_set(err, -ENOENT, "nobody waits");
+	fake_die(f);
+	return 0;
+}
+
+static inline int fake_faults_stop(struct machine *vmm, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+	int rc = fake_enter(f, FAKE_MISSING_STOP, err);
+
+	if (rc == 0)
+		fake_let_go(f);
+	return fake_leave(f, rc);
+}
+
+static inline void fake_hang_up(struct machine *vmm)
+{
+}
+
 static const struct machine_ops fake_ops = {
 	.state = fake_state,
 	.name = fake_name,
@@ -320,6 +431,11 @@ static const struct machine_ops fake_ops = {
 	.dirty_stop = fake_dirty_stop,
 	.faults = fake_faults,
 	.throttle = fake_throttle,
+	.faults_open = fake_faults_open,
+	.faults_take = fake_faults_take,
+	.faults_end = fake_faults_end,
+	.faults_stop = fake_faults_stop,
+	.hang_up = fake_hang_up,
 };
 
 /* Writes pages here and there; a page is zeroed now and then. */
@@ -351,9 +467,45 @@ static inline void *fake_guest(void *arg)
 	return NULL;
 }
 
+/* Reads pages here and there while it runs; each is that of the mirror. */
+static inline void *fake_reader(void *arg)
+{
+	struct fake_vmm *f = arg;
+	uint64_t seed = 88172645463325252u;
+
+	f->reader_tid = gettid();
+	while (!f->ending) {
+		uint64_t at;
+
+		if (f->state != MACHINE_RUNNING) {
+			usleep(100);
+			continue;
+		}
+		seed ^= seed << 13;
+		seed ^= seed >> 7;
+		seed ^= seed << 17;
+		at = seed % (f->size / PAGE_BYTES) * PAGE_BYTES;
+		if (memcmp(f->ram + at, f->mirror + at, PAGE_BYTES) && !f->dead && !f->ending)
+			f->differ++;
+		f->reads++;
+	}
+	return NULL;
+}
+
+/* The guest of an empty VMM will be one that compares. */
+static inline void fake_read(struct fake_vmm *f, const uint8_t *mirror)
+{
+	f->mirror = mirror;
+	if (pthread_create(&f->reader, NULL, fake_reader, f))
+		abort();
+	while (!f->reader_tid)
+		usleep(100);
+}
+
 static inline void fake_init(struct fake_vmm *f, struct world *world, uint64_t size, bool incoming)
 {
-	*f = (struct fake_vmm){.vmm = {&fake_ops}, .world = world, .size = size, .vcpus = 2};
+	*f = (struct fake_vmm){
+		.vmm = {&fake_ops}, .world = world, .size = size, .vcpus = 2, .uffd = -1};
 	pthread_mutex_init(&f->mutex, NULL);
 	f->state = MACHINE_INCOMING;
 	f->fd = memfd_create("fake-ram", MFD_CLOEXEC);
@@ -375,6 +527,9 @@ static inline void fake_init(struct fake_vmm *f, struct world *world, uint64_t s
 static inline void fake_done(struct fake_vmm *f)
 {
 	f->ending = true;
+	fake_let_go(f);
+	if (f->reader)
+		pthread_join(f->reader, NULL);
 	if (f->guest)
 		pthread_join(f->guest, NULL);
 	fake_unfollow(f);
