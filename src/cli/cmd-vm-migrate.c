@@ -348,6 +348,17 @@ const struct command cmd_vm_migrate = {
 			 .name = "downtime",
 			 .arg = "MS",
 			 .help = "Pause to aim for, in milliseconds (default 300)"},
+			{.id = OPT_PRECOPY,
+			 .name = "precopy",
+			 .help = "Hand it over with all its memory (default)"},
+			{.id = OPT_HYBRID,
+			 .name = "hybrid",
+			 .help = "The same, but if it writes faster than can be sent hand it over "
+				 "before: the rest of its memory follows"},
+			{.id = OPT_POSTCOPY,
+			 .name = "postcopy",
+			 .help = "Hand it over at once: all its memory follows. Both nodes are "
+				 "needed until it is there"},
 			{.id = OPT_COMPRESS,
 			 .name = "compress",
 			 .arg = "none|lz4|zstd",

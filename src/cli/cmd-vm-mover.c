@@ -138,6 +138,11 @@ int vm_call_mover(const struct command *cmd, const char *what, const char *vm_di
 	return vm_run_mover(cmd, what, vm_dir, options, &nothing);
 }
 
+bool vm_mover_killed(int code)
+{
+	return code > 128 && code != 130 && !vm_interrupted();
+}
+
 int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir,
 		 struct args *options, const struct vm_errand *errand)
 {
@@ -154,6 +159,12 @@ int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir
 	e.record = record;
 	args_add(options, "--record=%s", record);
 	r = vm_run_mover(cmd, what, vm_dir, options, &e);
+	for (unsigned i = 0; vm_mover_killed(r) && !access(record, F_OK) && i < VM_TRIES; i++) {
+		fprintf(stderr, "wisp %s: wisp-mover was killed, another one goes on\n", cmd->name);
+		if (!i)
+			args_add(options, "--again");
+		r = vm_run_mover(cmd, what, vm_dir, options, &e);
+	}
 	/*
 	 * Settled. After any failure wisp-mover knows whether a record is to stay: it may be that
 	 * of an earlier hand-over, which says whose the VM is.

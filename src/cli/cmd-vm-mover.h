@@ -19,6 +19,10 @@ enum {
 	OPT_STOP,
 	OPT_INCREMENTAL,
 	OPT_COMPRESS,
+	OPT_PRECOPY,
+	OPT_HYBRID,
+	OPT_POSTCOPY,
+	OPT_PATIENCE,
 	OPT_AT,
 	OPT_NAME,
 	OPT_CLOCK,
@@ -64,6 +68,11 @@ struct vm_place {
 	{.id = OPT_NET, .name = "net", .arg = "NETWORK", \
 	 .help = "On another network, which is not linked to the nodes of its own"}
 /* clang-format on */
+
+#define VM_TRIES 5 /* to go on where a wisp-mover was that was killed */
+
+/* Whether wisp-mover ended so: it has said nothing, and another may go on. */
+bool vm_mover_killed(int code);
 
 /* An option that wisp-mover has as well, under the same name. */
 void vm_pass_option(const struct command *cmd, int id, const char *value, struct args *options);

@@ -273,6 +273,12 @@ const struct command cmd_vm_receive = {
 			 .help = "64 hexadecimal digits that the sender knows too; needed"},
 			VM_TLS_OPTIONS,
 			VM_PLACE_OPTIONS,
+			{.id = OPT_PATIENCE,
+			 .name = "patience",
+			 .arg = "S",
+			 .help = "How long it waits for memory that is to follow it, before it "
+				 "ends "
+				 "(default 600)"},
 			{.id = OPT_TIMEOUT_MS,
 			 .name = "timeout",
 			 .arg = "MS",

@@ -19,9 +19,6 @@
 #include "vms/record.h"
 #include "vms/vms.h"
 
-#define LAZY_TRIES 5
-#define EXIT_INTERRUPTED 130
-
 struct restore {
 	struct vm_place place;
 	const char *clock, *progress;
@@ -83,7 +80,7 @@ static int bring_the_rest(const struct command *cmd, const char *vm_dir, struct 
 			  int code)
 {
 	args_add(options, "--again");
-	for (unsigned i = 0; code > 128 && code != EXIT_INTERRUPTED && i < LAZY_TRIES; i++) {
+	for (unsigned i = 0; vm_mover_killed(code) && i < VM_TRIES; i++) {
 		fprintf(stderr, "wisp vm restore: wisp-mover was killed, another one goes on\n");
 		code = vm_call_mover(cmd, "restore", vm_dir, options);
 	}
