@@ -39,7 +39,7 @@ def limited(*args):
     assert "rounds" in end_of(movers.receiver)[0]
     lines = [json.loads(line) for line in err.splitlines()]
     copy = [line for line in lines if line["phase"] == "copy" and line["done"]]
-    assert copy and copy[-1]["total"] == 64 << 20 and copy[-1]["rate"] > 1 << 20, lines
+    assert copy and copy[0]["total"] == 64 << 20 and copy[-1]["rate"] > 1 << 20, lines
     assert report["outcome"] == "moved" and report["memory"] == 64 << 20, report
     first = report["rounds"][0]
     assert first["bytes"] > 8 << 20, report

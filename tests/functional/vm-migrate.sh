@@ -20,7 +20,7 @@ receive() {
 	rm -f "$TMP/socket"
 	cp "$2" "$TMP/description"
 	WISP_RUN=$1 wisp vm receive --listen "unix:$TMP/socket" --token "$TMP/token" \
-		--timeout 20000 <"$TMP/description" >"$TMP/received" 2>&1 &
+		--timeout 60000 <"$TMP/description" >"$TMP/received" 2>&1 &
 	receiver=$!
 	wait_for 60 [ -S "$TMP/socket" ] || fail "nobody listens: $(cat "$TMP/received")"
 }
@@ -78,7 +78,8 @@ echo "one operation at a time, and it can be cancelled"
 refuse 1 "no operation runs" wisp vm cancel a
 at "$there" wisp vm stop --all --kill >/dev/null 2>&1 || :
 receive "$there" "$here/vm/a/vm.json"
-wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --bandwidth 1M >"$TMP/sent" 2>&1 &
+wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --bandwidth 1M \
+	--timeout 30000 >"$TMP/sent" 2>&1 &
 sender=$!
 wait_for 60 [ -f "$here/vm/a/control.busy" ] || fail "it does not begin: $(cat "$TMP/sent")"
 refuse 1 "another operation on this VM runs: send" wisp vm checkpoint a "$TMP/ck"
@@ -93,7 +94,7 @@ goes_on "$here"
 echo "there"
 at "$there" wisp vm stop --all --kill >/dev/null 2>&1 || :
 receive "$there" "$here/vm/a/vm.json"
-wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --json >"$TMP/report"
+wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --timeout 30000 --json >"$TMP/report"
 python3 -m json.tool "$TMP/report"
 received 0
 expect "here" "$(wisp vm list --names)" ""
@@ -123,7 +124,8 @@ expect "one of them runs" "$( (at "$here" wisp vm list --json; at "$there" wisp 
 echo "and back"
 if [ "$place" = "$there" ]; then
 	receive "$here" "$there/vm/a/vm.json"
-	at "$there" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --compress lz4
+	at "$there" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --timeout 30000 \
+		--compress lz4
 	received 0
 fi
 goes_on "$here"
