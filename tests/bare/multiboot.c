@@ -30,8 +30,7 @@ struct boot_params *multiboot_params(const struct multiboot_info *info)
 		words++;
 	params.hdr.cmd_line_ptr = (uint32_t)(uintptr_t)words;
 	while (at < info->mmap_length) {
-		const struct multiboot_region *r =
-			(const void *)(uintptr_t)(info->mmap_addr + at);
+		const struct multiboot_region *r = (const void *)(uintptr_t)(info->mmap_addr + at);
 
 		params.e820_table[params.e820_entries++] = (struct boot_e820_entry){
 			.addr = r->address, .size = r->length, .type = r->type};
