@@ -72,13 +72,14 @@ static int ask(const char *name, json_t **ret, struct error *err)
 
 static void print_line(const json_t *n)
 {
-	const json_t *nodes = json_object_get(n, "nodes");
-	size_t i;
+	const json_t *nodes = json_object_get(n, "nodes"), *vms = json_object_get(n, "vms"), *vm;
+	size_t i, here = 0;
+
+	json_array_foreach ((json_t *)vms, i, vm)
+		here += json_is_true(json_object_get(vm, "here"));
 
 	printf("%-16s %s  %s/%lld  %zu VM%s", record_text(n, "name"), record_text(n, "id"),
-	       record_text(n, "base"), vm_number(n, "prefix"),
-	       json_array_size(json_object_get(n, "vms")),
-	       json_array_size(json_object_get(n, "vms")) == 1 ? "" : "s");
+	       record_text(n, "base"), vm_number(n, "prefix"), here, here == 1 ? "" : "s");
 	for (i = 0; i < json_array_size(nodes); i++)
 		printf("%s%s",
 		       i > 1 ? ", "
@@ -143,7 +144,9 @@ static void print_network(const json_t *n)
 		printf("%-9s %s\n", i ? "linked to" : "here",
 		       json_string_value(json_array_get(nodes, i)));
 	json_array_foreach ((json_t *)vms, i, vm)
-		printf("VM        %s at %s\n", record_text(vm, "name"), record_text(vm, "address"));
+		printf("VM        %s at %s%s\n", record_text(vm, "name"),
+		       record_text(vm, "address"),
+		       json_is_true(json_object_get(vm, "here")) ? "" : " on another node");
 }
 
 static int run_show(const struct command *cmd, int argc, char **argv)

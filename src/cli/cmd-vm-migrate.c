@@ -135,6 +135,32 @@ static int link_here(struct migration *m, struct error *err)
 	return r;
 }
 
+/* The network is not always what it was when the VM was started. */
+static int ask_network(struct migration *m, struct error *err)
+{
+	const struct vms_network net = {.name = record_text(m->config, "network")};
+	json_t *request = json_pack("{ss}", "op", "network"), *answer = NULL;
+	int r = request ? vms_network_call(&net, false, request, &answer, err) : -ENOMEM;
+
+	if (!r && (json_object_set(m->config, "nodes", json_object_get(answer, "nodes")) < 0 ||
+		   json_object_set(m->config, "hosts", json_object_get(answer, "vms")) < 0))
+		r = error_errno(err, -ENOMEM, "cannot describe the network");
+	json_decref(answer);
+	json_decref(request);
+	return r;
+}
+
+/* The other VMs of the network go on to know its name. */
+static void tell_left(const struct migration *m)
+{
+	const struct vms_network net = {.name = record_text(m->config, "network")};
+	json_t *request = json_pack("{ss,ss}", "op", "left", "name", m->name);
+
+	if (request)
+		vms_network_call(&net, false, request, NULL, NULL);
+	json_decref(request);
+}
+
 /* The other side starts an empty machine and says where it listens. */
 static int arrange(struct migration *m, char **ret, struct error *err)
 {
@@ -142,6 +168,8 @@ static int arrange(struct migration *m, char **ret, struct error *err)
 	json_t *message = NULL, *answer = NULL;
 	int r = record_read(m->dir, RECORD_CONFIG, &m->config, err);
 
+	if (!r)
+		r = ask_network(m, err);
 	if (!r)
 		r = find_host(m, err);
 	if (!r && !m->no_link)
@@ -186,6 +214,8 @@ static int finish(struct migration *m)
 
 	if (m->token_file)
 		unlink(m->token_file);
+	if (!m->no_link)
+		tell_left(m);
 	r = forget(m);
 	if (r)
 		return r;

@@ -216,6 +216,11 @@ int links_drop(struct links *l, const json_t *request, struct error *err)
 	return r;
 }
 
+bool links_any(const struct links *l)
+{
+	return l->local;
+}
+
 json_t *links_nodes(const struct links *l)
 {
 	json_t *nodes = json_array();

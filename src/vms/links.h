@@ -8,6 +8,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -29,6 +30,8 @@ int links_add(struct links *links, const json_t *request, json_t *answer, struct
 
 /* {"peers": [...]}: without these; {}: without any. */
 int links_drop(struct links *links, const json_t *request, struct error *err);
+
+bool links_any(const struct links *links);
 
 /* [local, peer...], a new reference; empty when not linked. */
 json_t *links_nodes(const struct links *links);

@@ -33,6 +33,7 @@
 #define IDLE_NS 3000000000ULL /* a network without VMs ends after this */
 #define EXIT_REBOOT 10	      /* of wisp-vmm */
 #define SAID_MAX (64 * 1024)
+#define HOSTS_MAX 1000 /* names that a VM brings along */
 
 struct vm {
 	struct vm *next;
@@ -40,8 +41,9 @@ struct vm {
 	char *name, *dir;
 	json_t *config; /* RECORD_CONFIG */
 	uint32_t address;
-	int lock;      /* of its directory; -1 once it has ended: then only its address is kept */
-	bool incoming; /* starts with a saved state instead of a kernel; a reboot does not */
+	int lock;	/* of its directory; -1 once it has ended: then only its address is kept */
+	bool incoming;	/* starts with a saved state instead of a kernel; a reboot does not */
+	bool elsewhere; /* on another node, or about to be: its name and address are kept */
 	int tap;
 	pid_t vmm, greeter; /* 0: none */
 };
@@ -79,6 +81,12 @@ static bool any_live(const struct network *n)
 		if (is_live(vm))
 			return true;
 	return false;
+}
+
+/* Whether others may talk to it. */
+static bool is_known(const struct vm *vm)
+{
+	return is_live(vm) || vm->elsewhere;
 }
 
 static void remove_vm(struct vm *vm)
@@ -120,10 +128,15 @@ static uint32_t free_address(const struct network *n)
 
 		if (!holder)
 			return a;
-		if (!is_live(holder) && !second_best)
+		if (!is_known(holder) && !second_best)
 			second_best = a;
 	}
 	return second_best;
+}
+
+static bool is_incoming(const json_t *spec)
+{
+	return json_is_true(json_object_get(spec, "incoming"));
 }
 
 static int choose_address(const struct network *n, const char *name, const char *wanted,
@@ -140,9 +153,9 @@ static int choose_address(const struct network *n, const char *name, const char 
 	}
 	r = subnet_parse_address(&n->config->subnet, wanted, ret, err);
 	holder = r ? NULL : holder_of(n, *ret);
-	if (holder && is_live(holder))
-		return error_set(err, -EADDRINUSE, "address %s belongs to VM %s", wanted,
-				 holder->name);
+	if (holder && is_known(holder) && holder != before)
+		return error_set(err, -EADDRINUSE, "address %s belongs to VM %s%s", wanted,
+				 holder->name, holder->elsewhere ? " on another node" : "");
 	return r;
 }
 
@@ -153,7 +166,7 @@ static char *list_hosts(const struct network *n)
 
 	args_add(&list, "%s", "");
 	for (const struct vm *vm = n->vms; vm; vm = vm->next)
-		if (is_live(vm))
+		if (is_known(vm))
 			args_extend(&list, "%s%s=%s", *list.v[0] ? "," : "", vm->name,
 				    subnet_format(vm->address, address));
 	text = list.failed ? NULL : take_ptr(list.v[0]);
@@ -243,14 +256,30 @@ static int launch(struct vm *vm, struct error *err)
 	return r;
 }
 
-/* Writes the description with the nodes that its network is on now. */
+/* All VMs whose names are known, a new reference. */
+static json_t *list_vms(const struct network *n)
+{
+	json_t *list = json_array();
+	char address[16];
+
+	for (const struct vm *vm = n->vms; vm; vm = vm->next)
+		if (is_known(vm))
+			json_array_append_new(list,
+					      json_pack("{ss,ss,sb}", "name", vm->name, "address",
+							subnet_format(vm->address, address), "here",
+							is_live(vm)));
+	return list;
+}
+
+/* Writes the description with the nodes that its network is on now, and the VMs there. */
 static int write_config(struct vm *vm, struct error *err)
 {
-	json_t *nodes = links_nodes(vm->network->links);
-	int r = nodes ? json_object_set_new(vm->config, "nodes", nodes) : -1;
+	json_t *more = json_pack("{so,so}", "nodes", links_nodes(vm->network->links), "hosts",
+				 list_vms(vm->network));
 
-	return r < 0 ? error_errno(err, -ENOMEM, "cannot describe VM %s", vm->name)
-		     : record_write(vm->dir, RECORD_CONFIG, vm->config, err);
+	if (!more || json_object_update_new(vm->config, more) < 0)
+		return error_errno(err, -ENOMEM, "cannot describe VM %s", vm->name);
+	return record_write(vm->dir, RECORD_CONFIG, vm->config, err);
 }
 
 /* Adds to the description what only the keeper knows. */
@@ -275,7 +304,7 @@ static int set_up(struct vm *vm, struct error *err)
 	char tap[16];
 	int r;
 
-	vm->incoming = json_is_true(json_object_get(vm->config, "incoming"));
+	vm->incoming = is_incoming(vm->config);
 	json_object_del(vm->config, "incoming");
 	r = vsock ? complete_config(vm, err) : -ENOMEM;
 
@@ -358,6 +387,49 @@ static int add_vm(struct network *n, const char *name, const json_t *spec, struc
 	return 0;
 }
 
+/* A checkpoint has the description: where it is restored, it is linked again. */
+static void on_links(void *arg)
+{
+	struct network *n = arg;
+	struct error err;
+
+	for (struct vm *vm = n->vms; vm; vm = vm->next)
+		if (is_live(vm) && write_config(vm, &err))
+			log_warn(log_of(n), "links", "%s", err.text);
+}
+
+/* What the VM that comes knew of others, and we do not, is true as far as we know. */
+static void learn_hosts(struct network *n, const json_t *hosts)
+{
+	json_t *host;
+	size_t i;
+
+	json_array_foreach ((json_t *)hosts, i, host) {
+		const char *name = record_text(host, "name");
+		struct vm *vm;
+		uint32_t address;
+
+		if (i == HOSTS_MAX || paths_check_name(name, "VM", NULL) || find_vm(n, name) ||
+		    subnet_parse_address(&n->config->subnet, record_text(host, "address"), &address,
+					 NULL) ||
+		    holder_of(n, address))
+			continue;
+		vm = calloc(1, sizeof(*vm));
+		if (!vm)
+			return;
+		*vm = (struct vm){.network = n,
+				  .name = strdup(name),
+				  .address = address,
+				  .lock = -1,
+				  .tap = -1,
+				  .elsewhere = true};
+		if (vm->name)
+			append_vm(n, vm);
+		else
+			free(vm);
+	}
+}
+
 static int op_start(struct network *n, const json_t *request, json_t *answer, struct error *err)
 {
 	const json_t *spec = json_object_get(request, "vm");
@@ -366,6 +438,8 @@ static int op_start(struct network *n, const json_t *request, json_t *answer, st
 
 	if (r)
 		return r;
+	if (is_incoming(spec) && json_array_size(json_object_get(spec, "nodes")))
+		learn_hosts(n, json_object_get(spec, "hosts"));
 	r = set_up(vm, err);
 	if (r) {
 		bool running = vm->vmm;
@@ -380,6 +454,8 @@ static int op_start(struct network *n, const json_t *request, json_t *answer, st
 		return r;
 	}
 	loop_set_timer(n->idle, 0, 0);
+	if (links_any(n->links))
+		on_links(n);
 	log_info(log_of(n), "vms", "%s starts (%s)", vm->name, record_text(vm->config, "address"));
 	return json_object_set(answer, "vm", vm->config) < 0 ? -ENOMEM : 0;
 }
@@ -388,16 +464,20 @@ static int op_start(struct network *n, const json_t *request, json_t *answer, st
 
 static int op_vms(const struct network *n, json_t *answer, struct error *err)
 {
-	json_t *list = json_array();
-	char address[16];
-
-	for (const struct vm *vm = n->vms; vm; vm = vm->next)
-		if (is_live(vm))
-			json_array_append_new(list, json_pack("{ssss}", "name", vm->name, "address",
-							      subnet_format(vm->address, address)));
-	return json_object_set_new(answer, "vms", list) < 0
+	return json_object_set_new(answer, "vms", list_vms(n)) < 0
 		       ? error_errno(err, -ENOMEM, "cannot list the VMs")
 		       : 0;
+}
+
+/* It has ended here, or is about to, because it runs at another node. */
+static int op_left(const struct network *n, const json_t *request, struct error *err)
+{
+	struct vm *vm = find_vm(n, record_text(request, "name"));
+
+	if (!vm)
+		return error_set(err, -ESRCH, "VM %s was never here", record_text(request, "name"));
+	vm->elsewhere = true;
+	return 0;
 }
 
 static int op_kill(const struct network *n, const json_t *request, struct error *err)
@@ -450,6 +530,8 @@ static int on_request(struct net_keeper *keeper, void *arg, const char *op, cons
 		return op_vms(n, answer, err);
 	if (!strcmp(op, "kill"))
 		return op_kill(n, request, err);
+	if (!strcmp(op, "left"))
+		return op_left(n, request, err);
 	if (!strcmp(op, "network"))
 		return op_network(n, answer, err);
 	if (!strcmp(op, "link"))
@@ -579,6 +661,9 @@ static int on_lookup(void *arg, const char *from, const char *name, char **path,
 	for (const struct vm *v = n->vms; v && !vm; v = v->next)
 		if (!strcmp(subnet_format(v->address, address), name))
 			vm = v;
+	if (vm && !is_live(vm) && vm->elsewhere)
+		return error_set(err, -EHOSTUNREACH,
+				 "VM %s is on another node, where wisp-rsh does not reach", name);
 	if (!vm || !is_live(vm))
 		return error_set(err, -EHOSTUNREACH, "no VM %s runs on network %s", name,
 				 n->config->name);
@@ -592,17 +677,6 @@ static void on_idle(void *arg)
 
 	if (!any_live(n))
 		net_keeper_stop(n->keeper);
-}
-
-/* A checkpoint has the description: where it is restored, it is linked again. */
-static void on_links(void *arg)
-{
-	struct network *n = arg;
-	struct error err;
-
-	for (struct vm *vm = n->vms; vm; vm = vm->next)
-		if (is_live(vm) && write_config(vm, &err))
-			log_warn(log_of(n), "links", "%s", err.text);
 }
 
 static int on_start(struct net_keeper *keeper, void *arg, struct error *err)

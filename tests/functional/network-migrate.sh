@@ -147,10 +147,25 @@ goes_on n2
 expect "identity" "$(field n2 default id)" "$id"
 expect "nodes" "$(field n2 default nodes)" "192.168.51.2 192.168.51.1"
 start n2 b
+# hosts NODE: the VMs known there, those of other nodes in brackets
+hosts() {
+	on "$1" wisp network show default --json | python3 -c '
+import json, sys
+print(*sorted(v["name"] if v["here"] else "(" + v["name"] + ")" for v in json.load(sys.stdin)["vms"]))' 2>/dev/null ||
+		echo none
+}
+expect "hosts" "$(hosts n2)" "a b"
 to n2 n1 --json >"$TMP/report"
 python3 -m json.tool "$TMP/report" | grep -E 'downtime|seconds|_ms' || cat "$TMP/report"
 goes_on n1
 expect "nodes" "$(field n1 default nodes)" "192.168.51.1 192.168.51.2"
+expect "hosts of n1" "$(hosts n1)" "(b) a"
+expect "hosts of n2" "$(hosts n2)" "(a) b"
+start n1 c
+grep -q '"address": "10.78.0.4"' "$TMP/n1/vm/c/vm.json" || fail "c has an address of another node"
+refuse 1 "address 10.78.0.2 belongs to VM a on another node" on n2 wisp vm start d --image minimal \
+	--kernel "$GUEST" --force --no-wait --address 10.78.0.2
+on n1 wisp vm stop c --kill >/dev/null
 on n2 wisp vm stop --all --kill >/dev/null
 
 echo "from a checkpoint: linked again"
