@@ -115,7 +115,9 @@ int io_write_file(const char *path, const void *data, size_t n, struct error *er
 
 	if (!temp)
 		return error_errno(err, -ENOMEM, "cannot write %s", path);
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	/* In a folder of somebody else's it might lead elsewhere. */
+	unlink(temp);
+	fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return error_errno(err, -errno, "cannot create %s", temp);
 	r = io_write_full(fd, data, n);

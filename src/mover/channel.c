@@ -46,9 +46,20 @@ static int wait_until(int fd, short events, uint64_t end, const _Atomic bool *co
 	}
 }
 
+/* The one code that is the peer's word (message_expect()) and must not be the system's. */
+static int lost(int rc)
+{
+	return rc == -ECONNABORTED ? -ECONNRESET : rc;
+}
+
 static uint64_t end_of(unsigned timeout_ms)
 {
 	return timeout_ms ? io_now_ns() + timeout_ms * 1000000ull : 0;
+}
+
+static int too_late(struct error *err)
+{
+	return error_set(err, -ETIMEDOUT, "the peer took too long to say who it is");
 }
 
 static int wait_for(const struct channel *ch, short events, struct error *err)
@@ -58,7 +69,7 @@ static int wait_for(const struct channel *ch, short events, struct error *err)
 	if (ch->deadline_ns && (!end || ch->deadline_ns < end))
 		end = ch->deadline_ns;
 	if (ch->deadline_ns && io_now_ns() >= ch->deadline_ns)
-		return error_set(err, -ETIMEDOUT, "the peer took too long to say who it is");
+		return too_late(err);
 	return wait_until(ch->fd, events, end, ch->cancel, err);
 }
 
@@ -85,6 +96,8 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 {
 	uint8_t *p = buf;
 
+	if (ch->deadline_ns && io_now_ns() >= ch->deadline_ns)
+		return too_late(err);
 	while (n) {
 		short wait;
 		ssize_t got = receive_some(ch, p, n, &wait, err);
@@ -97,7 +110,7 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 			n -= (size_t)got;
 			continue;
 		}
-		rc = got == -EAGAIN ? wait_for(ch, wait, err) : (int)got;
+		rc = got == -EAGAIN ? wait_for(ch, wait, err) : lost((int)got);
 		if (rc < 0)
 			return rc;
 	}
@@ -189,7 +202,7 @@ int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error
 		}
 		if (sent == 0)
 			return error_set(err, -EPIPE, "the peer closed the connection");
-		rc = sent == -EAGAIN ? wait_for(ch, wait, err) : (int)sent;
+		rc = sent == -EAGAIN ? wait_for(ch, wait, err) : lost((int)sent);
 		if (rc < 0)
 			return rc;
 	}

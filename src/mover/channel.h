@@ -29,8 +29,9 @@ struct channel {
 };
 
 /*
- * Exactly n bytes. -EPIPE when the peer closed, -ETIMEDOUT, -ECANCELED, or -errno; the channel is
- * of no use then.
+ * Exactly n bytes. -EPIPE when the peer closed, -ETIMEDOUT, -ECANCELED, or -errno (never
+ * -ECONNABORTED, which message_expect() returns for what the peer says); the channel is of no use
+ * then.
  */
 int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err);
 int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error *err);

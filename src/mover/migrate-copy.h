@@ -33,6 +33,7 @@ struct sender {
 	/* Of a round. */
 	uint64_t round;
 	_Atomic uint64_t next;
+	uint64_t block; /* chunks that are taken at once */
 	_Atomic bool failed;
 	bool collected; /* all of what the round sends */
 	struct lane *lane;

@@ -57,7 +57,8 @@ static void say_abort(struct source *s, const char *reason)
 	if (s->o.timeout_ms > ABORT_MS)
 		s->o.timeout_ms = ABORT_MS;
 	s->control.timeout_ms = s->o.timeout_ms;
-	if (!abort_delivered(&s->control, reason) && s->may_be_prepared &&
+	/* That the connection ended may also say that the target's mover had died before. */
+	if ((!abort_delivered(&s->control, reason) || s->may_be_prepared) &&
 	    come_back(s, &state, NULL) == 0)
 		abort_delivered(&s->control, reason);
 	channel_close(&s->control);

@@ -148,6 +148,9 @@ static int receive_header(struct channel *ch, struct message *m, uint32_t *flags
 	if (number != ch->received)
 		return error_set(err, -EBADMSG, "record %" PRIu32 " where %" PRIu32 " should be",
 				 number, ch->received);
+	if (ch->deadline_ns && m->length > GREETING_MAX)
+		return error_set(err, -EBADMSG, "%" PRIu64 " bytes from somebody unknown",
+				 m->length);
 	if (reserved || *flags & ~RECORD_OPTIONAL)
 		return error_set(err, -EBADMSG, "record %" PRIu32 " is of a later version of Wisp",
 				 number);

@@ -17,7 +17,8 @@
 #include "mover/page.h"
 #include "mover/work.h"
 
-#define BLOCK 64u /* chunks that a thread collects at once: 16 MiB */
+#define BLOCK 64u   /* chunks that a thread collects at once, at least: 16 MiB */
+#define BLOCKS 512u /* at most: KVM looks at its whole log for each */
 
 struct lane {
 	uint8_t *data, *packed;
@@ -230,12 +231,12 @@ int sender_pages(struct sender *s, unsigned stream, uint64_t chunk, uint64_t mas
 
 static int send_block(struct sender *s, unsigned stream, uint64_t first, struct error *err)
 {
-	uint64_t end = first + BLOCK, pages = s->memory / PAGE_BYTES, data_at = 0;
+	uint64_t end = first + s->block, pages = s->memory / PAGE_BYTES, data_at = 0;
 	int rc = 0;
 
 	if (end > index_chunks(s->memory))
 		end = index_chunks(s->memory);
-	pages = end * CHUNK_PAGES < pages ? BLOCK * CHUNK_PAGES : pages - first * CHUNK_PAGES;
+	pages = end * CHUNK_PAGES < pages ? s->block * CHUNK_PAGES : pages - first * CHUNK_PAGES;
 	if (!s->collected)
 		rc = s->vmm->ops->dirty_collect(s->vmm, first * CHUNK_PAGES, pages, err);
 	for (uint64_t c = first; rc == 0 && c < end; c++) {
@@ -265,7 +266,7 @@ static int stream_run(struct work *work, unsigned stream, struct error *err)
 	uint64_t chunks = index_chunks(s->memory), first;
 	int rc = 0;
 
-	while (rc == 0 && (first = atomic_fetch_add(&s->next, BLOCK)) < chunks)
+	while (rc == 0 && (first = atomic_fetch_add(&s->next, s->block)) < chunks)
 		rc = send_block(s, stream, first, err);
 	if (rc == 0)
 		rc = message_send_u64(&s->channel[stream], MESSAGE_SYNC, s->round, err);
@@ -276,11 +277,15 @@ static int stream_run(struct work *work, unsigned stream, struct error *err)
 
 int sender_round(struct sender *s, uint64_t round, bool few, struct error *err)
 {
-	struct work work = {.threads = s->streams, .run = stream_run, .arg = s, .what = "sending"};
+	struct work work = {
+		.threads = s->streams, .run = stream_run, .arg = s, .what = "sending", .all = true};
 	int rc = 0;
 
 	s->round = round;
 	s->next = 0;
+	s->block = index_chunks(s->memory) / BLOCKS;
+	if (s->block < BLOCK)
+		s->block = BLOCK;
 	s->collected = few;
 	if (few)
 		rc = s->vmm->ops->dirty_collect(s->vmm, 0, s->memory / PAGE_BYTES, err);

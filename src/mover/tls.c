@@ -148,6 +148,9 @@ ssize_t tls_handshake(struct tls *tls, short *wait, struct error *err)
 	ERR_clear_error();
 	errno = 0;
 	rc = SSL_do_handshake(tls->ssl);
+	/* A server may decline our key and show a certificate, which anybody can make. */
+	if (rc > 0 && !SSL_session_reused(tls->ssl))
+		return error_set(err, -EPROTO, "TLS: the peer does not know the token");
 	return rc > 0 ? 1 : result(tls, rc, wait, err);
 }
 

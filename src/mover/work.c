@@ -147,7 +147,7 @@ int work_run(struct work *work, struct error *err)
 			continue;
 		}
 		/* Threads claim their work, so fewer do all of it; none is a failure. */
-		if (started)
+		if (started && !work->all)
 			rc = 0;
 		else
 			error_errno(&reason, -rc, "cannot start a thread");

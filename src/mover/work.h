@@ -30,6 +30,7 @@ struct work {
 	void *arg;
 	const struct progress *progress; /* or NULL */
 	const char *what;
+	bool all;	       /* fewer threads than that are a failure */
 	bool gentle;	       /* the guest runs meanwhile: its vCPUs come first */
 	uint64_t total;	       /* bytes, for progress */
 	_Atomic uint64_t done; /* bytes; the threads add to it */

@@ -3,6 +3,7 @@
 
 #include "mover/test/scratch.h"
 
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -322,6 +323,60 @@ static void test_cancel(void **state)
 	}
 }
 
+/* A server that has no key but a certificate that it made itself. */
+static void *impostor_main(void *arg)
+{
+	SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *certificate = X509_new();
+	SSL *ssl;
+
+	X509_gmtime_adj(X509_getm_notBefore(certificate), 0);
+	X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+	X509_set_pubkey(certificate, key);
+	X509_sign(certificate, key, EVP_sha256());
+	SSL_CTX_use_certificate(context, certificate);
+	SSL_CTX_use_PrivateKey(context, key);
+	ssl = SSL_new(context);
+	SSL_set_fd(ssl, *(int *)arg);
+	SSL_accept(ssl);
+	SSL_free(ssl);
+	X509_free(certificate);
+	EVP_PKEY_free(key);
+	SSL_CTX_free(context);
+	return NULL;
+}
+
+static void test_impostor(void **state)
+{
+	struct side source, target;
+	pthread_t thread;
+
+	pair_init(&source, &target, true, true);
+	pthread_create(&thread, NULL, impostor_main, &target.ch.fd);
+	source_main(&source);
+	assert_int_equal(source.rc, -EPROTO);
+	assert_non_null(strstr(source.err.text, "does not know the token"));
+	pthread_join(thread, NULL);
+	pair_done(&source, &target);
+}
+
+/* Who has not said who it is cannot make us take much. */
+static void test_large(void **state)
+{
+	static const uint8_t body[100000];
+	struct side source, target;
+
+	pair_init(&source, &target, false, false);
+	/* As much of it as fits into the socket is enough. */
+	source.ch.timeout_ms = 1;
+	message_send(&source.ch, MESSAGE_STATE, body, sizeof(body), NULL);
+	target_main(&target);
+	assert_int_equal(target.rc, -EBADMSG);
+	assert_non_null(strstr(target.err.text, "somebody unknown"));
+	pair_done(&source, &target);
+}
+
 /* Things that are no mover at all, on either side. */
 static void test_strangers(void **state)
 {
@@ -361,6 +416,7 @@ int main(void)
 		cmocka_unit_test(test_other_token), cmocka_unit_test(test_other_tls),
 		cmocka_unit_test(test_listener),    cmocka_unit_test(test_slow),
 		cmocka_unit_test(test_cancel),	    cmocka_unit_test(test_strangers),
+		cmocka_unit_test(test_impostor),    cmocka_unit_test(test_large),
 		cmocka_unit_test(test_default),
 	};
 
