@@ -355,7 +355,7 @@ static void test_impostor(void **state)
 	pair_init(&source, &target, true, true);
 	pthread_create(&thread, NULL, impostor_main, &target.ch.fd);
 	source_main(&source);
-	assert_int_equal(source.rc, -EPROTO);
+	assert_int_equal(source.rc, -EACCES);
 	assert_non_null(strstr(source.err.text, "does not know the token"));
 	pthread_join(thread, NULL);
 	pair_done(&source, &target);
