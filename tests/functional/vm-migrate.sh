@@ -121,11 +121,12 @@ goes_on "$place"
 expect "one of them runs" "$( (at "$here" wisp vm list --json; at "$there" wisp vm list --json) |
 	grep -c '"state": "running"')" 1
 
-echo "and back"
+echo "and back, before its memory"
 if [ "$place" = "$there" ]; then
 	receive "$here" "$there/vm/a/vm.json"
 	at "$there" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token" --timeout 30000 \
-		--compress lz4
+		--compress lz4 --postcopy --bandwidth 20M --json >"$TMP/report"
+	grep -A3 '"missing"' "$TMP/report"
 	received 0
 fi
 goes_on "$here"
