@@ -241,7 +241,8 @@ static int to_node(struct migration *m)
 		undo(m);
 	} else {
 		r = send_to(m, listening);
-		if (r == EXIT_UNDECIDED)
+		/* A mover that could not say how it ended leaves its record. */
+		if (r == EXIT_UNDECIDED || (r && record_exists(m->dir, RECORD_SEND)))
 			fprintf(stderr,
 				"wisp vm migrate: to go on: wisp vm migrate %s %s --token %s "
 				"--again\n",

@@ -13,6 +13,7 @@
 #include "lib/parse.h"
 #include "net/state.h"
 #include "vms/control.h"
+#include "vms/record.h"
 #include "vms/vms.h"
 
 #define STOP_TIMEOUT_S 20
@@ -149,6 +150,19 @@ const struct command cmd_vm_stop = {
 
 /* -------- pause and resume -------- */
 
+/* A VM that may run elsewhere must not run on here. */
+static int check_record(const char *name, const char *dir, struct error *err)
+{
+	if (!record_exists(dir, RECORD_SEND))
+		return 0;
+	return error_set(
+		err, -EBUSY,
+		"%s is being handed over to another place and may run there: go on with wisp vm "
+		"migrate %s ADDRESS --token FILE --again, or, if it surely does not run "
+		"there, remove %s/" RECORD_SEND,
+		name, name, dir);
+}
+
 static int control_each(const struct command *cmd, int argc, char **argv, const char *command)
 {
 	struct option_parser parser;
@@ -162,6 +176,8 @@ static int control_each(const struct command *cmd, int argc, char **argv, const 
 		CLEANUP_FREE char *dir = NULL;
 
 		r = vms_dir(parser.argv[i], &dir, &err);
+		if (!r && !strcmp(command, "resume"))
+			r = check_record(parser.argv[i], dir, &err);
 		if (!r)
 			r = control_call(dir, command, NULL, NULL, &err);
 		if (r)

@@ -75,13 +75,29 @@ static int cmd_status(struct call *call, struct error *err)
 	return 0;
 }
 
+/* What a mover saved in its pause must not be older than what the VM did. */
+static int check_holder(const struct call *call, struct error *err)
+{
+	const void *holder = call->control->holder;
+
+	if (!holder || holder == call->owner)
+		return 0;
+	return error_set(
+		err, -EBUSY,
+		"another client holds the VM paused, as a migration or a checkpoint does: it runs "
+		"on when that ends");
+}
+
 /* A pause that is held ends with the connection; any other lasts until somebody resumes. */
 static int cmd_pause(struct call *call, struct error *err)
 {
 	bool hold = json_is_true(json_object_get(call->args, "hold"));
 	bool was_paused = vcpus_paused(call->vm);
-	int r = vm_pause(call->vm);
+	int r = check_holder(call, err);
 
+	if (r)
+		return r;
+	r = vm_pause(call->vm);
 	if (r)
 		return error_errno(err, r, "cannot pause");
 	if (!hold)
@@ -93,8 +109,10 @@ static int cmd_pause(struct call *call, struct error *err)
 
 static int cmd_resume(struct call *call, struct error *err)
 {
-	int r = vm_resume(call->vm, err);
+	int r = check_holder(call, err);
 
+	if (!r)
+		r = vm_resume(call->vm, err);
 	if (!r)
 		call->control->holder = NULL;
 	return r;

@@ -14,6 +14,8 @@ struct error;
 #define RECORD_CONFIG "vm.json"	  /* what it was started with, its address */
 #define RECORD_READY "ready.json" /* its agent answers; boot times */
 #define RECORD_END "end.json"	  /* why it ended */
+#define RECORD_SEND \
+	"send.record" /* a hand-over to another place that is not settled (wisp-mover) */
 
 /* Beside them: the sockets, what the guest printed, and what its VMM said. */
 #define VM_CONTROL "control"

@@ -72,7 +72,10 @@ echo "the record of a hand-over that is not settled stays, and nothing begins"
 echo '{}' >"$here/vm/a/send.record"
 refuse 1 "go on with --again" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token"
 [ -f "$here/vm/a/send.record" ] || fail "the record is gone"
+wisp vm pause a
+refuse 1 "may run there" wisp vm resume a
 rm "$here/vm/a/send.record"
+wisp vm resume a
 
 echo "one operation at a time, and it can be cancelled"
 refuse 1 "no operation runs" wisp vm cancel a

@@ -552,7 +552,10 @@ static void test_throttle(void **state)
 	assert_null(f->guest.vm.throttle);
 }
 
-/* A held pause ends with its connection, a plain one takes it over and stays. */
+/*
+ * A held pause ends with its connection and is nobody else's matter; a plain one of that
+ * connection takes it over and stays.
+ */
 static void test_hold(void **state)
 {
 	struct fixture *f = *state;
@@ -565,7 +568,10 @@ static void test_hold(void **state)
 	assert_false(f->guest.paused);
 	fd = client(f);
 	ok(f, fd, "{\"command\":\"pause\",\"hold\":true}");
-	ok(f, other, "{\"command\":\"pause\"}");
+	refused(f, other, "{\"command\":\"pause\"}", EBUSY, "holds the VM");
+	refused(f, other, "{\"command\":\"resume\"}", EBUSY, "holds the VM");
+	assert_true(f->guest.paused);
+	ok(f, fd, "{\"command\":\"pause\"}");
 	close(fd);
 	guest_run(&f->guest);
 	assert_true(f->guest.paused);
