@@ -147,10 +147,10 @@ static int ask(struct source *s, struct error *err)
 	case SESSION_PREPARED_REST:
 	case SESSION_RUNNING_REST:
 		rc = source_rest_return(s, err);
-		if (rc == -ENODATA)
+		if (s->memory_gone)
 			abort_delivered(&s->control, err->text);
 		if (rc < 0)
-			return rc == -ENODATA || rc == MIGRATE_KILLED ? rc : 0;
+			return s->memory_gone || rc == MIGRATE_KILLED ? rc : 0;
 		if (state == SESSION_RUNNING_REST)
 			return hear_all(s, err);
 		__attribute__((fallthrough));
@@ -204,7 +204,7 @@ static int settle(struct source *s, bool committed, struct migrate_result *ret, 
 	}
 	if (rc == MIGRATE_KILLED)
 		return rc;
-	if (rc == -ENODATA)
+	if (s->memory_gone)
 		return lost(s, ret, &reason, err);
 	return rc > 0 ? let_go(s, ret, err) : aborted(s, ret, err);
 }

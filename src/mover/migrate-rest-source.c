@@ -99,10 +99,11 @@ static int find_memory(struct source *s, struct error *err)
 	json_decref(vm);
 	if (rc == 0)
 		rc = s->o.vmm->ops->memory(s->o.vmm, &s->sender.memfd, err);
-	return rc == -ENOTCONN ? error_set(err, -ENODATA,
-					   "the source's wisp-vmm is gone, and with it the rest of "
-					   "the VM's memory")
-			       : rc;
+	s->memory_gone = rc == -ENOTCONN;
+	return s->memory_gone ? error_set(err, -ENODATA,
+					  "the source's wisp-vmm is gone, and with it the rest of "
+					  "the VM's memory")
+			      : rc;
 }
 
 int source_rest_return(struct source *s, struct error *err)

@@ -348,11 +348,10 @@ int target_rest_follow(struct target *t, struct error *err)
 			if (rc == 0)
 				continue;
 		}
+		/* It has everything: if it does not say so in time, another mover may hear it. */
 		if (rc == 0)
-			rc = finish(t, err);
-		if (rc == 0 || rc == MIGRATE_KILLED)
-			return rc;
-		if (catcher_lost(t->catcher) || rc == -ENOTCONN || rc == -ESRCH)
+			return finish(t, err);
+		if (catcher_lost(t->catcher))
 			return lose(t, error_set(err, -ESRCH, "the VM died while its pages came"),
 				    err);
 		if (rc == -ETIMEDOUT)

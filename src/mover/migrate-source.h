@@ -20,6 +20,7 @@ struct source {
 	struct channel rest[MIGRATE_STREAMS]; /* post-copy: until a session has them */
 	unsigned rest_streams;
 	struct pusher *pusher;
+	bool memory_gone; /* the VMM is dead, and so is the mover that had its memory */
 	bool follows;	  /* the VM goes before the rest of its pages */
 	struct pace pace; /* with a limit, until the VM is paused */
 	struct note note;
@@ -57,7 +58,7 @@ void source_report(struct source *s, struct migrate_result *ret);
 int source_rest_connect(struct source *s, struct error *err);
 /* In the pause: says what is missing and begins to send it. */
 int source_rest_begin(struct source *s, struct error *err);
-/* After a return: a new session. -ENODATA: the memory is gone with the VMM and an earlier mover. */
+/* After a return: a new session, or memory_gone. */
 int source_rest_return(struct source *s, struct error *err);
 /* The VM runs at the target. 1: it has all pages; 0: the connections ended; or -errno. */
 int source_rest_follow(struct source *s, struct error *err);
