@@ -431,11 +431,7 @@ const struct command command_send = {
 			 "How long the peer may be silent (default: 10000)", 0},
 			{OPT_DRY_RUN, "dry-run", 0, NULL, "Only ask whether it could move", 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
-			{OPT_PROGRESS, "progress", 0, "HOW",
-			 "On standard error: line, text, json, none, or auto (default): a line on "
-			 "a "
-			 "terminal, else none",
-			 0},
+			SHOW_OPTION(OPT_PROGRESS),
 			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
 			 0},
 			{0}},
@@ -468,11 +464,7 @@ const struct command command_receive = {
 			 "it ends, in seconds (default: 600)",
 			 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
-			{OPT_PROGRESS, "progress", 0, "HOW",
-			 "On standard error: line, text, json, none, or auto (default): a line on "
-			 "a "
-			 "terminal, else none",
-			 0},
+			SHOW_OPTION(OPT_PROGRESS),
 			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
 			 0},
 			{0}},

@@ -211,13 +211,7 @@ static int run_restore(const struct command *cmd, int argc, char **argv)
 	{OPT_CONTROL,  "control", 0, "SOCKET", "Control socket of the VMM; must be given",           \
 	 COMPLETE_FILE},                                                                             \
 		{OPT_DIR, "dir", 0, "DIR", "Folder of the checkpoint; must be given", COMPLETE_DIR}, \
-		{OPT_PROGRESS,                                                                       \
-		 "progress",                                                                         \
-		 0,                                                                                  \
-		 "HOW",                                                                              \
-		 "On standard error: line, text, json, none, or auto (default): a line on a "        \
-		 "terminal, else none",                                                              \
-		 0},                                                                                 \
+		SHOW_OPTION(OPT_PROGRESS),                                                           \
 	{                                                                                            \
 		OPT_JSON, "json", 0, NULL, "Print what it took as JSON", 0                           \
 	}

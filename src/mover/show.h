@@ -34,6 +34,15 @@ struct show {
 	bool open; /* the line has no end yet */
 };
 
+/* The option of a command that shows, for its table. */
+#define SHOW_OPTION(id)                                                                            \
+	{                                                                                          \
+		id, "progress", 0, "HOW",                                                          \
+			"On standard error: line, text, json, none, or auto (default): a line on " \
+			"a terminal, else none",                                                   \
+			0                                                                          \
+	}
+
 /* "auto", "line", "text", "json", "none". */
 int show_parse(const char *text, enum show_how *ret, struct error *err);
 
