@@ -66,6 +66,9 @@ int sender_init(struct sender *s, struct error *err)
 	if (rc < 0)
 		return rc;
 	map_memory(s);
+	s->block = index_chunks(s->memory) / BLOCKS;
+	if (s->block < BLOCK)
+		s->block = BLOCK;
 	s->lane = calloc(s->streams, sizeof(*s->lane));
 	for (unsigned i = 0; s->lane && i < s->streams; i++) {
 		struct lane *lane = &s->lane[i];
@@ -283,9 +286,6 @@ int sender_round(struct sender *s, uint64_t round, bool few, struct error *err)
 
 	s->round = round;
 	s->next = 0;
-	s->block = index_chunks(s->memory) / BLOCKS;
-	if (s->block < BLOCK)
-		s->block = BLOCK;
 	s->collected = few;
 	if (few)
 		rc = s->vmm->ops->dirty_collect(s->vmm, 0, s->memory / PAGE_BYTES, err);
