@@ -66,13 +66,6 @@ static int begin(const struct command *cmd, int argc, char **argv, bool write, s
 	return opt < 0 ? -1 - cli_fail(cmd, 1, &err) : 0;
 }
 
-static void print_json(json_t *json)
-{
-	json_dumpf(json, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(json);
-}
-
 static uint64_t bytes_of(const struct manifest *m)
 {
 	uint64_t bytes = m->index_size;
@@ -159,7 +152,7 @@ static int run_list(const struct command *cmd, int argc, char **argv)
 	for (size_t i = 0; i < n; i++)
 		code |= list_one(&r, epochs[i], array);
 	if (array)
-		print_json(array);
+		cli_print_json(array);
 	store_close(&r.store);
 	return code;
 }
@@ -236,7 +229,7 @@ static int run_show(const struct command *cmd, int argc, char **argv)
 	if (rc < 0)
 		return cli_fail(cmd, 1, &err);
 	if (r.json)
-		print_json(json_incref(m.json));
+		cli_print_json(json_incref(m.json));
 	else
 		show_text(&m);
 	manifest_done(&m);
@@ -303,7 +296,7 @@ static int run_verify(const struct command *cmd, int argc, char **argv)
 	for (size_t i = 0; rc == 0 && !r.at && i < n; i++)
 		code |= verify_one(cmd, &r, epochs[i], array);
 	if (array)
-		print_json(array);
+		cli_print_json(array);
 	store_close(&r.store);
 	return rc < 0 ? cli_fail(cmd, 1, &err) : code;
 }
@@ -330,7 +323,7 @@ static void print_report(const struct request *r, const struct merge_report *rep
 	for (size_t i = 0; i < report->nremoved; i++)
 		json_array_append_new(removed, json_integer((json_int_t)report->removed[i]));
 	if (r->json) {
-		print_json(
+		cli_print_json(
 			json_pack("{s:i, s:o}", "merged", (int)report->merged, "removed", removed));
 		return;
 	}

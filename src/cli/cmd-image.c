@@ -21,13 +21,6 @@ static const char *text_of(const json_t *object, const char *key)
 	return text ? text : "?";
 }
 
-static void print_json(json_t *json)
-{
-	json_dumpf(json, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(json);
-}
-
 static int run_build(const struct command *cmd, int argc, char **argv)
 {
 	CLEANUP_FREE char *name = NULL;
@@ -163,7 +156,7 @@ static int run_list(const struct command *cmd, int argc, char **argv)
 	}
 	free(names);
 	if (array)
-		print_json(array);
+		cli_print_json(array);
 	return 0;
 }
 
@@ -217,7 +210,7 @@ static int run_show(const struct command *cmd, int argc, char **argv)
 		return cli_fail(cmd, 1, &err);
 	if (flags & 1u << OPT_JSON) {
 		json_object_set_new(image.manifest, "folder", json_string(image.folder));
-		print_json(json_incref(image.manifest));
+		cli_print_json(json_incref(image.manifest));
 	} else {
 		show_text(&image);
 	}

@@ -115,7 +115,7 @@ static int run_list(const struct command *cmd, int argc, char **argv)
 	for (size_t i = 0; !o.json && i < json_array_size(list); i++)
 		print_line(json_array_get(list, i));
 	if (!r && o.json)
-		return vm_print_json(list);
+		return cli_print_json(list);
 	json_decref(list);
 	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
 }
@@ -165,7 +165,7 @@ static int run_show(const struct command *cmd, int argc, char **argv)
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	if (o.json)
-		return vm_print_json(network);
+		return cli_print_json(network);
 	print_network(network);
 	json_decref(network);
 	return 0;

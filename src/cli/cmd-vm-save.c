@@ -38,17 +38,26 @@ static int checkpoint(const struct command *cmd, const char *name, const char *d
 	return vm_call_mover(cmd, "checkpoint", vm_dir, options);
 }
 
+/* All options are wisp-mover's. As option_next(): 0 at the end, OPTION_HELP, or -errno. */
+static int take_options(const struct command *cmd, int argc, char **argv,
+			struct option_parser *parser, struct args *options, struct error *err)
+{
+	const char *value;
+	int r;
+
+	option_start(parser, cmd, argc, argv);
+	while ((r = option_next(parser, &value, err)) > 0 && r != OPTION_HELP)
+		vm_pass_option(cmd, r, value, options);
+	return r;
+}
+
 static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 {
 	struct args options = {0};
 	struct option_parser parser;
 	struct error err;
-	const char *value;
-	int r;
+	int r = take_options(cmd, argc, argv, &parser, &options, &err);
 
-	option_start(&parser, cmd, argc, argv);
-	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
-		vm_pass_option(cmd, r, value, &options);
 	if (!r && parser.argc != 2)
 		r = error_set(&err, -EINVAL, "give the name of a VM and a folder");
 	if (!r)
@@ -129,12 +138,8 @@ static int run_suspend(const struct command *cmd, int argc, char **argv)
 	struct args options = {0};
 	struct option_parser parser;
 	struct error err;
-	const char *value;
-	int r;
+	int r = take_options(cmd, argc, argv, &parser, &options, &err);
 
-	option_start(&parser, cmd, argc, argv);
-	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
-		vm_pass_option(cmd, r, value, &options);
 	if (!r && (parser.argc < 1 || parser.argc > 2))
 		r = error_set(&err, -EINVAL, "give the name of a VM, and a folder to save it in");
 	if (!r && options.n && parser.argc == 1)

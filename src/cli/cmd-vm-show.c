@@ -87,7 +87,7 @@ static int run_list(const struct command *cmd, int argc, char **argv)
 	}
 	state_list_free(names);
 	if (f.json)
-		return vm_print_json(list);
+		return cli_print_json(list);
 	if (!f.names && json_array_size(list))
 		printf("%-16s %-9s %5s %9s %-15s %11s %-12s %s\n", "NAME", "STATE", "VCPUS",
 		       "MEMORY", "ADDRESS", "UPTIME", "NETWORK", "IMAGE");
@@ -233,7 +233,7 @@ static int run_stats(const struct command *cmd, int argc, char **argv)
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	if (f.json)
-		return vm_print_json(all);
+		return cli_print_json(all);
 	print_stats(all);
 	json_decref(all);
 	return 0;

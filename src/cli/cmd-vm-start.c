@@ -292,7 +292,7 @@ static int start_all(const struct command *cmd, const struct start *s, char **na
 	}
 	free(jobs);
 	if (list)
-		vm_print_json(list);
+		cli_print_json(list);
 	return code;
 }
 

@@ -28,15 +28,6 @@ void vm_run_jobs(struct vm_job *jobs, int n, void *(*fn)(void *job))
 			pthread_join(jobs[i].thread, NULL);
 }
 
-int vm_print_json(json_t *value)
-{
-	int r = value ? json_dumpf(value, stdout, JSON_INDENT(2)) : -1;
-
-	putchar('\n');
-	json_decref(value);
-	return r < 0 ? EXIT_FAILURE : 0;
-}
-
 long long vm_number(const json_t *object, const char *key)
 {
 	return (long long)json_integer_value(json_object_get(object, key));

@@ -45,9 +45,6 @@ struct vm_job {
 /* Runs fn for all jobs at once, each in a thread, and waits. */
 void vm_run_jobs(struct vm_job *jobs, int n, void *(*fn)(void *job));
 
-/* Prints the value, takes it, and returns the exit code. */
-int vm_print_json(json_t *value);
-
 /* An integer member, 0 when it is not there. */
 long long vm_number(const json_t *object, const char *key);
 

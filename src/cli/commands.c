@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "lib/error.h"
 
@@ -53,6 +54,15 @@ const struct command *const wisp_commands[] = {
 	NULL,
 };
 /* clang-format on */
+
+int cli_print_json(json_t *value)
+{
+	int r = value ? json_dumpf(value, stdout, JSON_INDENT(2)) : -1;
+
+	putchar('\n');
+	json_decref(value);
+	return r < 0 ? EXIT_FAILURE : 0;
+}
 
 int cli_fail(const struct command *cmd, int code, const struct error *err)
 {

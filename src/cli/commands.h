@@ -4,6 +4,8 @@
 
 /* The commands of wisp: one file a command group, one row a command in commands.c. */
 
+#include <jansson.h>
+
 #include "lib/command.h"
 
 /* Exit codes of wisp itself; commands that run a program pass on the program's. */
@@ -33,5 +35,8 @@ struct error;
 
 /* Prints "wisp NAME: text" on standard error and returns code; for the run functions. */
 int cli_fail(const struct command *cmd, int code, const struct error *err);
+
+/* Prints the value, takes it, and returns the exit code. */
+int cli_print_json(json_t *value);
 
 #endif
