@@ -18,7 +18,6 @@
 #include "vms/record.h"
 #include "vms/vms.h"
 
-#define EXIT_UNDECIDED 3 /* of wisp-mover: the hand-over was cut off */
 #define TOKEN_BYTES 32
 
 struct migration {

@@ -19,6 +19,7 @@
 #include "vms/vms.h"
 
 #define BACKLOG 128
+#define TOKEN_FILE "receive.token"
 
 struct receipt {
 	const struct command *cmd;
@@ -29,15 +30,13 @@ struct receipt {
 	char *dir;
 	const char *name;
 	bool ready; /* its agent answered where it was */
-	bool json;
+	bool json, arranged, again, token;
 };
 
 /* Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end. */
 static void give_up(const struct receipt *c)
 {
-	CLEANUP_FREE char *record = io_format("%s/receive.record", c->dir);
-
-	if (record && access(record, F_OK) < 0)
+	if (!record_exists(c->dir, RECORD_RECEIVE))
 		vm_give_up(c->name);
 }
 
@@ -58,26 +57,67 @@ static int check_description(const json_t *config, const char *reason, struct er
 				   *reason ? reason : "no address");
 }
 
+/* Lets it come, or (--again) goes on with that. The token is of no use to anybody afterwards. */
+static int hand_over(struct receipt *c)
+{
+	CLEANUP_FREE char *token = io_format("%s/" TOKEN_FILE, c->dir);
+	int r = vm_hand_over(c->cmd, "receive", c->dir, &c->options, &c->errand);
+
+	if (!r && token)
+		unlink(token);
+	if (r && r != EXIT_UNTOLD)
+		give_up(c);
+	return r;
+}
+
+static bool is_here(int code)
+{
+	return !code || code == EXIT_UNTOLD;
+}
+
 /* -------- as a person asks -------- */
 
-static int receive(struct receipt *c)
+/* Its machine, with the record of the hand-over. */
+static int find_again(struct receipt *c, struct error *err)
+{
+	int r = vms_dir(c->name, &c->dir, err);
+
+	if (!r && !record_exists(c->dir, RECORD_RECEIVE))
+		r = error_set(err, -ENOENT, "no hand-over of VM %s to this machine is unsettled",
+			      c->name);
+	if (!r)
+		r = record_read(c->dir, RECORD_CONFIG, &c->config, err);
+	if (!r && !c->token)
+		args_add(&c->options, "--token=%s/" TOKEN_FILE, c->dir);
+	return r;
+}
+
+static int start_machine(struct receipt *c, struct error *err)
 {
 	json_error_t reason = {.text = ""};
-	struct error err;
 	int r;
 
 	c->config = json_loadf(stdin, JSON_REJECT_DUPLICATES, &reason);
 	vm_hold_signals();
-	r = check_description(c->config, reason.text, &err);
+	r = check_description(c->config, reason.text, err);
 	if (!r)
-		r = vm_start_empty(&c->place, c->config, &c->dir, &err);
+		r = vm_start_empty(&c->place, c->config, &c->dir, err);
+	c->name = record_text(c->config, "name");
+	return r;
+}
+
+static int receive(struct receipt *c)
+{
+	struct error err;
+	int r;
+
+	r = c->again ? find_again(c, &err) : start_machine(c, &err);
 	if (r)
 		return cli_fail(c->cmd, r == -ECANCELED ? 130 : EXIT_FAILURE, &err);
-	c->name = record_text(c->config, "name");
-	r = vm_hand_over(c->cmd, "receive", c->dir, &c->options, &c->errand);
-	if (r)
-		give_up(c);
-	else if (vm_wait_here(c->name, true, VM_AGENT_TIMEOUT_S, &err))
+	r = hand_over(c);
+	if (!is_here(r))
+		return r;
+	if (vm_wait_here(c->name, true, VM_AGENT_TIMEOUT_S, &err))
 		fprintf(stderr, "wisp vm receive: it runs, but %s\n", err.text);
 	else if (!c->json)
 		printf("%s: runs at %s\n", c->name, record_text(c->config, "address"));
@@ -108,7 +148,7 @@ static int open_listener(const char *host, char **address, int *ret, struct erro
 
 static int write_token(struct receipt *c, const char *token, struct error *err)
 {
-	CLEANUP_FREE char *path = io_format("%s/receive.token", c->dir);
+	CLEANUP_FREE char *path = io_format("%s/" TOKEN_FILE, c->dir);
 
 	args_add(&c->options, "--token=%s", path ? path : "");
 	return path ? io_write_file(path, token, strlen(token), err)
@@ -161,20 +201,15 @@ static int refuse(const struct error *err)
 
 static int settle(struct receipt *c)
 {
-	CLEANUP_FREE char *token = io_format("%s/receive.token", c->dir);
 	struct error err;
-	int r = vm_hand_over(c->cmd, "receive", c->dir, &c->options, &c->errand);
+	int r = hand_over(c);
 
-	if (token && !r)
-		unlink(token);
-	if (r) {
-		give_up(c);
+	if (!is_here(r))
 		return r;
-	}
 	if (c->ready && vm_wait_here(c->name, true, VM_AGENT_TIMEOUT_S, &err))
 		return refuse(&err);
 	say(json_pack("{sb,ss}", "ok", 1, "running", c->name));
-	return 0;
+	return r;
 }
 
 static int receive_arranged(struct receipt *c)
@@ -205,42 +240,57 @@ static int receive_arranged(struct receipt *c)
 
 /* -------- the command -------- */
 
+static void set_option(struct receipt *c, int id, const char *value)
+{
+	c->token |= id == OPT_TOKEN;
+	c->arranged |= id == OPT_ARRANGED;
+	c->again |= id == OPT_AGAIN;
+	c->json |= id == OPT_JSON;
+	if (id == OPT_NAME)
+		c->place.name = value;
+	else if (id == OPT_NET)
+		c->place.net = value;
+	else if (id != OPT_ARRANGED)
+		vm_pass_option(c->cmd, id, value, &c->options);
+}
+
+static int check(const struct receipt *c, int argc, struct error *err)
+{
+	if (argc != c->again)
+		return c->again ? error_set(err, -EINVAL, "--again wants the name of one VM")
+				: error_set(err, -EINVAL, "only --again goes with a name");
+	if (c->again && (c->place.name || c->place.net))
+		return error_set(err, -EINVAL, "--again goes without --name and --net");
+	if (c->arranged && c->options.n)
+		return error_set(err, -EINVAL, "--arranged goes without %s", c->options.v[0]);
+	if (!c->token && !c->arranged && !c->again)
+		return error_set(err, -EINVAL,
+				 "give --token FILE: 64 hexadecimal digits that both sides know, "
+				 "made for this migration");
+	return 0;
+}
+
 static int run_receive(const struct command *cmd, int argc, char **argv)
 {
 	struct receipt c = {.cmd = cmd, .errand = {.listen = -1, .hangup = -1}};
-	bool token = false, arranged = false;
 	struct option_parser parser;
 	struct error err;
 	const char *value;
 	int r;
 
 	option_start(&parser, cmd, argc, argv);
-	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP) {
-		token |= r == OPT_TOKEN;
-		arranged |= r == OPT_ARRANGED;
-		c.json |= r == OPT_JSON;
-		if (r == OPT_NAME)
-			c.place.name = value;
-		else if (r == OPT_NET)
-			c.place.net = value;
-		else if (r != OPT_ARRANGED)
-			vm_pass_option(cmd, r, value, &c.options);
-	}
-	if (!r && parser.argc)
-		r = error_set(&err, -EINVAL, "unexpected argument %s", parser.argv[0]);
-	if (!r && !token && !arranged)
-		r = error_set(&err, -EINVAL,
-			      "give --token FILE: 64 hexadecimal digits that both sides know, "
-			      "made for this migration");
-	if (!r && arranged && c.options.n)
-		r = error_set(&err, -EINVAL, "--arranged goes without %s", c.options.v[0]);
+	while ((r = option_next(&parser, &value, &err)) > 0 && r != OPTION_HELP)
+		set_option(&c, r, value);
+	if (!r)
+		r = check(&c, parser.argc, &err);
 	if (r) {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
-	} else if (arranged) {
+	} else if (c.arranged) {
 		c.errand.hangup = STDIN_FILENO;
 		c.errand.quiet = true;
 		r = receive_arranged(&c);
 	} else {
+		c.name = c.again ? parser.argv[0] : NULL;
 		r = receive(&c);
 	}
 	receipt_done(&c);
@@ -249,12 +299,15 @@ static int run_receive(const struct command *cmd, int argc, char **argv)
 
 const struct command cmd_vm_receive = {
 	.name = "vm receive",
-	.args = "",
+	.args = "[NAME]",
 	.summary = "Take a virtual machine that migrates to this machine",
 	.details =
 		"Reads the VM's description (vm.json of its state directory) from standard input, "
 		"starts an empty machine like it, waits for a wisp vm migrate, and ends when the "
-		"VM runs here or never will.",
+		"VM runs here or never will.\n\n"
+		"Exit code 3: the hand-over was cut off; 4: the VM runs here, but where it comes "
+		"from "
+		"has not heard that. --again NAME goes on with it, or tells it.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_ARRANGED,
@@ -283,8 +336,12 @@ const struct command cmd_vm_receive = {
 			 .name = "timeout",
 			 .arg = "MS",
 			 .help = "How long the other side may be silent (default 10000)"},
+			{.id = OPT_AGAIN,
+			 .name = "again",
+			 .help = "Go on with a hand-over that was cut off"},
 			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},
+	.complete = COMPLETE_VM,
 	.run = run_receive,
 };

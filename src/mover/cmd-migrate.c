@@ -274,6 +274,8 @@ static void print_json(int rc, const struct migrate_result *result, const struct
 	json_t *report = result->report ? json_incref(result->report) : json_object();
 
 	json_object_set_new(report, "outcome", json_string(outcome_name(result->outcome)));
+	if (result->untold)
+		json_object_set_new(report, "told", json_false());
 	if (rc < 0)
 		json_object_set_new(report, "error", json_string(err->text));
 	if (result->obstacles)
@@ -307,6 +309,8 @@ static void print_text(const struct migrate_result *result)
 
 static int finish(struct request *r, int rc, struct migrate_result *result, const struct error *err)
 {
+	struct error untold;
+
 	show_end(&r->show);
 	head_end(&r->head, rc);
 	if (r->json)
@@ -316,6 +320,14 @@ static int finish(struct request *r, int rc, struct migrate_result *result, cons
 	print_obstacles(result->obstacles);
 	json_decref(result->obstacles);
 	json_decref(result->report);
+	if (result->untold) {
+		error_set(
+			&untold, 0,
+			"the VM runs here; the source has not come to hear that: keep %s, and let "
+			"--again tell it when it asks",
+			r->o.note);
+		return head_fail(&r->head, EXIT_UNTOLD, &untold);
+	}
 	if (rc == 0)
 		return 0;
 	if (result->outcome == MIGRATE_UNDECIDED)
@@ -442,8 +454,11 @@ const struct command command_receive = {
 	.name = "receive",
 	.args = "",
 	.summary = "Let a wisp-mover bring a VM into a VMM that was started with --incoming",
-	.details = "Ends when the VM runs here, or never will. The VMM has the same options as the "
-		   "one it comes from.",
+	.details =
+		"Ends when the VM runs here, or never will. The VMM has the same options as the "
+		"one it comes from.\nExit code 3: it is not decided whether it runs here; 4: it "
+		"does, but the source has not heard it.\nThe record is kept then, and --again goes "
+		"on with it.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_CONTROL, "control", 0, "SOCKET",

@@ -8,7 +8,10 @@
 #include <string.h>
 
 #include "lib/error.h"
+#include "lib/io.h"
 #include "mover/migrate-target.h"
+
+#define FAREWELL_TIMEOUTS 6 /* how long a source is waited for that is to hear how it went */
 
 int target_note(struct target *t, enum note_state state, bool rest, struct error *err)
 {
@@ -117,9 +120,10 @@ int target_let_in(struct target *t, unsigned timeout_ms, struct error *err)
 	return rc == MIGRATE_KILLED ? rc : 0;
 }
 
-static int let_in(struct target *t, struct error *err)
+/* A source that does not come is not waited for for ever: the record can tell it later also. */
+static unsigned farewell_ms(const struct target *t)
 {
-	return target_let_in(t, t->o.return_ms, err);
+	return t->o.return_ms ? t->o.return_ms : FAREWELL_TIMEOUTS * t->o.timeout_ms;
 }
 
 /* In `prepared`, with a connection: 0 when it runs, -EAGAIN when the connection ended. */
@@ -156,7 +160,7 @@ static int prepared(struct target *t, struct error *err)
 			return target_abort(t, rc, err);
 		if (rc != -EAGAIN)
 			return rc;
-		rc = let_in(t, err);
+		rc = target_let_in(t, t->o.return_ms, err);
 		if (rc == -ECANCELED)
 			continue;
 		if (rc < 0)
@@ -166,13 +170,22 @@ static int prepared(struct target *t, struct error *err)
 	}
 }
 
-/* In `aborted`: the source may return and ask. Short: the record can tell it later also. */
+/* In `aborted`: the source may return and ask. */
 static void tell_aborted(struct target *t)
 {
-	struct error err;
-
-	if (let_in(t, &err) == 0)
+	if (target_let_in(t, farewell_ms(t), NULL) == 0)
 		channel_close(&t->control);
+}
+
+/* Until the source knows that the VM runs. -ETIMEDOUT, -ECANCELED: it was not to be found. */
+static int tell_running(struct target *t)
+{
+	uint64_t end = io_now_ns() + farewell_ms(t) * 1000000ull;
+	int rc = 0;
+
+	while (rc == 0 && say_running(t) < 0)
+		rc = io_now_ns() < end ? target_let_in(t, farewell_ms(t), NULL) : -ETIMEDOUT;
+	return rc;
 }
 
 /* It ran, and is lost: the source may be there still and is told that it ran. */
@@ -217,10 +230,9 @@ int target_take_over(struct target *t, struct migrate_result *ret, struct error 
 	ret->outcome = rc < 0 && t->note.state != NOTE_RUNNING ? MIGRATE_UNDECIDED : MIGRATE_MOVED;
 	if (rc < 0)
 		return tell_lost(t, rc);
-	while (say_running(t) < 0) {
-		rc = let_in(t, err);
-		if (rc < 0)
-			return 0; /* it runs; the source will ask whoever reads the record */
-	}
-	return target_at(t, STEP_RUNNING);
+	rc = tell_running(t);
+	if (rc == MIGRATE_KILLED)
+		return rc;
+	ret->untold = rc < 0;
+	return ret->untold ? 0 : target_at(t, STEP_RUNNING);
 }

@@ -65,7 +65,11 @@ struct migrate_options {     /* of both sides */
 	struct secret secret;
 	unsigned timeout_ms; /* 0: 10 s */
 	unsigned load_ms;    /* 0: 60 s */
-	unsigned return_ms;  /* how long an undecided hand-over is tried; 0: for ever */
+	/*
+	 * How long an undecided hand-over is tried; 0: for ever, and, at a target where it is
+	 * decided, 6 time-outs to tell the source.
+	 */
+	unsigned return_ms;
 	const _Atomic bool *cancel;
 	/* How it gets on, ten times a second, from a thread of its own. Or NULL. */
 	void (*tell)(void *arg, const struct migrate_progress *now);
@@ -89,6 +93,7 @@ struct migrate_options {     /* of both sides */
 
 struct migrate_result {
 	enum migrate_outcome outcome;
+	bool untold; /* target: the VM runs, and the source may not know: the record has to stay */
 	json_t *obstacles; /* array, or NULL; the caller's */
 	json_t *report;	   /* numbers of bytes, pages, ns; or NULL; the caller's */
 };

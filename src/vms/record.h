@@ -14,8 +14,9 @@ struct error;
 #define RECORD_CONFIG "vm.json"	  /* what it was started with, its address */
 #define RECORD_READY "ready.json" /* its agent answers; boot times */
 #define RECORD_END "end.json"	  /* why it ended */
-#define RECORD_SEND \
-	"send.record" /* a hand-over to another place that is not settled (wisp-mover) */
+/* Of hand-overs that are not settled, by wisp-mover: to another place, and to here. */
+#define RECORD_SEND "send.record"
+#define RECORD_RECEIVE "receive.record"
 
 /* Beside them: the sockets, what the guest printed, and what its VMM said. */
 #define VM_CONTROL "control"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Migrations between two stand-ins of a VMM: contents, and that exactly one runs whoever dies. */
 
+#include "mover/migrate-note.h"
 #include "mover/test/pair.h"
 
 static void migrate_with(void **state, bool tcp, unsigned streams, enum compression compression,
@@ -269,6 +270,15 @@ static void test_cut(void **state)
 	pair_done(&p);
 }
 
+/* Another mover of the target, with the record. */
+static void *again_main(void *arg)
+{
+	struct pair *p = arg;
+
+	p->receive_rc = migrate_receive_again(&p->receive, &p->received, &p->receive_err);
+	return NULL;
+}
+
 /* Neither side goes on by itself while the other is away. */
 static void test_undecided(void **state)
 {
@@ -287,6 +297,37 @@ static void test_undecided(void **state)
 	p.send_rc = migrate_send_again(&p.send, &p.sent, &p.send_err);
 	pthread_join(p.thread, NULL);
 	assert_moved(&p);
+	pair_done(&p);
+}
+
+/* The source dies after COMMIT: the target does not wait for ever, and tells it when it comes. */
+static void test_untold(void **state)
+{
+	struct error err = {{0}};
+	struct note note;
+	struct pair p;
+
+	pair_init(&p, *state, false);
+	p.kill_sender = STEP_COMMITTED;
+	p.receive.timeout_ms = 50;
+	p.receive.return_ms = 0;
+	pthread_create(&p.thread, NULL, receiver_main, &p);
+	assert_int_equal(migrate_send(&p.send, &p.sent, &p.send_err), MIGRATE_KILLED);
+	fake_disconnect(&p.from);
+	pthread_join(p.thread, NULL);
+	assert_int_equal(p.receive_rc, 0);
+	assert_int_equal(p.received.outcome, MIGRATE_MOVED);
+	assert_true(p.received.untold);
+	assert_int_equal(p.to.state, MACHINE_RUNNING);
+	assert_int_equal(note_read(p.to_note, &note, &err), 0);
+	assert_int_equal(note.state, NOTE_RUNNING);
+	result_done(&p.sent);
+	result_done(&p.received);
+	pthread_create(&p.thread, NULL, again_main, &p);
+	p.send_rc = migrate_send_again(&p.send, &p.sent, &p.send_err);
+	pthread_join(p.thread, NULL);
+	assert_moved(&p);
+	assert_false(p.received.untold);
 	pair_done(&p);
 }
 
@@ -380,6 +421,7 @@ int main(void)
 		cmocka_unit_test(test_target_dies),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_undecided),
+		cmocka_unit_test(test_untold),
 		cmocka_unit_test(test_other_vm),
 		cmocka_unit_test(test_no_record),
 		cmocka_unit_test(test_garbage),
