@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Compares two VMs, one of which is to go on in the other. */
+/*
+ * Compares two VMs, one of which is to go on in the other. What a peer says of its own may be as
+ * long as a message: it is looked through once, and what is told of it is short.
+ */
 
 #include "mover/migrate-obstacle.h"
 
@@ -10,14 +13,41 @@
 #include "lib/cleanup.h"
 #include "lib/io.h"
 
+#define OBSTACLES_MAX 64 /* of one VM; what is more is only counted as that */
 #define TEXT_MAX 1000
+#define WHAT_MAX 200
 #define TSC_TOLERANCE_PPM 1000 /* as the VMM: two calibrations of one clock */
 
+static json_t *obstacle(const char *what, const char *source, const char *target, const char *fix)
+{
+	return json_pack("{s:s,s:s,s:s,s:s}", "what", what, "source", source, "target", target,
+			 "fix", fix);
+}
+
+/* With one too many the last says that there are more. */
 static void add(json_t *list, const char *what, const char *source, const char *target,
 		const char *fix)
 {
-	json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s}", "what", what, "source", source,
-					      "target", target, "fix", fix));
+	size_t n = json_array_size(list);
+
+	if (n < OBSTACLES_MAX)
+		json_array_append_new(list, obstacle(what, source, target, fix));
+	else
+		json_array_set_new(list, n - 1,
+				   obstacle("more", "differs", "", "see to those above first"));
+}
+
+/* At most max bytes, in whole characters of UTF-8: JSON takes nothing else. */
+static char *cut(char *text, size_t max)
+{
+	size_t n = text ? strnlen(text, max + 1) : 0;
+
+	if (n <= max)
+		return text;
+	while (max && ((uint8_t)text[max] & 0xc0) == 0x80)
+		max--;
+	text[max] = '\0';
+	return text;
 }
 
 /* A value in one line, for free(). */
@@ -26,8 +56,16 @@ static char *show(const json_t *value)
 	if (!value)
 		return strdup("unknown");
 	if (json_is_string(value))
-		return strdup(json_string_value(value));
-	return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS);
+		return cut(strdup(json_string_value(value)), TEXT_MAX);
+	return cut(json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS), TEXT_MAX);
+}
+
+/* "device ID", or "device ID: MEMBER"; for free(). */
+static char *name_device(const char *id, const char *member)
+{
+	return cut(
+		io_format("device %s%s%s", id ? id : "?", member ? ": " : "", member ? member : ""),
+		WHAT_MAX);
 }
 
 static void differ(json_t *list, const char *what, const json_t *a, const json_t *b,
@@ -48,32 +86,48 @@ static void same(json_t *list, const char *what, const json_t *source, const jso
 		differ(list, what, a, b, fix);
 }
 
-static bool has_text(const json_t *list, const char *text)
+/* A set of the texts of a list: an object with a member for each. */
+static json_t *set_of(const json_t *list)
 {
-	for (size_t i = 0; i < json_array_size(list); i++) {
-		const char *other = json_string_value(json_array_get(list, i));
+	json_t *set = json_object(), *text;
+	size_t i;
 
-		if (other && !strcmp(other, text))
-			return true;
-	}
-	return false;
+	json_array_foreach (list, i, text)
+		if (json_is_string(text))
+			json_object_set_new(set, json_string_value(text), json_true());
+	return set;
+}
+
+/* Appends a word to a text that has room for TEXT_MAX bytes; false: it has not for this. */
+static bool append_word(char *text, size_t *n, const char *word)
+{
+	size_t length = strlen(word);
+
+	if (*n + 1 + length > TEXT_MAX)
+		return false;
+	if (*n)
+		text[(*n)++] = ' ';
+	memcpy(text + *n, word, length + 1);
+	*n += length;
+	return true;
 }
 
 static void compare_features(json_t *list, const json_t *has, const json_t *offered)
 {
-	CLEANUP_FREE char *lost = strdup("");
+	json_t *set = set_of(offered), *feature;
+	char lost[TEXT_MAX + 40] = "";
+	size_t i, n = 0, more = 0;
 
-	for (size_t i = 0; i < json_array_size(has); i++) {
-		const char *name = json_string_value(json_array_get(has, i));
-		char *more;
+	json_array_foreach (has, i, feature) {
+		const char *name = json_string_value(feature);
 
-		if (!name || has_text(offered, name))
-			continue;
-		more = io_format("%s%s%s", lost ? lost : "", lost && *lost ? " " : "", name);
-		free(lost);
-		lost = more;
+		if (name && !json_object_get(set, name))
+			more += more || !append_word(lost, &n, name);
 	}
-	if (lost && *lost)
+	json_decref(set);
+	if (more)
+		snprintf(lost + n, sizeof(lost) - n, "%sand %zu more", n ? " " : "", more);
+	if (n || more)
 		add(list, "CPU features", lost, "not offered by its CPU or KVM",
 		    "start the VM with a CPU model that both machines have (wisp-vmm --cpu-model)");
 }
@@ -93,16 +147,26 @@ static void compare_tsc(json_t *list, const json_t *cpu, const json_t *offer)
 	       "choose a machine with this frequency, or whose KVM can scale it");
 }
 
-static const json_t *device_with(const json_t *devices, const char *id)
+static const char *id_of(const json_t *device)
 {
-	for (size_t i = 0; i < json_array_size(devices); i++) {
-		const json_t *device = json_array_get(devices, i);
-		const char *other = json_string_value(json_object_get(device, "id"));
+	return json_string_value(json_object_get(device, "id"));
+}
 
-		if (id && other && !strcmp(other, id))
-			return device;
-	}
-	return NULL;
+/* The devices by their ids. */
+static json_t *devices_by_id(const json_t *devices)
+{
+	json_t *map = json_object(), *device;
+	size_t i;
+
+	json_array_foreach (devices, i, device)
+		if (id_of(device))
+			json_object_set(map, id_of(device), device);
+	return map;
+}
+
+static const json_t *device_with(const json_t *map, const char *id)
+{
+	return id ? json_object_get(map, id) : NULL;
 }
 
 static void compare_device(json_t *list, const char *id, const json_t *a, const json_t *b)
@@ -113,12 +177,12 @@ static void compare_device(json_t *list, const char *id, const json_t *a, const 
 	uint64_t offers = (uint64_t)json_integer_value(json_object_get(b, "offers"));
 
 	for (unsigned i = 0; i < ARRAY_SIZE(members); i++) {
-		CLEANUP_FREE char *what = io_format("device %s: %s", id, members[i]);
+		CLEANUP_FREE char *what = name_device(id, members[i]);
 
 		same(list, what ? what : id, a, b, members[i], fix);
 	}
 	if (needs & ~offers) {
-		CLEANUP_FREE char *what = io_format("device %s: features", id);
+		CLEANUP_FREE char *what = name_device(id, "features");
 		CLEANUP_FREE char *lost = io_format("0x%" PRIx64, needs & ~offers);
 
 		add(list, what ? what : id, lost ? lost : "?", "not offered by its back end",
@@ -126,29 +190,40 @@ static void compare_device(json_t *list, const char *id, const json_t *a, const 
 	}
 }
 
+/* Devices of one list that the other, by id, has not. */
+static void missing_devices(json_t *list, const json_t *devices, const json_t *others,
+			    bool at_source, const char *fix)
+{
+	const json_t *device;
+	size_t i;
+
+	json_array_foreach (devices, i, device) {
+		CLEANUP_FREE char *what = NULL;
+
+		if (device_with(others, id_of(device)))
+			continue;
+		what = name_device(id_of(device), NULL);
+		differ(list, what ? what : "device", at_source ? device : NULL,
+		       at_source ? NULL : device, fix);
+	}
+}
+
 static void compare_devices(json_t *list, const json_t *source, const json_t *target)
 {
-	for (size_t i = 0; i < json_array_size(source); i++) {
-		const json_t *device = json_array_get(source, i);
-		const char *id = json_string_value(json_object_get(device, "id"));
-		const json_t *other = device_with(target, id);
-		CLEANUP_FREE char *what = io_format("device %s", id ? id : "?");
+	json_t *theirs = devices_by_id(source), *ours = devices_by_id(target);
+	const json_t *device;
+	size_t i;
 
-		if (!id || !other)
-			differ(list, what ? what : "device", device, NULL,
-			       "start the target with this device");
-		else
-			compare_device(list, id, device, other);
-	}
-	for (size_t i = 0; i < json_array_size(target); i++) {
-		const json_t *device = json_array_get(target, i);
-		const char *id = json_string_value(json_object_get(device, "id"));
-		CLEANUP_FREE char *what = io_format("device %s", id ? id : "?");
+	json_array_foreach (source, i, device) {
+		const json_t *other = device_with(ours, id_of(device));
 
-		if (!device_with(source, id))
-			differ(list, what ? what : "device", NULL, device,
-			       "start the target without this device");
+		if (other)
+			compare_device(list, id_of(device), device, other);
 	}
+	missing_devices(list, source, ours, true, "start the target with this device");
+	missing_devices(list, target, theirs, false, "start the target without this device");
+	json_decref(theirs);
+	json_decref(ours);
 }
 
 static void compare_room(json_t *list, const json_t *memory, uint64_t free_bytes)
@@ -171,8 +246,7 @@ json_t *obstacle_at_source(const json_t *vm)
 	for (size_t i = 0; i < json_array_size(devices); i++) {
 		const json_t *device = json_array_get(devices, i);
 		const char *stays = json_string_value(json_object_get(device, "stays"));
-		const char *id = json_string_value(json_object_get(device, "id"));
-		CLEANUP_FREE char *what = io_format("device %s", id ? id : "?");
+		CLEANUP_FREE char *what = name_device(id_of(device), NULL);
 
 		if (stays)
 			add(list, what ? what : "device", "its state cannot be saved", "", stays);

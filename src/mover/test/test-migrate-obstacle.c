@@ -177,12 +177,67 @@ static void test_nonsense(void **state)
 	}
 }
 
+/* As much as a peer can say in a message: what is told of it fits into one too. */
+static void test_too_many(void **state)
+{
+	json_t *source = load(plain), *target = load(plain), *list;
+	json_t *features = json_array(), *devices = json_array();
+	CLEANUP_FREE char *answer = NULL;
+	CLEANUP_FREE char *text = NULL;
+
+	for (unsigned i = 0; i < 150000; i++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "\u00e4\u00f6\u00fc%u", i);
+		json_array_append_new(features, json_string(name));
+		if (i < 20000)
+			json_array_append_new(devices, json_pack("{s:s}", "id", name));
+	}
+	json_object_set_new(json_object_get(source, "cpu"), "features", features);
+	json_object_set_new(source, "devices", devices);
+	json_object_set_new(source, "vcpus", json_stringn("\xc3\xa4", 2));
+	list = obstacle_at_target(source, target, UINT64_MAX);
+	assert_in_range(json_array_size(list), 10, 64);
+	answer = json_dumps(list, JSON_COMPACT);
+	assert_non_null(answer);
+	assert_true(strlen(answer) < 1 << 20);
+	assert_non_null(strstr(answer, "and 149"));
+	text = obstacle_text(json_array_get(list, json_array_size(list) - 1));
+	assert_non_null(strstr(text, "more"));
+	json_decref(list);
+	json_decref(source);
+	json_decref(target);
+}
+
+/* A text that is cut stays a text, or the obstacle would be lost. */
+static void test_long(void **state)
+{
+	for (unsigned at = 0; at < 4; at++) {
+		json_t *source = load(plain), *target = load(plain), *list;
+		char vendor[4096] = "";
+
+		for (unsigned n = at; n < 4000; n += 2)
+			memcpy(vendor + n, "\xc3\xa4", 2);
+		memset(vendor, 'x', at);
+		json_object_set_new(json_object_get(source, "cpu"), "vendor", json_string(vendor));
+		list = obstacle_at_target(source, target, UINT64_MAX);
+		assert_int_equal(json_array_size(list), 1);
+		assert_in_range(strlen(json_string_value(
+					json_object_get(json_array_get(list, 0), "source"))),
+				990, 1000);
+		json_decref(list);
+		json_decref(source);
+		json_decref(target);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_none),  cmocka_unit_test(test_each),
-		cmocka_unit_test(test_fine),  cmocka_unit_test(test_all),
-		cmocka_unit_test(test_stays), cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_none),	 cmocka_unit_test(test_each),
+		cmocka_unit_test(test_fine),	 cmocka_unit_test(test_all),
+		cmocka_unit_test(test_stays),	 cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_too_many), cmocka_unit_test(test_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
