@@ -209,20 +209,25 @@ int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error
 	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
 }
 
-static bool is_unix(const struct channel *ch)
+/* Asked once, then remembered. */
+static bool is_unix(struct channel *ch)
 {
-	int domain = 0;
-	socklen_t n = sizeof(domain);
+	if (ch->domain == AF_UNSPEC) {
+		int domain = AF_UNSPEC;
+		socklen_t n = sizeof(domain);
 
-	return !getsockopt(ch->fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) && domain == AF_UNIX;
+		getsockopt(ch->fd, SOL_SOCKET, SO_DOMAIN, &domain, &n);
+		ch->domain = domain;
+	}
+	return ch->domain == AF_UNIX;
 }
 
-bool channel_is_sound(const struct channel *ch)
+bool channel_is_sound(struct channel *ch)
 {
 	return ch->tls || is_unix(ch);
 }
 
-bool channel_takes_files(const struct channel *ch)
+bool channel_takes_files(struct channel *ch)
 {
 	return !ch->tls && !ch->pace && is_unix(ch);
 }
@@ -296,4 +301,5 @@ void channel_close(struct channel *ch)
 	if (ch->fd >= 0)
 		close(ch->fd);
 	ch->fd = -1;
+	ch->domain = AF_UNSPEC;
 }

@@ -25,6 +25,7 @@ struct channel {
 	uint64_t deadline_ns;	       /* (io_now_ns()) for all until it is 0 again */
 	uint32_t sent, received;       /* records so far */
 	struct tls *tls;	       /* NULL: in the clear */
+	_Atomic int domain;	       /* of the socket, when it has been asked; private */
 	struct pace *pace;	       /* for what is sent; not owned; NULL: no limit */
 };
 
@@ -40,13 +41,13 @@ int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error
  * No byte of it can change on its way: TLS sees to that, or there is no network. Both ends say the
  * same.
  */
-bool channel_is_sound(const struct channel *ch);
+bool channel_is_sound(struct channel *ch);
 
 /*
  * Pages can go from file to file within the kernel: a UNIX socket in the clear, and no limit of its
  * bandwidth.
  */
-bool channel_takes_files(const struct channel *ch);
+bool channel_takes_files(struct channel *ch);
 
 /*
  * As channel_send() and channel_receive(), from and to a file at an offset, where

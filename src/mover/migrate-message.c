@@ -71,7 +71,7 @@ int message_send_json(struct channel *ch, uint32_t type, const json_t *value, st
 }
 
 /* What nothing else protects is summed, and what is about to be decompressed in any case. */
-static bool is_summed(const struct channel *ch, const struct row *row)
+static bool is_summed(struct channel *ch, const struct row *row)
 {
 	return row->length && (row->compression || !channel_is_sound(ch));
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -25,6 +26,15 @@
 struct pair {
 	struct channel from, to;
 };
+
+/* In the place of the system's: counts what is asked of sockets. */
+static unsigned asked;
+
+int getsockopt(int fd, int level, int name, void *value, socklen_t *n)
+{
+	asked++;
+	return (int)syscall(SYS_getsockopt, fd, level, name, value, n);
+}
 
 static void make_tcp(int fd[2])
 {
@@ -97,6 +107,23 @@ static void test_round_trip(void **state)
 	round_trip(true);
 }
 
+/* What kind of socket it is does not change. */
+static void test_asked_once(void **state)
+{
+	struct pair p;
+
+	for (unsigned tcp = 0; tcp < 2; tcp++) {
+		make_pair(&p, tcp);
+		asked = 0;
+		for (unsigned i = 0; i < 100; i++) {
+			assert_int_equal(channel_is_sound(&p.from), !tcp);
+			assert_int_equal(channel_takes_files(&p.from), !tcp);
+		}
+		assert_int_equal(asked, 1);
+		close_pair(&p);
+	}
+}
+
 /* A bit of the data flips in a network; one of the row flips anywhere. */
 static void test_damage(void **state)
 {
@@ -165,6 +192,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_asked_once),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_files),
 	};
