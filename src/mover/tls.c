@@ -15,13 +15,19 @@
 #include "lib/error.h"
 
 #define IDENTITY "wisp-migration-1"
+#define RECORD (1u << 14)     /* bytes that a record of TLS has at most */
 #define READ_AHEAD (8u << 14) /* bytes: some whole records of TLS at a time */
+/* RFC 8446, 5.5: AES-GCM encrypts up to 2^24.5 full records safely under one key. */
+#define RECORDS_MAX (1u << 22)
 
 struct tls {
 	SSL_CTX *context;
 	SSL *ssl;
 	pthread_mutex_t mutex; /* an SSL object is for one thread at a time */
 	uint8_t key[TLS_KEY];
+	uint64_t sent;	  /* records, under the present key; at least as many as there were */
+	uint64_t limit;	  /* of them */
+	uint64_t updates; /* keys that the peer has gone on to */
 };
 
 /* A session made of our key, as RFC 8446, 2.2 has external keys. */
@@ -57,6 +63,17 @@ static int server_key(SSL *ssl, const unsigned char *id, size_t n, SSL_SESSION *
 	return 1;
 }
 
+/* The peer sends under a new key from now on (RFC 8446, 4.6.3). */
+static void on_message(int sends, int version, int type, const void *buf, size_t n, SSL *ssl,
+		       void *arg)
+{
+	const uint8_t *message = buf;
+	struct tls *tls = arg;
+
+	if (!sends && type == SSL3_RT_HANDSHAKE && n && message[0] == SSL3_MT_KEY_UPDATE)
+		tls->updates++;
+}
+
 static bool set_up(struct tls *tls, int fd, bool server)
 {
 	SSL_CTX *c = tls->context = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
@@ -76,6 +93,8 @@ static bool set_up(struct tls *tls, int fd, bool server)
 	tls->ssl = SSL_new(c);
 	if (!tls->ssl || !SSL_set_app_data(tls->ssl, tls) || !SSL_set_fd(tls->ssl, fd))
 		return false;
+	SSL_set_msg_callback(tls->ssl, on_message);
+	SSL_set_msg_callback_arg(tls->ssl, tls);
 	if (server)
 		SSL_set_accept_state(tls->ssl);
 	else
@@ -96,6 +115,7 @@ int tls_create(int fd, bool server, const uint8_t key[TLS_KEY], struct tls **ret
 		return error_set(err, -ENOMEM, "out of memory");
 	pthread_mutex_init(&tls->mutex, NULL);
 	memcpy(tls->key, key, TLS_KEY);
+	tls->limit = RECORDS_MAX;
 	if (!set_up(tls, fd, server)) {
 		tls_destroy(tls);
 		return error_set(err, -ENOMEM, "TLS cannot be set up");
@@ -166,6 +186,40 @@ ssize_t tls_receive(struct tls *tls, void *buf, size_t n, short *wait, struct er
 	return rc > 0 ? (ssize_t)done : result(tls, rc, wait, err);
 }
 
+void tls_limit(struct tls *tls, uint64_t records)
+{
+	tls->limit = records;
+}
+
+uint64_t tls_updates(struct tls *tls)
+{
+	SCOPED_LOCK(&tls->mutex);
+	return tls->updates;
+}
+
+static bool has_room(const struct tls *tls)
+{
+	struct pollfd p = {.fd = SSL_get_fd(tls->ssl), .events = POLLOUT};
+
+	return poll(&p, 1, 0) > 0 && p.revents == POLLOUT;
+}
+
+/*
+ * Between records, and where the socket takes the little that is to be said at once: while that
+ * waits nothing can be received, and two ends that wait so would wait for ever. Each side counts
+ * what it sends; the peer is not asked to do the same, as it does that by itself.
+ */
+static int renew_key(struct tls *tls, struct error *err)
+{
+	if (tls->sent < tls->limit || !has_room(tls))
+		return 0;
+	if (!SSL_key_update(tls->ssl, SSL_KEY_UPDATE_NOT_REQUESTED))
+		return error_set(err, -EPROTO, "TLS: no new key");
+	SSL_do_handshake(tls->ssl);
+	tls->sent = 0;
+	return 0;
+}
+
 ssize_t tls_send(struct tls *tls, const void *buf, size_t n, short *wait, struct error *err)
 {
 	size_t done = 0;
@@ -175,7 +229,11 @@ ssize_t tls_send(struct tls *tls, const void *buf, size_t n, short *wait, struct
 	ERR_clear_error();
 	errno = 0;
 	rc = SSL_write_ex(tls->ssl, buf, n, &done);
-	return rc > 0 ? (ssize_t)done : result(tls, rc, wait, err);
+	if (rc <= 0)
+		return result(tls, rc, wait, err);
+	tls->sent += (done + RECORD - 1) / RECORD;
+	rc = renew_key(tls, err);
+	return rc < 0 ? rc : (ssize_t)done;
 }
 
 bool tls_pending(struct tls *tls)

@@ -4,8 +4,9 @@
 
 /*
  * TLS 1.3 with a key that both ends know, and nothing else: no certificates, no earlier version, no
- * resumption. Over a connected socket that does not block from here on. No call waits; each says
- * what to wait for. One thread may send while another receives. SIGPIPE has to be ignored.
+ * resumption. What is sent gets a new key long before the old one has encrypted too much. Over a
+ * connected socket that does not block from here on. No call waits; each says what to wait for. One
+ * thread may send while another receives. SIGPIPE has to be ignored.
  */
 
 #include <stdbool.h>
@@ -30,6 +31,10 @@ void tls_destroy(struct tls *tls);
 ssize_t tls_handshake(struct tls *tls, short *wait, struct error *err);
 ssize_t tls_receive(struct tls *tls, void *buf, size_t n, short *wait, struct error *err);
 ssize_t tls_send(struct tls *tls, const void *buf, size_t n, short *wait, struct error *err);
+
+/* For tests: so many records under one key instead, and how often the peer has changed its own. */
+void tls_limit(struct tls *tls, uint64_t records);
+uint64_t tls_updates(struct tls *tls);
 
 /* Something has come already: to wait for the socket would be wrong. */
 bool tls_pending(struct tls *tls);
