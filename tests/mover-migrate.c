@@ -167,7 +167,7 @@ static int plain(struct plan *p)
 		die("listen", &err);
 	p->sends = fork() == 0;
 	for (unsigned i = 0; i < p->streams; i++) {
-		p->fd[i] = p->sends ? address_connect(p->address, 10000, &err)
+		p->fd[i] = p->sends ? address_connect(p->address, 10000, never, &err)
 				    : address_accept(listen, 10000, never, &err);
 		if (p->fd[i] < 0)
 			die("connect", &err);

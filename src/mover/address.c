@@ -9,8 +9,12 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,22 +28,103 @@
 #define LOCAL_BUFFER (128 << 10)
 #define UNIX_BUFFER (2 << 20)
 
-/* Splits "HOST:PORT" and resolves it. */
-static int resolve(const char *text, int flags, struct addrinfo **ret, struct error *err)
+/* Splits "HOST:PORT"; host and port are for free(). */
+static int split(const char *text, char **host, char **port, struct error *err)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
 	const char *colon = strrchr(text, ':');
-	char host[256];
+
+	if (!colon || colon == text)
+		return error_set(err, -EINVAL, "\"tcp:%s\" is not tcp:HOST:PORT", text);
+	*host = strndup(text, (size_t)(colon - text));
+	*port = strdup(colon + 1);
+	return *host && *port ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
+static int no_address(const char *text, int rc, struct error *err)
+{
+	return error_set(err, -EHOSTUNREACH, "tcp:%s: %s", text, gai_strerror(rc));
+}
+
+/* What a name server is asked for may take as long as it likes: nothing ends getaddrinfo(). */
+struct lookup {
+	_Atomic int users; /* the thread, and who waits for it */
+	char *host, *port;
+	int done_fd;
+	int rc;
+	struct addrinfo *list;
+};
+
+static void lookup_drop(struct lookup *l)
+{
+	if (atomic_fetch_sub(&l->users, 1) > 1)
+		return;
+	if (l->list)
+		freeaddrinfo(l->list);
+	cleanup_close_fd(&l->done_fd);
+	free(l->host);
+	free(l->port);
+	free(l);
+}
+
+static void *lookup_main(void *arg)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct lookup *l = arg;
+
+	l->rc = getaddrinfo(l->host, l->port, &hints, &l->list);
+	eventfd_write(l->done_fd, 1);
+	lookup_drop(l);
+	return NULL;
+}
+
+static int lookup_start(const char *text, struct lookup **ret, struct error *err)
+{
+	struct lookup *l = calloc(1, sizeof(*l));
+	pthread_t thread;
 	int rc;
 
-	if (!colon || (size_t)(colon - text) >= sizeof(host) || colon == text)
-		return error_set(err, -EINVAL, "\"tcp:%s\" is not tcp:HOST:PORT", text);
-	memcpy(host, text, (size_t)(colon - text));
-	host[colon - text] = '\0';
-	rc = getaddrinfo(host, colon + 1, &hints, ret);
-	if (rc)
-		return error_set(err, -EHOSTUNREACH, "tcp:%s: %s", text, gai_strerror(rc));
-	return 0;
+	if (!l)
+		return error_set(err, -ENOMEM, "out of memory");
+	l->users = 1;
+	l->done_fd = eventfd(0, EFD_CLOEXEC);
+	rc = l->done_fd < 0 ? error_errno(err, -errno, "eventfd")
+			    : split(text, &l->host, &l->port, err);
+	if (rc == 0) {
+		l->users = 2;
+		rc = -pthread_create(&thread, NULL, lookup_main, l);
+		if (rc == 0) {
+			pthread_detach(thread);
+			*ret = l;
+			return 0;
+		}
+		l->users = 1;
+		error_errno(err, rc, "cannot start a thread");
+	}
+	lookup_drop(l);
+	return rc;
+}
+
+static int resolve(const char *text, const struct channel *limits, struct addrinfo **ret,
+		   struct error *err)
+{
+	struct channel wait = *limits;
+	struct lookup *l = NULL;
+	int rc = lookup_start(text, &l, err);
+
+	if (rc < 0)
+		return rc;
+	wait.fd = l->done_fd;
+	rc = channel_wait(&wait, err);
+	if (rc == -ETIMEDOUT)
+		error_set(err, rc, "tcp:%s: nobody says what address that is", text);
+	if (rc == 0 && l->rc)
+		rc = no_address(text, l->rc, err);
+	if (rc == 0) {
+		*ret = l->list;
+		l->list = NULL;
+	}
+	lookup_drop(l);
+	return rc;
 }
 
 /*
@@ -67,26 +152,43 @@ static void keep_small(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 }
 
-static int tcp_connect(const char *text, unsigned timeout_ms, struct error *err)
+/* The socket does not block from here on, which no channel minds. */
+static int begin_connect(int fd, const struct addrinfo *to, const struct channel *limits,
+			 struct error *err)
 {
-	const struct timeval limit = {timeout_ms / 1000, timeout_ms % 1000 * 1000L};
+	struct channel wait = *limits;
+	socklen_t n = sizeof(int);
+	int code = 0, rc;
+
+	if (connect(fd, to->ai_addr, to->ai_addrlen) == 0)
+		return 0;
+	if (errno != EINPROGRESS)
+		return -errno;
+	wait.fd = fd;
+	rc = channel_wait_to_send(&wait, err);
+	if (rc == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &n))
+		rc = -errno;
+	return rc < 0 ? rc : -code;
+}
+
+static int tcp_connect(const char *text, const struct channel *limits, struct error *err)
+{
 	CLEANUP_CLOSE int fd = -1;
 	struct addrinfo *list = NULL;
 	const int on = 1;
-	int rc = resolve(text, 0, &list, err);
+	int rc = resolve(text, limits, &list, err);
 
 	if (rc < 0)
 		return rc;
-	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) ||
-	    connect(fd, list->ai_addr, list->ai_addrlen))
-		rc = error_errno(err, errno == EINPROGRESS ? -ETIMEDOUT : -errno,
-				 "cannot connect to tcp:%s", text);
-	else
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	keep_small(fd);
+	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	rc = fd < 0 ? -errno : begin_connect(fd, list, limits, err);
 	freeaddrinfo(list);
-	return rc < 0 ? rc : take_fd(&fd);
+	if (rc < 0)
+		return rc == -ECANCELED ? rc
+					: error_errno(err, rc, "cannot connect to tcp:%s", text);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	keep_small(fd);
+	return take_fd(&fd);
 }
 
 /* "fd=N": whoever started us listens there already, and has told the peer where. */
@@ -106,13 +208,18 @@ static int inherited_listener(const char *text, struct error *err)
 
 static int tcp_listen(const char *text, struct error *err)
 {
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+	CLEANUP_FREE char *host = NULL, *port = NULL;
 	CLEANUP_CLOSE int fd = -1;
 	struct addrinfo *list = NULL;
 	const int on = 1;
-	int rc = resolve(text, AI_PASSIVE, &list, err);
+	int rc = split(text, &host, &port, err);
 
 	if (rc < 0)
 		return rc;
+	rc = getaddrinfo(host, port, &hints, &list);
+	if (rc)
+		return no_address(text, rc, err);
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
 	    bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, BACKLOG))
@@ -147,12 +254,16 @@ static int unix_connect(const char *path, struct error *err)
 	return fd;
 }
 
-int address_connect(const char *address, unsigned timeout_ms, struct error *err)
+int address_connect(const char *address, unsigned timeout_ms, const _Atomic bool *const cancel[2],
+		    struct error *err)
 {
+	const struct channel limits = {
+		.fd = -1, .timeout_ms = timeout_ms, .cancel = {cancel[0], cancel[1]}};
+
 	if (!strncmp(address, "unix:", 5))
 		return unix_connect(address + 5, err);
 	if (!strncmp(address, "tcp:", 4))
-		return tcp_connect(address + 4, timeout_ms, err);
+		return tcp_connect(address + 4, &limits, err);
 	return address_error(address, err);
 }
 

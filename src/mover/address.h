@@ -10,9 +10,11 @@ struct error;
 
 /*
  * "unix:PATH" or "tcp:HOST:PORT"; to listen also "tcp:fd=N", an inherited socket that listens.
- * Return a descriptor (CLOEXEC) or -errno.
+ * Return a descriptor (CLOEXEC) or -errno. Neither a host nor who knows its address need answer:
+ * both have timeout_ms, and a cancel (as in struct channel) ends it with -ECANCELED.
  */
-int address_connect(const char *address, unsigned timeout_ms, struct error *err);
+int address_connect(const char *address, unsigned timeout_ms, const _Atomic bool *const cancel[2],
+		    struct error *err);
 int address_listen(const char *address, struct error *err);
 
 /*

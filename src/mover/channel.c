@@ -78,6 +78,11 @@ int channel_wait(struct channel *ch, struct error *err)
 	return ch->tls && tls_pending(ch->tls) ? 0 : wait_for(ch, POLLIN, err);
 }
 
+int channel_wait_to_send(struct channel *ch, struct error *err)
+{
+	return wait_for(ch, POLLOUT, err);
+}
+
 /* Some bytes, 0 at the end, -EAGAIN with what to wait for, or -errno. */
 static ssize_t receive_some(struct channel *ch, void *buf, size_t n, short *wait, struct error *err)
 {

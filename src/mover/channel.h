@@ -60,6 +60,8 @@ int channel_receive_file(struct channel *ch, const int pipe[2], int fd, uint64_t
 
 /* Waits until there is something to receive (or the end). */
 int channel_wait(struct channel *ch, struct error *err);
+/* Waits until something can be sent; of a socket that connects, until that has come to an end. */
+int channel_wait_to_send(struct channel *ch, struct error *err);
 
 /* The first byte that the peer sent, which stays there to be received. Before TLS only. */
 int channel_peek(struct channel *ch, uint8_t *ret, struct error *err);

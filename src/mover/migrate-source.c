@@ -80,7 +80,7 @@ int source_connect(struct source *s, uint32_t kind, uint32_t stream, struct chan
 
 	memcpy(hello.session, s->note.session, SESSION_SIZE);
 	memcpy(secret.token, s->note.token, TOKEN_SIZE);
-	ch.fd = address_connect(s->o.address, s->o.timeout_ms, err);
+	ch.fd = address_connect(s->o.address, s->o.timeout_ms, ch.cancel, err);
 	if (ch.fd < 0)
 		return ch.fd;
 	rc = hello_say(&ch, &secret, &hello, err);

@@ -385,6 +385,7 @@ static void test_no_record(void **state)
 /* Somebody who does not know the token knocks, says garbage, or nothing. */
 static void test_garbage(void **state)
 {
+	const _Atomic bool *const nobody[2] = {0};
 	struct pair p;
 	struct error err = {{0}};
 	int fd[3];
@@ -392,7 +393,7 @@ static void test_garbage(void **state)
 	pair_init(&p, *state, false);
 	p.receive.timeout_ms = 200;
 	for (unsigned i = 0; i < 3; i++) {
-		fd[i] = address_connect(p.address, 1000, &err);
+		fd[i] = address_connect(p.address, 1000, nobody, &err);
 		assert_true(fd[i] >= 0);
 	}
 	assert_int_equal(write(fd[0], "GET / HTTP/1.1\r\nHost: wisp.example\r\n\r\n", 38), 38);
