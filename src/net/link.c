@@ -23,6 +23,13 @@
 #include "lib/parse.h"
 #include "net/netlink.h"
 
+#ifndef IFLA_BR_FDB_MAX_LEARNED
+#define IFLA_BR_FDB_MAX_LEARNED 49 /* Linux 6.8; an older one does not look at it */
+#endif
+
+/* MAC addresses: each costs memory, and whoever sends frames can send them from any. */
+#define LEARNED_MAX 16384
+
 #define VNET_HEADER_SIZE 12 /* struct virtio_net_hdr_v1: what virtio 1.x devices use */
 
 static struct netlink_request new_link(uint16_t flags)
@@ -38,6 +45,7 @@ static int create_bridge(const char *name)
 {
 	struct netlink_request r = new_link(NLM_F_CREATE | NLM_F_EXCL);
 	struct rtattr *info, *data;
+	uint32_t limit = LEARNED_MAX;
 	uint8_t off = 0;
 
 	netlink_put(&r, IFLA_IFNAME, name, strlen(name) + 1);
@@ -45,6 +53,7 @@ static int create_bridge(const char *name)
 	netlink_put(&r, IFLA_INFO_KIND, "bridge", sizeof("bridge"));
 	data = netlink_put(&r, IFLA_INFO_DATA, NULL, 0);
 	netlink_put(&r, IFLA_BR_MCAST_SNOOPING, &off, sizeof(off));
+	netlink_put(&r, IFLA_BR_FDB_MAX_LEARNED, &limit, sizeof(limit));
 	netlink_nest_end(&r, data);
 	netlink_nest_end(&r, info);
 	return netlink_call(&r);

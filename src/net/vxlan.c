@@ -24,11 +24,15 @@
  */
 #define MTU 1500
 
+/* MAC addresses that are learned: each costs memory, and anybody can send frames from any. */
+#define LEARNED_MAX 8192
+
 static void put_data(struct netlink_request *r, uint32_t vni, uint32_t local)
 {
 	struct rtattr *info = netlink_put(r, IFLA_LINKINFO, NULL, 0), *data;
 	struct in_addr address = {htonl(local)};
 	uint16_t port = htons(VXLAN_PORT);
+	uint32_t limit = LEARNED_MAX;
 	uint8_t on = 1;
 
 	netlink_put(r, IFLA_INFO_KIND, "vxlan", sizeof("vxlan"));
@@ -37,6 +41,7 @@ static void put_data(struct netlink_request *r, uint32_t vni, uint32_t local)
 	netlink_put(r, IFLA_VXLAN_LOCAL, &address, sizeof(address));
 	netlink_put(r, IFLA_VXLAN_PORT, &port, sizeof(port));
 	netlink_put(r, IFLA_VXLAN_LEARNING, &on, sizeof(on));
+	netlink_put(r, IFLA_VXLAN_LIMIT, &limit, sizeof(limit));
 	netlink_nest_end(r, data);
 	netlink_nest_end(r, info);
 }
@@ -166,23 +171,16 @@ static uint32_t node_of(const struct nlmsghdr *h, int ifindex)
 
 int vxlan_heard(int watch, const char *name, uint32_t *ret)
 {
-	int ifindex = (int)if_nametoindex(name);
 	_Alignas(struct nlmsghdr) uint8_t buf[8192];
+	ssize_t n = recv(watch, buf, sizeof(buf), 0);
 
-	for (;;) {
-		ssize_t n = recv(watch, buf, sizeof(buf), 0);
-
-		/* Messages were lost: it will be heard of again. */
-		if (n < 0 && errno == ENOBUFS)
-			continue;
-		if (n < 0)
-			return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
-		/* The kernel sends one notification a message. */
-		if (n >= (ssize_t)NLMSG_LENGTH(sizeof(struct ndmsg)) &&
-		    NLMSG_OK((const struct nlmsghdr *)buf, (size_t)n)) {
-			*ret = node_of((const struct nlmsghdr *)buf, ifindex);
-			if (*ret)
-				return 0;
-		}
-	}
+	*ret = 0;
+	/* Messages were lost: it will be heard of again. */
+	if (n < 0 && errno != ENOBUFS)
+		return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
+	/* The kernel sends one notification a message. */
+	if (n >= (ssize_t)NLMSG_LENGTH(sizeof(struct ndmsg)) &&
+	    NLMSG_OK((const struct nlmsghdr *)buf, (size_t)n))
+		*ret = node_of((const struct nlmsghdr *)buf, (int)if_nametoindex(name));
+	return 0;
 }

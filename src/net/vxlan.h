@@ -33,8 +33,8 @@ int vxlan_remove_peer(const char *name, uint32_t peer, struct error *err);
 int vxlan_watch(struct error *err);
 
 /*
- * The next node that was heard of. -EAGAIN: no more now; other failures: the socket is of no use
- * any more.
+ * Takes the next message: the node that was heard of, or 0 when it is about none. -EAGAIN: no more
+ * now; other failures: the socket is of no use any more.
  */
 int vxlan_heard(int watch, const char *name, uint32_t *ret);
 

@@ -13,18 +13,24 @@
 #include "lib/loop.h"
 #include "net/keeper.h"
 #include "net/vxlan.h"
+#include "vms/heard.h"
 #include "vms/record.h"
 #include "vms/subnet.h"
 
 #define DEVICE "nodes"
+/* What others can make the keeper do: so much at once, then it rests. */
+#define MESSAGES_AT_ONCE 64
+#define NODES_AT_ONCE 8
+#define REST_NS 100000000
 
 struct links {
 	struct net_keeper *keeper;
 	uint32_t vni, local; /* local 0: not linked */
 	uint32_t peer[LINKS_MAX];
 	size_t npeers;
+	struct heard heard;
 	int watch;
-	struct loop_source *source;
+	struct loop_source *source, *rest;
 	void (*changed)(void *arg);
 	void *arg;
 };
@@ -74,12 +80,14 @@ static int add_peer(struct links *l, uint32_t peer, struct error *err)
 static void cut(struct links *l)
 {
 	loop_remove(&l->source);
+	loop_remove(&l->rest);
 	cleanup_close_fd(&l->watch);
 	l->watch = -1;
 	if (l->local)
 		vxlan_remove(DEVICE, NULL);
 	l->local = 0;
 	l->npeers = 0;
+	l->heard.believed = 0;
 }
 
 void links_destroy(struct links *l)
@@ -92,22 +100,46 @@ void links_destroy(struct links *l)
 
 /*
  * A node that was linked to another one of ours sends to all; so its frames come here, and what
- * goes to all from here must go there.
+ * goes to all from here must go there. Whether there may be more to hear of now.
  */
+static bool hear(struct links *l)
+{
+	unsigned messages = 0, nodes = 0;
+
+	while (messages++ < MESSAGES_AT_ONCE && nodes < NODES_AT_ONCE) {
+		uint32_t peer;
+		int r = vxlan_heard(l->watch, DEVICE, &peer);
+
+		if (r == -EAGAIN)
+			return false;
+		if (r) {
+			loop_remove(&l->source);
+			return false;
+		}
+		if (!peer || peer == l->local || find(l, peer) < l->npeers)
+			continue;
+		nodes += heard_believe(&l->heard, peer) && !add_peer(l, peer, NULL);
+	}
+	return true;
+}
+
 static void on_watch(void *arg, uint32_t events)
 {
 	struct links *l = arg;
 	size_t before = l->npeers;
-	uint32_t peer;
-	int r;
 
-	while (!(r = vxlan_heard(l->watch, DEVICE, &peer)))
-		if (peer != l->local && find(l, peer) == l->npeers)
-			add_peer(l, peer, NULL);
-	if (r != -EAGAIN)
-		loop_remove(&l->source);
+	/* What is not heard now waits in the socket. */
+	if (hear(l) && !loop_set_timer(l->rest, REST_NS, 0))
+		loop_modify_fd(l->source, 0);
 	if (l->npeers != before)
 		l->changed(l->arg);
+}
+
+static void on_rested(void *arg)
+{
+	struct links *l = arg;
+
+	loop_modify_fd(l->source, EPOLLIN);
 }
 
 static int make_device(struct links *l, uint32_t local, struct error *err)
@@ -122,6 +154,8 @@ static int make_device(struct links *l, uint32_t local, struct error *err)
 		l->local = local;
 		r = loop_add_fd(net_keeper_loop(l->keeper), l->watch, EPOLLIN, on_watch, l,
 				&l->source);
+		if (!r)
+			r = loop_add_timer(net_keeper_loop(l->keeper), on_rested, l, &l->rest);
 		if (r)
 			error_errno(err, r, "cannot watch the links");
 	}
@@ -132,7 +166,7 @@ static int make_device(struct links *l, uint32_t local, struct error *err)
 
 static int parse_address(const char *text, uint32_t *ret, struct error *err)
 {
-	if (subnet_parse_ipv4(text, ret) || !*ret || *ret >> 28 == 14 || *ret == UINT32_MAX)
+	if (subnet_parse_ipv4(text, ret) || !heard_is_node(*ret))
 		return error_set(err, -EINVAL, "\"%s\" is not the IPv4 address of a node", text);
 	return 0;
 }
@@ -181,6 +215,7 @@ int links_add(struct links *l, const json_t *request, json_t *answer, struct err
 	if (!r && fresh)
 		r = make_device(l, local, err);
 	for (size_t i = 0; !r && i < n; i++) {
+		heard_link(&l->heard, peers[i]);
 		/* Our own address would send all that we send back to us. */
 		if (peers[i] == local || find(l, peers[i]) < l->npeers)
 			continue;
@@ -205,6 +240,8 @@ int links_drop(struct links *l, const json_t *request, struct error *err)
 	for (size_t i = 0; !r && i < n; i++) {
 		size_t at = find(l, peers[i]);
 
+		/* It goes on sending until it is told as well. */
+		heard_unlink(&l->heard, peers[i]);
 		if (at == l->npeers)
 			continue;
 		r = vxlan_remove_peer(DEVICE, peers[i], err);
@@ -212,6 +249,8 @@ int links_drop(struct links *l, const json_t *request, struct error *err)
 	}
 	if (!n || !l->npeers)
 		cut(l);
+	if (!n)
+		l->heard = (struct heard){0};
 	l->changed(l->arg);
 	return r;
 }

@@ -7,6 +7,35 @@ traffic() {
 	timeout 60 python3 "$TOP/tests/functional/network-ends.py" "$SPACE-$1" "$SPACE-$2" "$3" "$4"
 }
 
+# broadcast FROM: frames to everybody
+broadcast() {
+	ip netns exec "$SPACE-$1" python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for i in range(100):
+    s.sendto(b"x", ("10.78.0.255", 9))'
+}
+
+# flood FROM TO VNI: frames that pretend to come from 230 nodes, and 20000 guests of one of them
+flood() {
+	on "$1" python3 - "$2" "$3" <<'EOF'
+import socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+vxlan = struct.pack("!II", 8 << 24, int(sys.argv[2]) << 8)
+def frame(node, mac):
+    inner = b"\xff" * 6 + struct.pack("!HI", 0x0657, mac) + b"\x88\xb5" + bytes(46)
+    udp = struct.pack("!HHHH", 4789, 4789, 8 + len(vxlan) + len(inner), 0) + vxlan + inner
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0,
+                     socket.inet_aton(f"192.168.50.{node}"), socket.inet_aton(sys.argv[1]))
+    s.sendto(ip + udp, (sys.argv[1], 0))
+for node in range(20, 250):
+    frame(node, node)
+for mac in range(1000, 21000):
+    frame(20, mac)
+EOF
+}
+
 add_node n1 192.168.50.1
 add_node n2 192.168.50.2
 add_node n3 192.168.50.3
@@ -68,22 +97,45 @@ print(json.load(sys.stdin)[0]["stats64"]["tx"]["packets"])'
 before=$(frames)
 ! traffic e1 o1 10.78.0.111 small 2>/dev/null || fail "a network reaches another"
 ! traffic o1 e1 10.78.0.101 small 2>/dev/null || fail "a network reaches another"
-ip netns exec "$SPACE-e1" python3 -c '
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-for i in range(100):
-    s.sendto(b"x", ("10.78.0.255", 9))'
+broadcast e1
 sleep 1
 [ $(($(frames) - before)) -lt 50 ] || fail "frames of one network came to another"
 
-echo "unlinked"
+echo "unlinked, and not heard of again though it sends"
+on n2 wisp network unlink default 192.168.50.1
+add_end e4 n1 10.78.0.104
+broadcast e4
+sleep 0.5
+expect "nodes after unlink" "$(field n2 default nodes)" "192.168.50.2 192.168.50.3"
+on n2 wisp network link default 192.168.50.1
+expect "linked again" "$(field n2 default nodes)" "192.168.50.2 192.168.50.3 192.168.50.1"
+traffic e1 e2 10.78.0.102 small
 on n2 wisp network unlink default 192.168.50.1
 on n1 wisp network unlink default
 expect "nodes after unlink" "$(field n1 default nodes)" ""
 expect "the other keeps the third" "$(field n2 default nodes)" "192.168.50.2 192.168.50.3"
 ! traffic e1 e2 10.78.0.102 small 2>/dev/null || fail "unlinked, and yet there"
 traffic e3 e2 10.78.0.102 small
+
+echo "frames that anybody can send make no end of nodes and addresses"
+vni=$(($(field n2 default vni)))
+flood n1 192.168.50.2 "$vni"
+sleep 4
+nodes=$(field n2 default nodes | wc -w)
+[ "$nodes" -gt 20 ] || fail "the frames did not arrive: $nodes nodes"
+[ "$nodes" -le 131 ] || fail "$nodes nodes are believed"
+# "self" is what the device itself knows, the others the bridge.
+in_net n2 bridge fdb show dev nodes >"$TMP/learned"
+learned=$(grep -c self "$TMP/learned")
+[ "$learned" -gt 1000 ] || fail "the frames did not arrive: $learned addresses"
+[ "$learned" -le 8600 ] || fail "$learned addresses were learned"
+learned=$(grep -vc self "$TMP/learned")
+case $(uname -r) in
+[1-5].* | 6.[0-7].*) echo "left out: the limit of the bridge (Linux 6.8)" ;;
+*) [ "$learned" -le 16500 ] || fail "the bridge learned $learned addresses" ;;
+esac
+on n2 wisp network link default 192.168.50.1
+field n2 default nodes | grep -q "192.168.50.1\$" || fail "no room for a node that is told"
 
 echo "nothing is left when the networks end"
 for n in n1 n2 n3; do

@@ -15,6 +15,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "vms/footprint.h"
+#include "vms/heard.h"
 #include "vms/links.h"
 #include "vms/network.h"
 #include "vms/record.h"
@@ -52,6 +53,32 @@ static void test_identity(void **state)
 	assert_string_equal(network_format_id(0x1234, text), "0000000000001234");
 	assert_int_equal(links_vni(0xabcdef0123456789), 0x456789);
 	assert_int_equal(links_vni(0xabcdef0123000000), 1);
+}
+
+/* Frames can be sent from any address: few are believed, and none that was unlinked. */
+static void test_heard(void **state)
+{
+	static const uint32_t nobody[] = {0, 0xe0000001, 0xf0000001, UINT32_MAX};
+	struct heard h = {0};
+	unsigned believed = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(nobody); i++)
+		assert_false(heard_believe(&h, nobody[i]));
+	heard_unlink(&h, 7);
+	assert_false(heard_believe(&h, 7));
+	heard_unlink(&h, 7);
+	heard_link(&h, 7);
+	assert_true(heard_believe(&h, 7));
+	heard_link(&h, 8);
+	for (uint32_t node = 1000; node < 3000; node++)
+		believed += heard_believe(&h, node);
+	assert_int_equal(believed, HEARD_MAX - 1);
+	h = (struct heard){0};
+	for (uint32_t node = 1; node <= HEARD_GONE + 1; node++)
+		heard_unlink(&h, node);
+	assert_true(heard_believe(&h, 1)); /* too long ago */
+	assert_false(heard_believe(&h, 2));
+	assert_false(heard_believe(&h, HEARD_GONE + 1));
 }
 
 static json_t *sample(const char *disk)
@@ -191,9 +218,10 @@ static void test_record(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_subnet),	  cmocka_unit_test(test_identity),
-		cmocka_unit_test(test_args),	  cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_footprint), cmocka_unit_test(test_record),
+		cmocka_unit_test(test_subnet), cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_heard),  cmocka_unit_test(test_args),
+		cmocka_unit_test(test_ends),   cmocka_unit_test(test_footprint),
+		cmocka_unit_test(test_record),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
