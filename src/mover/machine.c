@@ -71,6 +71,17 @@ static int remote_state(struct machine *machine, enum machine_state *ret, struct
 	return rc;
 }
 
+static int remote_loaded(struct machine *machine, bool *ret, struct error *err)
+{
+	json_t *status = NULL;
+	int rc = call(machine, "status", NULL, -1, &status, err);
+
+	if (rc == 0)
+		*ret = json_is_true(json_object_get(status, "loaded"));
+	json_decref(status);
+	return rc;
+}
+
 static int remote_name(struct machine *machine, char ret[MACHINE_NAME], struct error *err)
 {
 	json_t *status = NULL;
@@ -257,6 +268,7 @@ static void remote_close(struct machine *machine)
 
 static const struct machine_ops remote_ops = {
 	.state = remote_state,
+	.loaded = remote_loaded,
 	.name = remote_name,
 	.memory = remote_memory,
 	.describe = remote_describe,

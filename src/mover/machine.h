@@ -31,6 +31,8 @@ enum machine_state {
 
 struct machine_ops {
 	int (*state)(struct machine *vmm, enum machine_state *ret, struct error *err);
+	/* Whether it was loaded and has not run since. */
+	int (*loaded)(struct machine *vmm, bool *ret, struct error *err);
 	/* The one name of this VMM (`instance` of its status), at most MACHINE_NAME bytes. */
 	int (*name)(struct machine *vmm, char ret[MACHINE_NAME], struct error *err);
 	/* The memfd of guest RAM; the caller owns it. */

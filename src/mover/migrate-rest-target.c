@@ -286,7 +286,7 @@ static int follow_session(struct target *t, struct error *err)
 		uint64_t left = catcher_wait(t->catcher);
 
 		if (t->resumed && t->resume_rc < 0 && t->resume_rc != -ENOTCONN)
-			return target_abort(t, t->resume_rc, (*err = t->resume_err, err));
+			return target_refused(t, t->resume_rc, (*err = t->resume_err, err));
 		if (t->resumed && !said) {
 			said = true;
 			/* One that is gone will be noticed when it is listened to. */

@@ -43,14 +43,23 @@ int target_abort(struct target *t, int code, struct error *err)
 	return code;
 }
 
+int target_refused(struct target *t, int rc, struct error *err)
+{
+	bool loaded = false;
+
+	if (t->o.vmm->ops->loaded(t->o.vmm, &loaded, NULL) == 0 && loaded)
+		return target_abort(t, rc, err);
+	return error_prefix(err, -ENOTRECOVERABLE, "the VM has come and may have run, but now");
+}
+
 /* COMMIT has come (maybe again after a death): the VM runs. */
 static int run(struct target *t, struct error *err)
 {
 	int rc = t->note.rest ? target_rest_resume(t, err) : t->o.vmm->ops->resume(t->o.vmm, err);
 
-	/* Refused: it has not run and may be given back. No answer: it may have run. */
+	/* No answer: it may have run. */
 	if (rc < 0 && rc != -ENOTCONN)
-		return target_abort(t, rc, err);
+		return target_refused(t, rc, err);
 	return target_at(t, STEP_COMMITTED);
 }
 
@@ -188,10 +197,12 @@ static int tell_running(struct target *t)
 	return rc;
 }
 
-/* It ran, and is lost: the source may be there still and is told that it ran. */
+/* It ran, and is lost or stands: the source may be there still and is told that it ran. */
 static int tell_lost(struct target *t, int rc)
 {
-	if (rc == -ESRCH && target_let_in(t, t->o.timeout_ms, NULL) == 0)
+	bool ran = rc == -ESRCH || (rc == -ENOTRECOVERABLE && !t->note.rest);
+
+	if (ran && target_let_in(t, t->o.timeout_ms, NULL) == 0)
 		say_running(t);
 	return rc;
 }

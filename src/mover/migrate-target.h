@@ -52,6 +52,12 @@ int target_note(struct target *t, enum note_state state, bool rest, struct error
 int target_abort(struct target *t, int code, struct error *err);
 
 /*
+ * The VMM refused to resume, with rc and err: as target_abort() if the VM has surely not run, which
+ * may be given back; else -ENOTRECOVERABLE.
+ */
+int target_refused(struct target *t, int rc, struct error *err);
+
+/*
  * The source returns within timeout_ms (0: for ever), and hears where we are. 0, also when that
  * came to nothing: then there is no connection.
  */

@@ -62,6 +62,7 @@ static int cmd_status(struct call *call, struct error *err)
 	json_object_set_new(result, "name", json_string(vm->log.name));
 	json_object_set_new(result, "version", json_string(WISP_VERSION));
 	json_object_set_new(result, "state", json_string(state_name(vm)));
+	json_object_set_new(result, "loaded", json_boolean(vm->clock_plan));
 	json_object_set_new(result, "pid", json_integer(getpid()));
 	json_object_set_new(result, "instance", json_string(call->control->instance));
 	json_object_set_new(result, "vcpus", json_integer(vm->nvcpus));

@@ -32,6 +32,7 @@ struct world {
 
 enum fake_op {
 	FAKE_STATE,
+	FAKE_LOADED,
 	FAKE_NAME,
 	FAKE_MEMORY,
 	FAKE_DESCRIBE,
@@ -59,7 +60,7 @@ struct fake_vmm {
 	int fd;
 	uint8_t *ram;
 	enum machine_state state;
-	bool dead, held;
+	bool dead, held, loaded;
 	unsigned vcpus;
 	uint64_t *dirty;  /* the VMM's own log */
 	uint64_t *bitmap; /* of who follows, or NULL */
@@ -166,6 +167,15 @@ static inline int fake_state(struct machine *vmm, enum machine_state *ret, struc
 	return fake_leave(f, rc);
 }
 
+static inline int fake_loaded(struct machine *vmm, bool *ret, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+	int rc = fake_enter(f, FAKE_LOADED, err);
+
+	*ret = f->loaded;
+	return fake_leave(f, rc);
+}
+
 static inline int fake_name(struct machine *vmm, char ret[MACHINE_NAME], struct error *err)
 {
 	struct fake_vmm *f = fake_of(vmm);
@@ -215,8 +225,10 @@ static inline int fake_resume(struct machine *vmm, struct error *err)
 
 	if (rc == 0 && f->state != MACHINE_PAUSED && f->state != MACHINE_RUNNING)
 		rc = error_set(err, -EBUSY, "nothing to run");
-	if (rc == 0)
+	if (rc == 0) {
 		fake_set(f, MACHINE_RUNNING);
+		f->loaded = false;
+	}
 	f->held = false;
 	return fake_leave(f, rc);
 }
@@ -270,6 +282,7 @@ static inline int fake_load(struct machine *vmm, int fd, const char *clock, stru
 		rc = f->dead ? error_set(err, -ENOTCONN, "the VMM is dead") : 0;
 	}
 	fake_set(f, rc ? MACHINE_FAILED : MACHINE_PAUSED);
+	f->loaded = rc == 0;
 	return fake_leave(f, rc);
 }
 
@@ -418,6 +431,7 @@ static inline void fake_hang_up(struct machine *vmm)
 
 static const struct machine_ops fake_ops = {
 	.state = fake_state,
+	.loaded = fake_loaded,
 	.name = fake_name,
 	.memory = fake_memory,
 	.describe = fake_describe,

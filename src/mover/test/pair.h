@@ -32,6 +32,7 @@ struct pair {
 	_Atomic int to_step;
 	char why[256]; /* somebody was sent away */
 	_Atomic bool refused;
+	bool refuse_again; /* the target's VMM does not resume for a second mover */
 	pthread_t thread;
 };
 
@@ -142,6 +143,8 @@ static inline void *receiver_main(void *arg)
 	if (p->receive_rc == MIGRATE_KILLED) {
 		fake_disconnect(&p->to);
 		result_done(&p->received);
+		if (p->refuse_again)
+			p->to.fail[FAKE_RESUME] = -EIO;
 		if (access(p->to_note, F_OK) == 0)
 			p->receive_rc =
 				migrate_receive_again(&p->receive, &p->received, &p->receive_err);

@@ -230,6 +230,24 @@ static void test_resume_refused(void **state)
 	pair_done(&p);
 }
 
+/* A VM that ran is not given back, whatever its VMM says to the next mover. */
+static void test_resume_refused_later(void **state)
+{
+	struct pair p;
+
+	pair_init(&p, *state, false);
+	p.kill_receiver = STEP_COMMITTED;
+	p.refuse_again = true;
+	pair_run(&p);
+	assert_int_equal(p.receive_rc, -ENOTRECOVERABLE);
+	assert_int_equal(p.received.outcome, MIGRATE_MOVED);
+	assert_int_equal(p.send_rc, 0);
+	assert_int_equal(p.sent.outcome, MIGRATE_MOVED);
+	assert_int_equal(p.to.state, MACHINE_RUNNING);
+	assert_int_equal(p.to.calls[FAKE_STOP], 0);
+	pair_done(&p);
+}
+
 /* The target's VMM dies: before it may have run the source has its VM, afterwards it is lost. */
 static void test_target_dies(void **state)
 {
@@ -408,23 +426,15 @@ static void test_garbage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_moves),
-		cmocka_unit_test(test_obstacles),
-		cmocka_unit_test(test_dry_run),
-		cmocka_unit_test(test_strangers),
-		cmocka_unit_test(test_bandwidth),
-		cmocka_unit_test(test_convergence),
-		cmocka_unit_test(test_switch_now),
-		cmocka_unit_test(test_kill),
-		cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_resume_refused),
-		cmocka_unit_test(test_target_dies),
-		cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_undecided),
-		cmocka_unit_test(test_untold),
-		cmocka_unit_test(test_other_vm),
-		cmocka_unit_test(test_no_record),
+		cmocka_unit_test(test_moves),	       cmocka_unit_test(test_obstacles),
+		cmocka_unit_test(test_dry_run),	       cmocka_unit_test(test_strangers),
+		cmocka_unit_test(test_bandwidth),      cmocka_unit_test(test_convergence),
+		cmocka_unit_test(test_switch_now),     cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_cancel),	       cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_resume_refused), cmocka_unit_test(test_resume_refused_later),
+		cmocka_unit_test(test_target_dies),    cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_undecided),      cmocka_unit_test(test_untold),
+		cmocka_unit_test(test_other_vm),       cmocka_unit_test(test_no_record),
 		cmocka_unit_test(test_garbage),
 	};
 
