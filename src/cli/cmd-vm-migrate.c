@@ -319,7 +319,8 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 	if (r) {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	} else {
-		r = vms_dir(m.name, &m.dir, &err);
+		r = m.again ? vms_hand_over_dir(m.name, &m.dir, &err)
+			    : vms_dir(m.name, &m.dir, &err);
 		r = r		       ? cli_fail(cmd, EXIT_FAILURE, &err)
 		    : is_address(m.to) ? to_address(&m)
 				       : to_node(&m);

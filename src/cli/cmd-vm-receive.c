@@ -80,7 +80,7 @@ static bool is_here(int code)
 /* Its machine, with the record of the hand-over. */
 static int find_again(struct receipt *c, struct error *err)
 {
-	int r = vms_dir(c->name, &c->dir, err);
+	int r = vms_hand_over_dir(c->name, &c->dir, err);
 
 	if (!r && !record_exists(c->dir, RECORD_RECEIVE))
 		r = error_set(err, -ENOENT, "no hand-over of VM %s to this machine is unsettled",
@@ -118,7 +118,7 @@ static int receive(struct receipt *c)
 	if (!is_here(r))
 		return r;
 	if (vm_wait_here(c->name, true, VM_AGENT_TIMEOUT_S, &err))
-		fprintf(stderr, "wisp vm receive: it runs, but %s\n", err.text);
+		fprintf(stderr, "wisp vm receive: it has come, but %s\n", err.text);
 	else if (!c->json)
 		printf("%s: runs at %s\n", c->name, record_text(c->config, "address"));
 	return r;

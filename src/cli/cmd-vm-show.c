@@ -44,7 +44,7 @@ static void print_row(const json_t *vm)
 	const json_t *end = json_object_get(vm, "end");
 	const char *state = record_text(vm, "state");
 	char memory[32] = "-", uptime[32] = "-";
-	const char *said = record_text(end, "said");
+	const char *said = record_text(end, "said"), *open = record_text(vm, "hand_over");
 	const json_t *operation = json_object_get(vm, "operation");
 
 	if (vm_number(vm, "memory"))
@@ -61,7 +61,10 @@ static void print_row(const json_t *vm)
 	if (end)
 		printf("  %s%s%s\n", record_text(end, "reason"), *said ? ": " : "", said);
 	if (!strcmp(state, "lost"))
-		printf("  its network's keeper was killed; what was left is swept up\n");
+		printf("  its network's keeper was killed%s\n",
+		       *open ? "" : "; what was left is swept up");
+	if (*open)
+		printf("  %s\n", open);
 }
 
 static int run_list(const struct command *cmd, int argc, char **argv)
@@ -107,7 +110,8 @@ const struct command cmd_vm_list = {
 	.summary = "List the virtual machines",
 	.details =
 		"States: starting, running, paused, ended (with the reason, until the name is used "
-		"again or wisp vm stop removes it), lost (it died with its network's keeper).",
+		"again or wisp vm stop removes it), lost (it died with its network's keeper). A "
+		"hand-over that was cut off is told, and its record kept.",
 	.options = (const struct option_desc[]){{OPT_JSON, "json", 0, NULL, "Print JSON", 0},
 						{OPT_NAMES, "names", 0, NULL,
 						 "Print only the names", 0},

@@ -10,9 +10,11 @@
 #include "cli/commands.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/parse.h"
 #include "net/state.h"
 #include "vms/control.h"
+#include "vms/handover.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
@@ -144,14 +146,10 @@ const struct command cmd_vm_stop = {
 /* A VM that may run elsewhere must not run on here. */
 static int check_record(const char *name, const char *dir, struct error *err)
 {
-	if (!record_exists(dir, RECORD_SEND))
-		return 0;
-	return error_set(
-		err, -EBUSY,
-		"%s is being handed over to another place and may run there: go on with wisp vm "
-		"migrate %s ADDRESS --token FILE --again, or, if it surely does not run "
-		"there, remove %s/" RECORD_SEND,
-		name, name, dir);
+	CLEANUP_FREE char *instead =
+		io_format("if it surely does not, remove the record in %s", dir);
+
+	return hand_over_check(name, dir, HAND_OVER_UNDECIDED, instead ? instead : "", err);
 }
 
 static int control_each(const struct command *cmd, int argc, char **argv, const char *command)

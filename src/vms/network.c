@@ -26,6 +26,7 @@
 #include "lib/process.h"
 #include "net/state.h"
 #include "vms/greet.h"
+#include "vms/handover.h"
 #include "vms/links.h"
 #include "vms/record.h"
 #include "vms/vmmargs.h"
@@ -346,6 +347,17 @@ static void append_vm(struct network *n, struct vm *vm)
 	*at = vm;
 }
 
+/* The directory is about to be emptied: what another place waits for stays. */
+static int check_left(const struct network *n, const char *name, struct error *err)
+{
+	CLEANUP_FREE char *dir = io_format("%s/%s", n->config->vms, name);
+
+	if (!dir)
+		return error_errno(err, -ENOMEM, "cannot start VM %s", name);
+	return hand_over_check(name, dir, HAND_OVER_UNTOLD, "forget that with wisp vm stop --kill",
+			       err);
+}
+
 /* The entry of a VM, locked; the entry of an ended one of that name is replaced. */
 static int add_vm(struct network *n, const char *name, const json_t *spec, struct vm **ret,
 		  struct error *err)
@@ -357,6 +369,8 @@ static int add_vm(struct network *n, const char *name, const json_t *spec, struc
 
 	if (!r && before && is_live(before))
 		r = error_set(err, -EBUSY, "VM %s runs already", name);
+	if (!r)
+		r = check_left(n, name, err);
 	if (!r)
 		r = choose_address(n, name, record_text(spec, "address"), &address, err);
 	if (r)

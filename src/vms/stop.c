@@ -15,6 +15,7 @@
 #include "net/message.h"
 #include "net/state.h"
 #include "vms/control.h"
+#include "vms/handover.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
@@ -125,6 +126,12 @@ int vms_stop(const char *name, struct vms_stop *stop, struct error *err)
 		return error_set(err, -ENOENT, "there is no VM %s (\"wisp vm list\" shows all)",
 				 name);
 	stop->how = "had ended before";
+	if (!stop->kill)
+		r = hand_over_check(name, dir,
+				    state_alive(dir) ? HAND_OVER_UNDECIDED : HAND_OVER_UNTOLD,
+				    "forget that with --kill", err);
+	if (r)
+		return r;
 	if (state_alive(dir)) {
 		stop->how = end_vm(name, dir, stop);
 		/* Meanwhile it may have ended by itself. */

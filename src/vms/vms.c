@@ -15,6 +15,7 @@
 #include "lib/paths.h"
 #include "net/state.h"
 #include "vms/control.h"
+#include "vms/handover.h"
 #include "vms/record.h"
 
 #define LOOK_MS 20
@@ -128,6 +129,18 @@ int vms_wait(const char *name, bool agent, unsigned timeout_ms, json_t **ret, st
 	return r;
 }
 
+int vms_hand_over_dir(const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	int r = find_dir(name, &dir, err);
+
+	if (!r && !hand_over_look(dir))
+		r = check_alive(name, dir, err);
+	if (!r)
+		*ret = take_ptr(dir);
+	return r;
+}
+
 /* -------- describing -------- */
 
 /* What wisp-mover does with it just now. */
@@ -168,13 +181,14 @@ static void describe_live(const char *dir, json_t *vm)
 
 static void describe_dead(const char *dir, json_t *vm)
 {
+	enum hand_over open = hand_over_look(dir);
 	json_t *end = NULL;
 
 	record_read(dir, RECORD_END, &end, NULL);
 	json_object_set_new(vm, "state", json_string(end ? "ended" : "lost"));
 	if (end)
 		json_object_set_new(vm, "end", end);
-	else
+	else if (!open)
 		state_sweep(dir, NULL);
 }
 
@@ -182,6 +196,7 @@ int vms_describe(const char *name, json_t **ret, struct error *err)
 {
 	CLEANUP_FREE char *dir = NULL;
 	json_t *vm = NULL;
+	struct error open;
 	bool alive;
 	int r = find_dir(name, &dir, err);
 
@@ -197,6 +212,10 @@ int vms_describe(const char *name, json_t **ret, struct error *err)
 		describe_live(dir, vm);
 	else
 		describe_dead(dir, vm);
+	if (!json_object_get(vm, "operation") &&
+	    hand_over_check(name, dir, HAND_OVER_UNTOLD, "forget it with wisp vm stop --kill",
+			    &open))
+		json_object_set_new(vm, "hand_over", json_string(open.text));
 	*ret = vm;
 	return 0;
 }

@@ -40,6 +40,9 @@ int vms_wait(const char *name, bool agent, unsigned timeout_ms, json_t **ret, st
 /* The state directory of a VM that runs, a new string; the error says what became of others. */
 int vms_dir(const char *name, char **ret, struct error *err);
 
+/* The same for one with a hand-over that is not settled, which may have ended. */
+int vms_hand_over_dir(const char *name, char **ret, struct error *err);
+
 /*
  * A connection to its agent, for agent/client.h. Fails soon when the agent is not there.
  */
@@ -48,7 +51,8 @@ int vms_agent(const char *name, struct error *err);
 /*
  * What is known of it: the configuration and "state" ("starting", "running", "paused", "ended",
  * "lost"), with "vcpus", "memory", "uptime_ms", "pid" while it runs, "boot" (the ready record) and
- * "end" (the end record). What was lost with its keeper is swept away by this. -ENOENT: no such VM.
+ * "end" (the end record), and "hand_over" (a text) when one is not settled. What was lost with its
+ * keeper is swept away by this, unless such a record is needed. -ENOENT: no such VM.
  */
 int vms_describe(const char *name, json_t **ret, struct error *err);
 
@@ -57,7 +61,7 @@ int vms_names(char ***ret, struct error *err);
 
 struct vms_stop {
 	unsigned timeout_ms; /* for each step */
-	bool kill;	     /* at once */
+	bool kill;	     /* at once, also with a hand-over that is not settled (-EBUSY else) */
 	const char *how;     /* out: what it took */
 };
 

@@ -175,3 +175,30 @@ on n3 timeout 20 wisp vm restore "$TMP/saved" --json >/dev/null 2>"$TMP/err" || 
 goes_on n3
 expect "nodes" "$(field n3 default nodes)" "192.168.51.3 192.168.51.1 192.168.51.2"
 expect "identity" "$(field n3 default id)" "$id"
+
+echo "the keeper dies where it comes from: its record does not"
+to n3 n1 --postcopy --bandwidth 60M --timeout 3000 >"$TMP/out" 2>&1 &
+migration=$!
+for i in $(seq 300); do
+	! grep -qs '"running"' "$TMP/n1/vm/a/receive.record" || break
+	sleep 0.02
+done
+kill -KILL "$(keeper n3)"
+for i in $(seq 100); do
+	[ -e "$TMP/n3/vm/a/control.busy" ] || fail "it has ended: $(cat "$TMP/out")"
+	on n3 wisp vm list | grep -q lost && break
+done
+[ -e "$TMP/n3/vm/a/send.record" ] || fail "the record is gone"
+refuse 1 "a is being handed over to another place" start n3 a
+wait $migration || fail "it did not come: $(cat "$TMP/out")"
+goes_on n1
+nothing n3
+
+echo "what is not settled is told, and forgotten only by who says so"
+mkdir -p "$TMP/n3/vm/a"
+echo '{"state": "prepared"}' >"$TMP/n3/vm/a/receive.record"
+on n3 wisp vm list | grep -q "wisp vm receive --again a" || fail "list does not tell"
+refuse 1 "may run where it comes from" start n3 a
+refuse 1 "may run where it comes from" on n3 wisp vm stop a
+on n3 wisp vm stop a --kill >/dev/null
+nothing n3
