@@ -284,14 +284,15 @@ static void add_to_report(const struct checkpoint *c, uint64_t epoch, json_t *re
 				  c->parent ? json_integer((json_int_t)c->parent) : json_null()));
 }
 
-/* Sums the copies of the disks; those that are as in the parent are kept once. */
-static int finish_disks(const struct checkpoint *c, json_t **files, struct error *err)
+/* Makes and sums the copies of the disks; those that are as in the parent are kept once. */
+static int finish_disks(struct checkpoint *c, json_t **files, struct error *err)
 {
 	CLEANUP_CLOSE int dir = -1;
 	struct manifest parent = {0};
-	int rc = 0;
+	int rc = disks_copy(&c->disks, &c->vmm, c->was_running && !c->paused, c->request->progress,
+			    err);
 
-	if (c->parent && c->disks.n) {
+	if (rc == 0 && c->parent && c->disks.n) {
 		dir = rc = store_epoch(&c->store, c->parent, err);
 		if (rc >= 0)
 			rc = epoch_manifest(&c->store, c->parent, &parent, err);
@@ -324,7 +325,7 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 		rc = pause_vm(c, err);
 	}
 	if (rc == 0)
-		rc = disks_take(&c->disks, writer_dir(c->writer), c->request->progress, err);
+		rc = disks_take(&c->disks, &c->vmm, writer_dir(c->writer), err);
 	/* Saving may still write to memory, so it comes first. */
 	if (rc == 0)
 		rc = save(c, &state, &size, err);

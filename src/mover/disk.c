@@ -16,20 +16,11 @@
 #include "lib/error.h"
 #include "lib/io.h"
 
-#define BLOCK 65536u	   /* what is zero or not; part of the format */
+#define BLOCK DISK_BLOCK
 #define PIECE (16 * BLOCK) /* read at once */
 
-/* One look at all blocks that are not zero. */
-struct walk {
-	int fd;
-	uint64_t size;
-	const struct progress *progress;
-	int (*block)(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err);
-	void *arg;
-};
-
 /* Where data may be, from at on; at itself where holes cannot be told. */
-static uint64_t next_data(const struct walk *w, uint64_t at)
+static uint64_t next_data(const struct disk_walk *w, uint64_t at)
 {
 	off_t data = lseek(w->fd, (off_t)at, SEEK_DATA);
 
@@ -43,7 +34,7 @@ static bool all_zero(const uint8_t *data, size_t n)
 	return !data[0] && !memcmp(data, data + 1, n - 1);
 }
 
-static int walk_piece(const struct walk *w, uint64_t at, const uint8_t *data, size_t n,
+static int walk_piece(const struct disk_walk *w, uint64_t at, const uint8_t *data, size_t n,
 		      struct error *err)
 {
 	int rc = 0;
@@ -57,7 +48,7 @@ static int walk_piece(const struct walk *w, uint64_t at, const uint8_t *data, si
 	return rc;
 }
 
-static int walk(const struct walk *w, struct error *err)
+int disk_walk(const struct disk_walk *w, struct error *err)
 {
 	CLEANUP_FREE uint8_t *buf = malloc(PIECE);
 	uint64_t at = 0;
@@ -96,12 +87,12 @@ int disk_sum(int fd, uint64_t size, const struct progress *progress, char ret[DI
 	     uint64_t *bytes, struct error *err)
 {
 	struct sum sum = {0};
-	struct walk w = {fd, size, progress, sum_block, &sum};
+	struct disk_walk w = {fd, size, progress, sum_block, &sum};
 	int rc = digest_begin(&sum.digest, err);
 
 	if (rc < 0)
 		return rc;
-	rc = walk(&w, err);
+	rc = disk_walk(&w, err);
 	if (rc < 0) {
 		digest_drop(sum.digest);
 		return rc;
@@ -110,10 +101,8 @@ int disk_sum(int fd, uint64_t size, const struct progress *progress, char ret[DI
 	return digest_end(sum.digest, ret, err);
 }
 
-static int write_block(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err)
+int disk_write(int fd, uint64_t offset, const uint8_t *data, size_t n, struct error *err)
 {
-	int fd = *(int *)arg;
-
 	while (n) {
 		ssize_t done = pwrite(fd, data, n, (off_t)offset);
 
@@ -130,6 +119,11 @@ static int write_block(void *arg, uint64_t offset, const uint8_t *data, size_t n
 	return 0;
 }
 
+static int write_block(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err)
+{
+	return disk_write(*(int *)arg, offset, data, n, err);
+}
+
 /* Nothing but zeros. */
 static int clear(int fd, uint64_t size, struct error *err)
 {
@@ -144,18 +138,18 @@ static int clear(int fd, uint64_t size, struct error *err)
 	return 0;
 }
 
-int disk_copy(int from, int to, uint64_t size, const struct progress *progress, bool *cloned,
-	      struct error *err)
+bool disk_clone(int from, int to)
 {
-	struct walk w = {from, size, progress, write_block, &to};
-	bool shared = !ioctl(to, FICLONE, from);
-	int rc = 0;
+	return !ioctl(to, FICLONE, from);
+}
 
-	if (!shared)
-		rc = clear(to, size, err);
-	if (rc == 0 && !shared)
-		rc = walk(&w, err);
-	if (rc == 0 && cloned)
-		*cloned = shared;
-	return rc;
+int disk_copy(int from, int to, uint64_t size, const struct progress *progress, struct error *err)
+{
+	struct disk_walk w = {from, size, progress, write_block, &to};
+	int rc;
+
+	if (disk_clone(from, to))
+		return 0;
+	rc = clear(to, size, err);
+	return rc < 0 ? rc : disk_walk(&w, err);
 }

@@ -9,6 +9,7 @@
  */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/digest.h"
@@ -23,11 +24,25 @@ struct error;
 int disk_sum(int fd, uint64_t size, const struct progress *progress, char ret[DIGEST_TEXT],
 	     uint64_t *bytes, struct error *err);
 
-/*
- * Gives to the content of from, size bytes both. *cloned, when not NULL: the file
- * system shares the blocks, which takes no time.
- */
-int disk_copy(int from, int to, uint64_t size, const struct progress *progress, bool *cloned,
-	      struct error *err);
+/* Has the file to share the blocks of from, where the file system can: that takes no time. */
+bool disk_clone(int from, int to);
+
+/* Gives to the content of from, size bytes both. */
+int disk_copy(int from, int to, uint64_t size, const struct progress *progress, struct error *err);
+
+#define DISK_BLOCK 65536u /* what is zero or not; part of the format */
+
+/* One look at all blocks that are not zero; block returns not 0 to end it with that. */
+struct disk_walk {
+	int fd;
+	uint64_t size;
+	const struct progress *progress;
+	int (*block)(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err);
+	void *arg;
+};
+int disk_walk(const struct disk_walk *w, struct error *err);
+
+/* Writes all of it there. */
+int disk_write(int fd, uint64_t offset, const uint8_t *data, size_t n, struct error *err);
 
 #endif

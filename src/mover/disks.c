@@ -84,6 +84,7 @@ int disks_open(struct vmm *vmm, bool write, struct disks *ret, struct error *err
 void disks_close(struct disks *disks)
 {
 	for (size_t i = 0; i < disks->n; i++) {
+		disk_live_done(&disks->disk[i].live);
 		cleanup_close_fd(&disks->disk[i].fd);
 		cleanup_close_fd(&disks->disk[i].copy);
 		free(disks->disk[i].path);
@@ -98,7 +99,7 @@ void disks_flush(const struct disks *disks)
 		fdatasync(disks->disk[i].fd);
 }
 
-int disks_take(struct disks *disks, int dir, const struct progress *progress, struct error *err)
+int disks_take(struct disks *disks, struct vmm *vmm, int dir, struct error *err)
 {
 	char name[NAME_SIZE];
 	int rc = 0;
@@ -110,11 +111,64 @@ int disks_take(struct disks *disks, int dir, const struct progress *progress, st
 				 0600);
 		if (d->copy < 0)
 			return error_errno(err, -errno, "cannot make %s", name);
-		rc = disk_copy(d->fd, d->copy, d->size, progress, &d->cloned, err);
+		d->cloned = disk_clone(d->fd, d->copy);
+		d->live = (struct disk_live){
+			.id = d->id, .size = d->size, .from = d->fd, .to = d->copy};
+		if (!d->cloned)
+			rc = disk_live_begin(&d->live, vmm, err);
 		if (rc < 0)
 			error_prefix(err, rc, "disk %s", d->path);
 	}
 	return rc;
+}
+
+/* What is to be copied. */
+struct copying {
+	struct disks *disks;
+	struct vmm *vmm;
+};
+
+static int run_copy(struct work *work, unsigned thread, struct error *err)
+{
+	struct copying *c = work->arg;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < c->disks->n; i++) {
+		struct disk *d = &c->disks->disk[i];
+		uint64_t start = io_now_ns();
+
+		if (d->cloned)
+			continue;
+		rc = disk_live_copy(&d->live, c->vmm, work, err);
+		d->ns = io_now_ns() - start;
+		if (rc < 0)
+			error_prefix(err, rc, "disk %s", d->path);
+	}
+	return rc;
+}
+
+/* Bytes that the file takes, of which holes are no part. */
+static uint64_t used_bytes(const struct disk *d)
+{
+	struct stat st;
+
+	return !d->cloned && !fstat(d->fd, &st) ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+int disks_copy(struct disks *disks, struct vmm *vmm, bool gentle, const struct progress *progress,
+	       struct error *err)
+{
+	struct copying copying = {disks, vmm};
+	struct work work = {.threads = 1,
+			    .run = run_copy,
+			    .arg = &copying,
+			    .progress = progress,
+			    .what = "copying disks",
+			    .gentle = gentle};
+
+	for (size_t i = 0; i < disks->n; i++)
+		work.total += used_bytes(&disks->disk[i]);
+	return disks->n ? work_run(&work, err) : 0;
 }
 
 /* What the parent has of it is the same: one file for both. Where it cannot be, it stays two. */
@@ -155,9 +209,15 @@ json_t *disks_report(const struct disks *disks)
 {
 	json_t *report = json_object();
 
-	for (size_t i = 0; i < disks->n; i++)
-		json_object_set_new(report, disks->disk[i].id,
-				    json_string(disks->disk[i].cloned ? "cloned" : "copied"));
+	for (size_t i = 0; i < disks->n; i++) {
+		const struct disk *d = &disks->disk[i];
+
+		json_object_set_new(report, d->id,
+				    json_pack("{s:s, s:I, s:I, s:I}", "how",
+					      d->cloned ? "cloned" : "copied", "ns",
+					      (json_int_t)d->ns, "bytes", (json_int_t)d->live.bytes,
+					      "vm_bytes", (json_int_t)d->live.vm_bytes));
+	}
 	return report;
 }
 
@@ -285,7 +345,7 @@ static int put(const struct epoch *epoch, struct kept *kept, const struct disk *
 	*done = "restored";
 	rc = kept_check(epoch, kept, progress, err);
 	if (rc == 0)
-		rc = disk_copy(kept->fd, d->fd, d->size, progress, NULL, err);
+		rc = disk_copy(kept->fd, d->fd, d->size, progress, err);
 	return rc < 0 ? error_prefix(err, rc, "disk %s", d->path) : 0;
 }
 

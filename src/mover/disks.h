@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mover/disk-live.h"
 #include "mover/epoch.h"
 #include "mover/vmm.h"
 #include "mover/work.h"
@@ -25,6 +26,8 @@ struct disks {
 		int fd;	  /* the VM's, opened again: without O_DIRECT, and locked by nobody */
 		int copy; /* in the epoch, -1 */
 		bool cloned;
+		uint64_t ns; /* that copying took */
+		struct disk_live live;
 	} * disk;
 	size_t n;
 };
@@ -36,18 +39,25 @@ void disks_close(struct disks *disks);
 /* Writes out what the host still has in memory of them, so that disks_take() need not wait. */
 void disks_flush(const struct disks *disks);
 
-/* In a pause: makes the copies in the folder of an epoch that is being written. */
-int disks_take(struct disks *disks, int dir, const struct progress *progress, struct error *err);
+/*
+ * In a pause: the copies in the folder of an epoch that is being written will have what the disks
+ * have now. Takes no longer for large disks.
+ */
+int disks_take(struct disks *disks, struct vmm *vmm, int dir, struct error *err);
+
+/* Afterwards: makes the copies that are not clones, while the VM runs (gentle) or not. */
+int disks_copy(struct disks *disks, struct vmm *vmm, bool gentle, const struct progress *progress,
+	       struct error *err);
 
 /*
- * Afterwards: sums and syncs the copies. *files is a new object with what "files" of the manifest
+ * Then: sums and syncs the copies. *files is a new object with what "files" of the manifest
  * is to say of them. A copy that the parent epoch (its folder and its "files"; -1 and NULL: none)
  * has as well becomes the same file.
  */
 int disks_finish(const struct disks *disks, int dir, int parent, const json_t *parent_files,
 		 const struct progress *progress, json_t **files, struct error *err);
 
-/* For the report: how each was copied. A new object. */
+/* For the report: how each was copied, and what that took. A new object. */
 json_t *disks_report(const struct disks *disks);
 
 /*

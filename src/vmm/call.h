@@ -4,8 +4,9 @@
 
 /*
  * What a command of the control socket works with. control.c has the sockets and the commands that
- * only look or press a button, control-state.c those of save and restore, control-track.c those
- * that live as long as the connection that asked for them, control-describe.c what the VM is.
+ * only look or press a button, control-state.c those of save and restore, control-disk.c those for
+ * the disks, control-track.c those that live as long as the connection that asked for them,
+ * control-describe.c what the VM is.
  */
 
 #include <jansson.h>
@@ -35,13 +36,15 @@ struct call {
 #define HAND_OVER 1
 typedef int control_fn(struct call *call, struct error *err);
 
-control_fn cmd_memory, cmd_disks, cmd_disk, cmd_save, cmd_load; /* control-state.c */
-control_fn cmd_describe;					/* control-describe.c */
+control_fn cmd_memory, cmd_save, cmd_load;				 /* control-state.c */
+control_fn cmd_disks, cmd_disk, cmd_disk_copy_start, cmd_disk_copy_stop; /* control-disk.c */
+control_fn cmd_describe;						 /* control-describe.c */
 control_fn cmd_dirty_start, cmd_dirty_collect, cmd_dirty_stop, cmd_dirty_keep, cmd_dirty_take;
 control_fn cmd_userfault, cmd_userfault_stop, cmd_throttle; /* control-track.c */
 
 /* Ends what belongs to a connection that is gone. */
 void control_track_gone(struct vm *vm, const void *owner);
+void control_disk_gone(struct vm *vm, const void *owner);
 
 /* The descriptor that came with the request; what says what it is for. -EINVAL without one. */
 int call_take_fd(struct call *call, const char *what, struct error *err);

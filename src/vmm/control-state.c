@@ -79,43 +79,6 @@ int cmd_memory(struct call *call, struct error *err)
 	return 0;
 }
 
-int cmd_disks(struct call *call, struct error *err)
-{
-	json_t *array = json_array();
-
-	for (unsigned i = 0; i < call->vm->ndevices; i++) {
-		struct device *dev = call->vm->devices[i];
-		struct device_disk disk;
-		json_t *path;
-
-		if (!dev->ops->disk || !dev->ops->disk(dev, &disk))
-			continue;
-		path = json_string(disk.path);
-		json_array_append_new(array, json_pack("{s:s, s:o, s:I}", "id", dev->id, "path",
-						       path ? path : json_string("?"), "size",
-						       (json_int_t)disk.size));
-	}
-	json_object_set_new(call->result, "disks", array);
-	return 0;
-}
-
-int cmd_disk(struct call *call, struct error *err)
-{
-	const char *id = json_string_value(json_object_get(call->args, "id"));
-
-	for (unsigned i = 0; id && i < call->vm->ndevices; i++) {
-		struct device *dev = call->vm->devices[i];
-		struct device_disk disk;
-
-		if (strcmp(dev->id, id) || !dev->ops->disk || !dev->ops->disk(dev, &disk))
-			continue;
-		call->pass = disk.fd;
-		return 0;
-	}
-	return error_set(err, -ENOENT, "no disk \"%s\" is written here (disks tells)",
-			 id ? id : "");
-}
-
 static void describe_devices(struct vm *vm, json_t *result)
 {
 	json_t *devices = json_array();

@@ -201,6 +201,8 @@ static const struct {
 	{"memory", cmd_memory},
 	{"disks", cmd_disks},
 	{"disk", cmd_disk},
+	{"disk-copy-start", cmd_disk_copy_start},
+	{"disk-copy-stop", cmd_disk_copy_stop},
 	{"save", cmd_save},
 	{"load", cmd_load},
 	{"dirty-start", cmd_dirty_start},
@@ -246,6 +248,7 @@ static void let_go(struct client *client)
 	struct error err;
 
 	control_track_gone(c->vm, client);
+	control_disk_gone(c->vm, client);
 	if (c->holder != client)
 		return;
 	c->holder = NULL;

@@ -16,6 +16,7 @@
 #include "vmm/state.h"
 
 struct error;
+struct store;
 struct vm;
 struct device;
 
@@ -51,8 +52,8 @@ struct device_desc {
 /* The disk behind a device that writes to one. */
 struct device_disk {
 	int fd; /* the device's */
-	uint64_t size;
 	const char *path;
+	struct store *store;
 };
 
 struct device_ops {

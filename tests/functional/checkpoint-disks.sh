@@ -38,7 +38,9 @@ said() {
 }
 # How a disk was copied, put back...
 done_to() {
-	python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["disks"]["block0"])' "$TMP/report"
+	python3 -c 'import json, sys
+done = json.load(open(sys.argv[1]))["disks"]["block0"]
+print(done["how"] if isinstance(done, dict) else done)' "$TMP/report"
 }
 sum() {
 	sha256sum <"$1"
@@ -87,6 +89,82 @@ disks() {
 	expect "after a merge" "$(sum "$dir/disk")" "$second"
 }
 
+# report EXPRESSION: of a report r, whose disk is d.
+report() {
+	python3 -c 'import json, sys
+r = json.load(open(sys.argv[1]))
+d = r["disks"]["block0"]
+print(eval(sys.argv[2]))' "$TMP/report" "$1"
+}
+
+runs() {
+	[ "$(ask status state)" = running ]
+}
+
+# The VM runs on while a large disk is copied, and when who copies it is killed.
+while_it_runs() {
+	rm -rf "$dir/c"
+	head -c 256M /dev/urandom >"$dir/large"
+	vm "$dir/large" -k "$GUEST" -a work=4096
+	save
+	expect "bytes that were copied" "$(report 'd["bytes"]')" 268435456
+	expect "copied while it runs" "$(report 'r["pause_ns"] < d["ns"]')" True
+	for i in 1 2 3; do
+		wisp-mover checkpoint --control "$CONTROL" --dir "$dir/c" >"$TMP/said" 2>&1 &
+		mover=$!
+		wait_for "the copy" [ -s "$dir/c/.tmp-2/disk.block0" ]
+		sleep 0.0$i
+		kill -9 "$mover"
+		wait "$mover" 2>/dev/null || true
+		wait_for "the VM" runs
+		expect "epochs" "$(ls "$dir/c")" 1
+	done
+	# What belongs to a connection is gone with it; a VM that runs has no moment to copy.
+	PYTHONPATH=$TOP/tests/functional python3 - "$CONTROL" "$dir/large" <<-'END'
+		import os, sys
+		from vmm_client import Refused, Vmm
+		def refused(number, *args, **more):
+		    try:
+		        vmm.ask(*args, **more)
+		    except Refused as e:
+		        assert e.errno == number, e
+		    else:
+		        raise SystemExit(f"{args} is not refused")
+		vmm, other = Vmm(sys.argv[1]), Vmm(sys.argv[1])
+		copy = os.memfd_create("copy")
+		os.truncate(copy, os.path.getsize(sys.argv[2]))
+		refused(16, "disk-copy-start", id="block0", fd=copy)
+		vmm.ask("pause", hold=True)
+		refused(2, "disk-copy-start", id="block1", fd=copy)
+		refused(22, "disk-copy-start", id="block0")
+		refused(22, "disk-copy-start", id="block0", fd=0)
+		refused(2, "disk-copy-stop", id="block0")
+		vmm.ask("disk-copy-start", id="block0", fd=copy)
+		shared = vmm.fds.pop()
+		assert os.fstat(shared).st_size == 256 * 16 + 1
+		try:
+		    os.truncate(shared, 0)
+		except PermissionError:
+		    pass
+		else:
+		    raise SystemExit("what is shared can be cut")
+		refused(16, "disk-copy-start", id="block0", fd=copy)
+		vmm.close()
+		while os.pread(shared, 1, 256 * 16) != b"\1":
+		    pass
+		other.ask("pause", hold=True)
+		other.ask("disk-copy-start", id="block0", fd=copy)
+		other.ask("resume")
+		assert other.ask("disk-copy-stop", id="block0")["bytes"] == 0
+	END
+	save
+	end
+	truncate -s 256M "$dir/back"
+	restore "$dir/back"
+	cmp "$dir/large" "$dir/back" || fail "the disk has another content"
+	rm "$dir/large" "$dir/back"
+}
+
 refusals() {
 	vm "$dir/disk" -k "$GUEST" -a work=4096
 	vm_first=$vm first_control=$CONTROL CONTROL=$TMP/control2
@@ -118,6 +196,7 @@ refusals() {
 dir=$TMP
 disks copied
 refusals
+while_it_runs
 
 mkfs=$(command -v mkfs.btrfs || command -v mkfs.xfs || true)
 if [ "$(id -u)" = 0 ] && [ -n "$mkfs" ]; then

@@ -9,7 +9,7 @@ refuse 1 "there is no VM a" wisp vm checkpoint a "$TMP/c"
 refuse 1 "there is no checkpoint in" wisp vm restore "$TMP"
 refuse 2 "frozen or elapsed" wisp vm restore "$TMP/c" --clock now
 
-truncate -s 16M "$TMP/disk"
+head -c 16M /dev/urandom >"$TMP/disk"
 wisp vm start b --image minimal --memory 256M
 wisp vm start a --image minimal --memory 256M --cpus 2 --disk "$TMP/disk"
 # Each epoch is saved with its number on the disk.
@@ -23,7 +23,39 @@ marked() {
 wisp vm exec a -- sh -c '
 	head -c 30M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
-	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.1; done) >/dev/null 2>&1 &'
+	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.1; done) >/dev/null 2>&1 &
+	# What it writes to its disk, it notes in its memory before. Each is in a cluster of its own.
+	perl -e "$1" >/dev/null 2>&1 &' sh '
+	use Fcntl;
+	sysopen(my $disk, "/dev/vdb", O_RDWR | O_SYNC) or die;
+	open(my $memory, ">>", "/tmp/written") or die;
+	for (my $i = 1; ! -e "/tmp/enough"; $i++) {
+		open(my $random, "<", "/proc/sys/kernel/random/uuid") or die;
+		my $line = "$i " . <$random>;
+		syswrite($memory, $line);
+		sysseek($disk, ($i * 37 % 256) << 16, 0);
+		syswrite($disk, pack("a512", $line));
+		select(undef, undef, undef, 0.02);
+	}'
+# of_one_moment EPOCH: the disk in it has what the restored memory says, and nothing newer.
+of_one_moment() {
+	wisp vm exec a cat /tmp/written >"$TMP/written"
+	python3 - "$TMP/c/$1/disk.block1" "$TMP/written" <<-'END' || fail "disk and memory of epoch $1 differ"
+		import re, sys
+		memory = dict(line.split() for line in open(sys.argv[2]))
+		disk = {}
+		with open(sys.argv[1], "rb") as f:
+		    for cluster in range(256):
+		        f.seek(cluster << 16)
+		        found = re.match(rb"(\d+) ([0-9a-f-]{36})\n\0", f.read(64))
+		        if found:
+		            disk[int(found[1])] = found[2].decode()
+		last = max(disk)
+		for i in range(max(1, last - 255), last + 1):
+		    assert disk.get(i) == memory.get(str(i)), f"write {i} of {last}: {disk.get(i)}"
+		print(f"{last} writes are on the disk")
+	END
+}
 count() {
 	wisp vm exec a cat /tmp/count
 }
@@ -43,7 +75,11 @@ echo "epoch 1"
 one=$(count)
 mark 1
 wisp vm checkpoint a "$TMP/c" --json >"$TMP/report"
-python3 -m json.tool "$TMP/report" >/dev/null || fail "the report is no JSON"
+python3 -c 'import json, sys
+disk = json.load(open(sys.argv[1]))["disks"]["block1"]
+print("the disk:", disk)
+assert disk["bytes"] + disk["vm_bytes"] >= 16 << 20, disk
+assert disk["vm_bytes"], "nothing was written meanwhile"' "$TMP/report" || fail "the report of the disk"
 goes_on "$one"
 echo "epoch 2"
 two=$(count)
@@ -60,11 +96,14 @@ for epoch in 1 2; do
 	refuse 1 "was written since epoch" wisp vm restore "$TMP/c" --at "$epoch"
 	wisp vm restore "$TMP/c" --at "$epoch" --force
 	marked "$epoch"
+	of_one_moment "$epoch"
 	if [ "$epoch" = 1 ]; then goes_on "$one"; else goes_on "$two"; fi
 done
 
 echo "a restored VM is saved, and restored while its memory comes"
 three=$(count)
+wisp vm exec a touch /tmp/enough
+sleep 3
 mark 3
 wisp vm suspend a "$TMP/c" --compress lz4
 wisp vm restore "$TMP/c" --lazy --disk "$TMP/elsewhere"

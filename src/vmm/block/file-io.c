@@ -229,11 +229,8 @@ static void ring_step(struct file_store *f, struct store_io *io)
 	f->inflight++;
 }
 
-/* Starts a request, or takes its next step. */
-static void file_submit(struct store *store, struct store_io *io)
+void file_start(struct file_store *f, struct store_io *io)
 {
-	struct file_store *f = file_of(store);
-
 	if (needs_bounce(f, io)) {
 		while (file_stepped(f, io, step_bounced(f, io)))
 			;
@@ -242,6 +239,14 @@ static void file_submit(struct store *store, struct store_io *io)
 	} else {
 		run_now(f, io);
 	}
+}
+
+static void file_submit(struct store *store, struct store_io *io)
+{
+	struct file_store *f = file_of(store);
+
+	if (!f->before || !before_hold(f->before, io))
+		file_start(f, io);
 }
 
 /* Takes the completions that are there. */
@@ -258,7 +263,7 @@ static void ring_reap(struct file_store *f)
 		if (result == -EAGAIN) /* what the kernel cannot do without blocking, blocks */
 			run_now(f, io);
 		else if (file_stepped(f, io, result))
-			file_submit(&f->store, io);
+			file_start(f, io);
 	}
 }
 
@@ -301,6 +306,8 @@ static void file_drain(struct store *store)
 {
 	struct file_store *f = file_of(store);
 
+	if (f->before)
+		file_copy_drain(f);
 	file_commit(store);
 	while (f->inflight) {
 		io_uring_submit_and_wait(&f->ring, 1);
@@ -321,6 +328,8 @@ static void file_destroy(struct store *store)
 {
 	struct file_store *f = file_of(store);
 
+	loop_remove(&f->before_source);
+	before_destroy(f->before);
 	file_io_done(f);
 	if (f->fd >= 0)
 		close(f->fd);
@@ -333,6 +342,9 @@ const struct store_ops file_store_ops = {
 	.drain = file_drain,
 	.claim = file_claim,
 	.file = file_file,
+	.copy_start = file_copy_start,
+	.copy_stop = file_copy_stop,
+	.copy_gone = file_copy_gone,
 	.destroy = file_destroy,
 };
 
@@ -354,7 +366,7 @@ static int ring_create(struct file_store *f, unsigned depth)
 	return r;
 }
 
-int file_io_init(struct file_store *f, struct loop *loop, unsigned depth, struct error *err)
+int file_io_init(struct file_store *f, unsigned depth, struct error *err)
 {
 	int r = ring_create(f, depth);
 
@@ -368,7 +380,7 @@ int file_io_init(struct file_store *f, struct loop *loop, unsigned depth, struct
 	}
 	f->uring = true;
 	/* The ring is readable while completions are in it: no eventfd to read as well. */
-	r = loop_add_fd(loop, f->ring.ring_fd, EPOLLIN, on_ring, f, &f->source);
+	r = loop_add_fd(f->loop, f->ring.ring_fd, EPOLLIN, on_ring, f, &f->source);
 	if (r < 0)
 		return error_errno(err, r, "disk %s: cannot watch its io_uring", f->path);
 	return 0;

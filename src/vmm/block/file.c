@@ -178,7 +178,8 @@ int store_open_file(const char *path, const struct store_options *opt, struct lo
 
 	if (!f)
 		return error_errno(err, -ENOMEM, "cannot open disk %s", path);
-	*f = (struct file_store){.store.ops = &file_store_ops, .path = path, .log = log, .fd = -1};
+	*f = (struct file_store){
+		.store.ops = &file_store_ops, .path = path, .log = log, .loop = loop, .fd = -1};
 	r = open_file(f, opt, &st, err);
 	f->readonly = opt->readonly;
 	if (!r && !(opt->unlocked && !opt->readonly))
@@ -186,7 +187,7 @@ int store_open_file(const char *path, const struct store_options *opt, struct lo
 	if (!r)
 		r = read_sizes(f, &st, opt, err);
 	if (!r)
-		r = file_io_init(f, loop, opt->depth, err);
+		r = file_io_init(f, opt->depth, err);
 	if (r) {
 		store_destroy(&f->store);
 		return r;

@@ -2,16 +2,21 @@
 #ifndef WISP_VMM_FILE_H
 #define WISP_VMM_FILE_H
 
-/* The private half of the file store: file.c opens, file-io.c runs requests. */
+/*
+ * The private half of the file store: file.c opens, file-io.c runs requests, file-copy.c is for who
+ * copies it.
+ */
 
 #include <liburing.h>
 
+#include "vmm/block/before.h"
 #include "vmm/block/store.h"
 
 struct file_store {
 	struct store store;
 	const char *path;
 	const struct log *log;
+	struct loop *loop;
 	int fd;
 	bool readonly;
 	/* O_DIRECT: what offset, length and buffers must be multiples of; 1 without it. */
@@ -25,6 +30,9 @@ struct file_store {
 	unsigned inflight;	/* in the ring, not done */
 	struct store_io *ready; /* done, to be told at the next commit */
 	struct store_io **ready_tail;
+
+	struct before *before; /* somebody copies it, or NULL */
+	struct loop_source *before_source;
 };
 
 extern const struct store_ops file_store_ops;
@@ -32,8 +40,18 @@ extern const struct store_ops file_store_ops;
 int file_file(struct store *store, const char **path);
 int file_claim(struct store *store, bool claim, struct error *err);
 
+int file_copy_start(struct store *store, int file, const void *owner, struct error *err);
+int file_copy_stop(struct store *store, const void *owner, uint64_t *bytes, struct error *err);
+void file_copy_gone(struct store *store, const void *owner);
+
+/* Waits for the requests that a copy holds, and starts them. */
+void file_copy_drain(struct file_store *f);
+
+/* Starts a request that nothing holds, or takes its next step. */
+void file_start(struct file_store *f, struct store_io *io);
+
 /* Sets up io_uring for depth requests, or logs why it cannot and how to get it. */
-int file_io_init(struct file_store *f, struct loop *loop, unsigned depth, struct error *err);
+int file_io_init(struct file_store *f, unsigned depth, struct error *err);
 void file_io_done(struct file_store *f);
 
 #endif

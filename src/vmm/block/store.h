@@ -47,6 +47,11 @@ struct store_ops {
 	int (*claim)(struct store *store, bool claim, struct error *err);
 	/* See store_file(). */
 	int (*file)(struct store *store, const char **path);
+	/* See store_copy_start() and so on. */
+	int (*copy_start)(struct store *store, int file, const void *owner, struct error *err);
+	int (*copy_stop)(struct store *store, const void *owner, uint64_t *bytes,
+			 struct error *err);
+	void (*copy_gone)(struct store *store, const void *owner);
 	void (*destroy)(struct store *store);
 };
 
@@ -105,6 +110,34 @@ static inline int store_claim(struct store *store, bool claim, struct error *err
 static inline int store_file(struct store *store, const char **path)
 {
 	return store->ops->file(store, path);
+}
+
+/*
+ * Somebody else copies the store as it is now, with nothing in flight, to the file (a regular one
+ * of its size, full of zeros; stays the caller's): what requests change from now on is copied
+ * there before, if he has not (block/before.h). Returns the descriptor of what is shared with him,
+ * the store's, or -EBUSY, -EINVAL.
+ */
+static inline int store_copy_start(struct store *store, int file, const void *owner,
+				   struct error *err)
+{
+	return store->ops->copy_start(store, file, owner, err);
+}
+
+/*
+ * Ends the copy that the owner asked for. 0 and how many bytes were copied here, -ENOENT, or why
+ * the copy is not whole.
+ */
+static inline int store_copy_stop(struct store *store, const void *owner, uint64_t *bytes,
+				  struct error *err)
+{
+	return store->ops->copy_stop(store, owner, bytes, err);
+}
+
+/* The owner is gone, and nobody wants the copy that he asked for, if he did. */
+static inline void store_copy_gone(struct store *store, const void *owner)
+{
+	store->ops->copy_gone(store, owner);
 }
 
 /* Nothing may be in flight. Accepts NULL. */

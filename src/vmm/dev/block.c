@@ -380,7 +380,7 @@ static bool block_disk(struct virtio *dev, struct device_disk *ret)
 	struct block *b = block_of(dev);
 
 	ret->fd = store_file(b->store, &ret->path);
-	ret->size = b->store->size;
+	ret->store = b->store;
 	return !b->readonly;
 }
 
