@@ -15,6 +15,12 @@ node1() {
 node2() {
 	lab exec node2 -- "$@"
 }
+nodes_consoles() {
+	for node in node1 node2; do
+		lab exec "$node" -- sh -c 'tail -n 30 /run/wisp/vm/*/console 2>&1'
+	done
+}
+at_failure=nodes_consoles
 
 echo "demo2 moves, and comes back from the dead, while a program runs in it"
 node1 wisp vm start demo1 demo2 --image mpi --memory 256M

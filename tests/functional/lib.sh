@@ -9,13 +9,25 @@ PATH=$WISP_BUILD/src/cli:$WISP_BUILD/src/vmm:$PATH
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/wisp-test.XXXXXX")
 export PATH WISP_BUILD TMP
 at_exit_commands="rm -rf '$TMP'"
-trap 'eval "$at_exit_commands"' EXIT
+at_failure=consoles
+trap 'case $? in 0 | 77) ;; *) $at_failure >&2 ;; esac; eval "$at_exit_commands"' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 at_exit() {
 	at_exit_commands="$*; $at_exit_commands"
+}
+
+# What the VMs printed last: a guest that panicked says so nowhere else. Who has its VMs elsewhere
+# sets at_failure to a command of its own.
+consoles() {
+	for console in "${WISP_RUN:-/run/wisp}"/vm/*/console; do
+		if [ -f "$console" ]; then
+			echo "$console ends:"
+			tail -n 30 "$console"
+		fi
+	done
 }
 
 fail() {
