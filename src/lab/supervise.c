@@ -24,6 +24,7 @@
 #include "net/namespace.h"
 
 #define NVME_SIZE (1ull << 30)
+#define FILES_MAX (1u << 20) /* of a process, as fs.nr_open allows by default */
 
 struct node {
 	pid_t qemu;		      /* 0 once it has ended */
@@ -190,18 +191,27 @@ static int start_node(struct net_keeper *keeper, struct lab *lab, unsigned index
 	return r ? error_prefix(err, r, "%s", name) : 0;
 }
 
+/*
+ * virtiofsd holds a descriptor for each file that the node's kernel remembers: a search through the
+ * whole tree remembers many, and without one more the node cannot even close its files.
+ */
+static void raise_file_limit(void)
+{
+	struct rlimit files = {FILES_MAX, FILES_MAX};
+
+	if (setrlimit(RLIMIT_NOFILE, &files) && !getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
 /* Failure ends the keeper and the kernel all that was started. */
 static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 {
 	struct lab *lab = arg;
-	struct rlimit files;
 	int r = make_initrd(lab->config, err);
 
-	/* virtiofsd holds a descriptor for each file the node knows. */
-	if (!getrlimit(RLIMIT_NOFILE, &files)) {
-		files.rlim_cur = files.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
+	raise_file_limit();
 	for (unsigned i = 0; !r && i < lab->config->nodes; i++)
 		r = start_node(keeper, lab, i, err);
 	return r;
