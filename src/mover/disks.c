@@ -171,36 +171,72 @@ int disks_copy(struct disks *disks, struct vmm *vmm, bool gentle, const struct p
 	return disks->n ? work_run(&work, err) : 0;
 }
 
-/* What the parent has of it is the same: one file for both. Where it cannot be, it stays two. */
-static void share(int dir, const char *name, int parent, const json_t *other, const json_t *file)
+/* 1: the parent's file has the content that its manifest says; 0: not any more; -ECANCELED. */
+static int is_whole(int parent, const char *name, uint64_t size, const char *sum,
+		    const struct progress *progress, struct error *err)
 {
-	if (!other || !json_equal((json_t *)other, (json_t *)file))
-		return;
-	if (!linkat(parent, name, dir, ".same", 0) && renameat(dir, ".same", dir, name) < 0)
-		unlinkat(dir, ".same", 0);
+	CLEANUP_CLOSE int fd = openat(parent, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	char now[DIGEST_TEXT];
+	struct stat st;
+	uint64_t bytes;
+	int rc;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
+		return 0;
+	rc = disk_sum(fd, size, progress, now, &bytes, err);
+	return rc == -ECANCELED ? rc : rc == 0 && !strcmp(now, sum);
 }
 
-int disks_finish(const struct disks *disks, int dir, int parent, const json_t *parent_files,
+/*
+ * What the parent has of it is the same: one file for both. Where it cannot be, it stays two; also
+ * where the parent's is damaged, since ours is good.
+ */
+static int share(struct disk *d, int dir, const char *name, int parent, const json_t *file,
+		 const struct progress *progress, struct error *err)
+{
+	int whole = is_whole(parent, name, d->size, json_string_value(json_object_get(file, "sum")),
+			     progress, err);
+
+	d->parent_damaged = !whole;
+	if (whole == 1 && !linkat(parent, name, dir, ".same", 0) &&
+	    renameat(dir, ".same", dir, name) < 0)
+		unlinkat(dir, ".same", 0);
+	return whole < 0 ? whole : 0;
+}
+
+/* Sums and syncs a copy. *file is a new object for the manifest. */
+static int finish_one(const struct disk *d, const struct progress *progress, json_t **file,
+		      struct error *err)
+{
+	char sum[DIGEST_TEXT];
+	uint64_t bytes = 0;
+	int rc = disk_sum(d->copy, d->size, progress, sum, &bytes, err);
+
+	if (rc == 0 && fsync(d->copy) < 0)
+		rc = error_errno(err, -errno, "cannot sync the copy");
+	if (rc < 0)
+		return error_prefix(err, rc, "disk %s", d->path);
+	*file = json_pack("{s:I, s:I, s:s}", "size", (json_int_t)d->size, "data", (json_int_t)bytes,
+			  "sum", sum);
+	return 0;
+}
+
+int disks_finish(struct disks *disks, int dir, int parent, const json_t *parent_files,
 		 const struct progress *progress, json_t **files, struct error *err)
 {
 	int rc = 0;
 
 	*files = json_object();
 	for (size_t i = 0; rc == 0 && i < disks->n; i++) {
-		const struct disk *d = &disks->disk[i];
-		char name[NAME_SIZE], sum[DIGEST_TEXT];
-		uint64_t bytes = 0;
+		struct disk *d = &disks->disk[i];
+		char name[NAME_SIZE];
+		json_t *old = json_object_get(parent_files, file_name(d->id, name)), *file = NULL;
 
-		rc = disk_sum(d->copy, d->size, progress, sum, &bytes, err);
-		if (rc == 0 && fsync(d->copy) < 0)
-			rc = error_errno(err, -errno, "cannot sync the copy");
-		if (rc < 0)
-			return error_prefix(err, rc, "disk %s", d->path);
-		json_object_set_new(*files, file_name(d->id, name),
-				    json_pack("{s:I, s:I, s:s}", "size", (json_int_t)d->size,
-					      "data", (json_int_t)bytes, "sum", sum));
-		share(dir, name, parent, json_object_get(parent_files, name),
-		      json_object_get(*files, name));
+		rc = finish_one(d, progress, &file, err);
+		if (rc == 0 && json_equal(old, file))
+			rc = share(d, dir, name, parent, file, progress, err);
+		if (file)
+			json_object_set_new(*files, name, file);
 	}
 	return rc;
 }
@@ -213,10 +249,11 @@ json_t *disks_report(const struct disks *disks)
 		const struct disk *d = &disks->disk[i];
 
 		json_object_set_new(report, d->id,
-				    json_pack("{s:s, s:I, s:I, s:I}", "how",
+				    json_pack("{s:s, s:I, s:I, s:I, s:b}", "how",
 					      d->cloned ? "cloned" : "copied", "ns",
 					      (json_int_t)d->ns, "bytes", (json_int_t)d->live.bytes,
-					      "vm_bytes", (json_int_t)d->live.vm_bytes));
+					      "vm_bytes", (json_int_t)d->live.vm_bytes,
+					      "parent_damaged", d->parent_damaged));
 	}
 	return report;
 }

@@ -26,7 +26,8 @@ struct disks {
 		int fd;	  /* the VM's, opened again: without O_DIRECT, and locked by nobody */
 		int copy; /* in the epoch, -1 */
 		bool cloned;
-		uint64_t ns; /* that copying took */
+		bool parent_damaged; /* its copy is not what it was, or ours would be shared */
+		uint64_t ns;	     /* that copying took */
 		struct disk_live live;
 	} * disk;
 	size_t n;
@@ -52,9 +53,9 @@ int disks_copy(struct disks *disks, struct vmm *vmm, bool gentle, const struct p
 /*
  * Then: sums and syncs the copies. *files is a new object with what "files" of the manifest
  * is to say of them. A copy that the parent epoch (its folder and its "files"; -1 and NULL: none)
- * has as well becomes the same file.
+ * has as well becomes the same file, if that is not damaged.
  */
-int disks_finish(const struct disks *disks, int dir, int parent, const json_t *parent_files,
+int disks_finish(struct disks *disks, int dir, int parent, const json_t *parent_files,
 		 const struct progress *progress, json_t **files, struct error *err);
 
 /* For the report: how each was copied, and what that took. A new object. */

@@ -150,6 +150,19 @@ static void warn_twice(const json_t *before)
 			json_string_value(json_object_get(before, "last")));
 }
 
+static void warn_damaged(json_t *disks)
+{
+	const char *id;
+	json_t *disk;
+
+	json_object_foreach (disks, id, disk)
+		if (json_is_true(json_object_get(disk, "parent_damaged")))
+			fprintf(stderr,
+				"wisp-mover checkpoint: the copy of disk %s in the parent epoch is "
+				"damaged; this epoch has one of its own\n",
+				id);
+}
+
 static int finish(int rc, struct request *r, json_t *report, const struct error *err)
 {
 	show_end(&r->show);
@@ -157,6 +170,7 @@ static int finish(int rc, struct request *r, json_t *report, const struct error 
 	if (rc < 0)
 		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
 	warn_twice(json_object_get(report, "restored_before"));
+	warn_damaged(json_object_get(report, "disks"));
 	if (r->json)
 		json_dumpf(report, stdout, JSON_INDENT(2));
 	else

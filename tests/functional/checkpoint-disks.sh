@@ -191,6 +191,27 @@ refusals() {
 	if wisp checkpoint verify "$dir/c" >/dev/null 2>&1; then
 		fail "damage of a disk is not found"
 	fi
+	# A good copy does not become the same file as a damaged one.
+	vm "$dir/disk" -k "$GUEST" -a work=4096
+	save --incremental
+	end
+	expect "the damage is told" "$(report 'd["parent_damaged"]')" True
+	rm -f "$dir/new"
+	truncate -s 64M "$dir/new"
+	restore "$dir/new" --at 4
+	expect "from the good one" "$rc $(sum "$dir/new")" "0 $second"
+	# One that is shared is damaged for both.
+	vm "$dir/disk" -k "$GUEST" -a work=4096
+	save --incremental
+	end
+	expect "one file" "$(inode "$dir/c/4/disk.block0")" "$(inode "$dir/c/5/disk.block0")"
+	printf x | dd of="$dir/c/4/disk.block0" bs=1 seek=21000000 conv=notrunc status=none
+	for epoch in 4 5; do
+		if wisp checkpoint verify "$dir/c" --at $epoch >/dev/null 2>"$TMP/said"; then
+			fail "damage of the disk in epoch $epoch is not found"
+		fi
+		said "$epoch/disk.block0 is damaged"
+	done
 }
 
 dir=$TMP
