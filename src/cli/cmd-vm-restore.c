@@ -180,8 +180,15 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 	struct error err;
 	int r = saved_config(dir, &o->at, &config, &files, &err);
 
-	if (!r)
-		r = restore_disks(config, files, &o->disks, &made, &err);
+	if (!r) {
+		const struct restore_disks disks = {.dir = dir,
+						    .epoch = o->at,
+						    .files = files,
+						    .given = &o->disks,
+						    .force = o->force};
+
+		r = restore_disks(&disks, config, &made, &err);
+	}
 	if (!r)
 		r = vm_start_empty(&o->place, config, &vm_dir, &err);
 	r = r ? cli_fail(cmd, EXIT_FAILURE, &err) : run_on(cmd, o, dir, vm_dir, config);
@@ -263,9 +270,11 @@ const struct command cmd_vm_restore = {
 		"already. The network is linked to the nodes that it was linked to. It continues "
 		"where it was saved, with its programs, and never knew. The disks that it writes "
 		"get "
-		"the content they had then: where they were, or as --disk says; a file that is not "
-		"there is made. One that was written since is left alone, and the VM is not "
-		"restored, without --force.",
+		"the content they had then: where they were, or as --disk says. Files that --disk "
+		"names are made when they are not there; one that only the checkpoint names must "
+		"be there with its content. One that was written since is left alone. In both "
+		"cases the VM is not restored without --force. Restore what you trust: the image "
+		"and the disks that the VM only reads are where the checkpoint says.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_AT,
@@ -293,7 +302,9 @@ const struct command cmd_vm_restore = {
 				 "the order of wisp vm start"},
 			{.id = OPT_FORCE,
 			 .name = "force",
-			 .help = "Put disks back also when they were written since: that is lost"},
+			 .help = "Put disks back also when they were written since (that is lost), "
+				 "and "
+				 "make those that only the checkpoint names"},
 			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},

@@ -13,35 +13,62 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
-#include "mover/manifest.h"
+#include "mover/disks.h"
 #include "vms/record.h"
 
-/* An empty file, if there is nothing and the epoch has content for it. */
-static int make(const char *path, const json_t *file, struct args *made, struct error *err)
+/* A file with the content that the epoch has. */
+static int make(const struct restore_disks *request, const char *path, const char *name,
+		struct args *made, struct error *err)
 {
-	CLEANUP_CLOSE int fd = -1;
-	json_int_t size = json_integer_value(json_object_get(file, "size"));
+	struct store store;
+	struct epoch epoch;
+	int r = store_open(request->dir, false, &store, err);
 
-	if (!file || !access(path, F_OK))
-		return 0;
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot make disk %s (--disk names another place)",
-				   path);
-	args_add(made, "%s", path);
-	return ftruncate(fd, (off_t)size) < 0
-		       ? error_errno(err, -errno,
-				     "cannot make disk %s of %" JSON_INTEGER_FORMAT " bytes", path,
-				     size)
-		       : 0;
+	if (r)
+		return r;
+	r = epoch_open(&store, request->epoch, &epoch, err);
+	if (!r) {
+		r = disks_make(&epoch, name, path, NULL, err);
+		epoch_close(&epoch);
+	}
+	store_close(&store);
+	if (!r)
+		args_add(made, "%s", path);
+	return r;
 }
 
-static int place(json_t *disk, const char *path, const json_t *file, struct args *made,
-		 struct error *err)
+/* A file with nothing in it. */
+static bool is_empty(const char *path)
 {
-	CLEANUP_FREE char *whole = NULL;
-	int r = make(path, file, made, err);
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
 
+	return fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && lseek(fd, 0, SEEK_DATA) < 0 &&
+	       errno == ENXIO;
+}
+
+/* Nothing is to be written to a place that only the checkpoint names. */
+static int check_untold(const char *path, bool missing, const json_t *file, struct error *err)
+{
+	if (!missing && (!json_integer_value(json_object_get(file, "data")) || !is_empty(path)))
+		return 0;
+	return error_set(err, -ENOENT,
+			 "disk %s, as the checkpoint calls it, %s: --disk PATH says where it is to "
+			 "be made, --force has it made there",
+			 path, missing ? "is not there" : "is empty");
+}
+
+/* Sees to a disk of the VM: its path is that, and something is there. */
+static int place(const struct restore_disks *request, json_t *disk, const char *path, bool told,
+		 const char *name, struct args *made, struct error *err)
+{
+	const json_t *file = json_object_get(request->files, name);
+	bool missing = access(path, F_OK) < 0;
+	CLEANUP_FREE char *whole = NULL;
+	int r = told || request->force || !file ? 0 : check_untold(path, missing, file, err);
+
+	if (!r && missing && file)
+		r = make(request, path, name, made, err);
 	if (r)
 		return r;
 	whole = realpath(path, NULL);
@@ -53,9 +80,10 @@ static int place(json_t *disk, const char *path, const json_t *file, struct args
 		       : 0;
 }
 
-int restore_disks(json_t *config, const json_t *files, const struct args *given, struct args *made,
+int restore_disks(const struct restore_disks *request, json_t *config, struct args *made,
 		  struct error *err)
 {
+	const struct args *given = request->given;
 	json_t *disk;
 	size_t i, used = 0;
 	int r = 0;
@@ -64,13 +92,13 @@ int restore_disks(json_t *config, const json_t *files, const struct args *given,
 		/* block0 is the root. */
 		CLEANUP_FREE char *name = io_format(MANIFEST_DISK "block%zu", i + 1);
 		CLEANUP_FREE char *path = NULL;
+		bool told = used < given->n;
 
 		if (json_is_true(json_object_get(disk, "readonly")))
 			continue;
-		path = io_format("%s",
-				 used < given->n ? given->v[used] : record_text(disk, "path"));
+		path = io_format("%s", told ? given->v[used] : record_text(disk, "path"));
 		used++;
-		r = name && path ? place(disk, path, json_object_get(files, name), made, err)
+		r = name && path ? place(request, disk, path, told, name, made, err)
 				 : error_errno(err, -ENOMEM, "disks");
 		if (r)
 			return r;

@@ -5,17 +5,28 @@
 /* Where the disks of a VM that is restored are. */
 
 #include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "lib/args.h"
 
 struct error;
 
+struct restore_disks {
+	const char *dir;	  /* folder of the checkpoint */
+	uint64_t epoch;		  /* of it */
+	const json_t *files;	  /* "files" of its manifest */
+	const struct args *given; /* paths for the disks that the VM writes, in order */
+	bool force;		  /* also where only the checkpoint says a disk is */
+};
+
 /*
- * Puts the paths that were given, in order, in the place of those of the writable disks of a
- * configuration, and makes the files that are not there, empty and of the size that the epoch (its
- * "files") has. made gets the paths of those.
+ * Puts the paths that were given in the place of those of the writable disks of a configuration,
+ * and makes the files that are not there, with the content they had. Where only the checkpoint says
+ * where a disk is, nothing is written without force: whoever made it may have named any file.
+ * made gets the paths of those that were made.
  */
-int restore_disks(json_t *config, const json_t *files, const struct args *given, struct args *made,
+int restore_disks(const struct restore_disks *request, json_t *config, struct args *made,
 		  struct error *err);
 
 /* Removes what was made. */

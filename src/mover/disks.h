@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "mover/disk-live.h"
+#include "mover/disks-kept.h"
 #include "mover/epoch.h"
 #include "mover/vmm.h"
 #include "mover/work.h"
@@ -61,12 +62,39 @@ int disks_finish(struct disks *disks, int dir, int parent, const json_t *parent_
 /* For the report: how each was copied, and what that took. A new object. */
 json_t *disks_report(const struct disks *disks);
 
+/* What a restore is to do to the disks of a VM that waits for its state. */
+struct disks_plan {
+	struct disks disks;
+	struct disks_put {
+		struct kept kept;
+		bool write, loses;
+		const char *done; /* for the report */
+	} * put;
+	bool loses; /* content that somebody may want */
+};
+
 /*
- * Gives the disks of a VM that waits for its state what the epoch has of them. A disk that was
- * written since is only touched with force. *report is a new object: what was done to each.
+ * Looks at the disks of the VM and at what the epoch, which must stay open, has of them, changes
+ * nothing, and keeps others from them. A disk that was written since is refused without force.
+ * End with disks_plan_done(), also after a failure.
  */
-int disks_restore(struct vmm *vmm, const struct epoch *epoch, bool force,
-		  const struct progress *progress, json_t **report, struct error *err);
+int disks_plan(struct vmm *vmm, const struct epoch *epoch, bool force,
+	       const struct progress *progress, struct disks_plan *ret, struct error *err);
+void disks_plan_done(struct disks_plan *plan);
+
+/*
+ * Does it, to stable storage, and lets go of the disks: the plan is done. *report is a new object:
+ * what was done to each.
+ */
+int disks_put(struct disks_plan *plan, const struct progress *progress, json_t **report,
+	      struct error *err);
+
+/*
+ * Makes the file path, which must not be there, with the content that the epoch has in its file
+ * name: whole and on stable storage, or not at all. -EBADMSG for damage.
+ */
+int disks_make(const struct epoch *epoch, const char *name, const char *path,
+	       const struct progress *progress, struct error *err);
 
 /* For merges: the disks of an epoch become files of another folder as well. */
 int disks_link(const struct epoch *epoch, int dir, json_t *files, struct error *err);

@@ -14,6 +14,7 @@
 #include "mover/lazy.h"
 #include "mover/operation.h"
 #include "mover/restored.h"
+#include "mover/verify.h"
 #include "mover/vmm.h"
 
 #define HOLD_MS 60000 /* for another mover to come when this one dies */
@@ -75,24 +76,30 @@ static int start(struct vmm *vmm, const struct chain *chain, const struct restor
 	return rc;
 }
 
+/* Memory is read whole before a disk loses what it has. */
 static int run_eager(struct vmm *vmm, const struct chain *chain,
-		     const struct restore_request *request, int memfd, json_t **report,
-		     struct error *err)
+		     const struct restore_request *request, struct disks_plan *plan, int memfd,
+		     json_t **report, struct error *err)
 {
+	json_t *disks = NULL;
 	struct restore_report restored;
 	uint64_t begin = io_now_ns();
 	int rc = chain_restore(chain, memfd, 0, request->progress, &restored, err);
 
 	if (rc == 0)
+		rc = disks_put(plan, request->progress, &disks, err);
+	if (rc == 0)
 		rc = start(vmm, chain, request, err);
 	if (rc == 0)
 		*report = json_pack(
-			"{s:I, s:i, s:I, s:I, s:I, s:I}", "epoch",
+			"{s:I, s:i, s:I, s:I, s:I, s:I, s:O}", "epoch",
 			(json_int_t)chain->epoch[0].manifest.epoch, "threads",
 			(int)restored.threads, "bytes", (json_int_t)restored.bytes, "memory_ns",
 			(json_int_t)restored.ns, "ready_ns", (json_int_t)(io_now_ns() - begin),
 			"rate",
-			(json_int_t)((double)restored.bytes * 1e9 / (double)(restored.ns + 1)));
+			(json_int_t)((double)restored.bytes * 1e9 / (double)(restored.ns + 1)),
+			"disks", disks);
+	json_decref(disks);
 	return rc;
 }
 
@@ -141,23 +148,44 @@ static int bring(struct vmm *vmm, const struct chain *chain, const struct restor
 	return rc;
 }
 
+/* That a disk loses what it has is not worth a memory that turns out to be damaged later. */
+static int check_pages(const struct chain *chain, const struct progress *progress,
+		       struct error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < chain->n; i++)
+		rc = verify_pages(&chain->epoch[i], progress, err);
+	return rc;
+}
+
 static int run_lazy(struct vmm *vmm, const struct chain *chain,
-		    const struct restore_request *request, int memfd, json_t **report,
-		    struct error *err)
+		    const struct restore_request *request, struct disks_plan *plan, int memfd,
+		    json_t **report, struct error *err)
 {
 	struct faults faults;
-	int rc = faults_discard(memfd, chain->memory, NULL, err);
+	json_t *disks = NULL;
+	int rc = plan->loses ? check_pages(chain, request->progress, err) : 0;
 
 	if (rc == 0)
+		rc = disks_put(plan, request->progress, &disks, err);
+	if (rc == 0)
+		rc = faults_discard(memfd, chain->memory, NULL, err);
+	if (rc == 0)
 		rc = faults_open(vmm, HOLD_MS, &faults, err);
-	return rc < 0 ? rc : bring(vmm, chain, request, &faults, memfd, report, err);
+	if (rc == 0)
+		rc = bring(vmm, chain, request, &faults, memfd, report, err);
+	if (rc == 0)
+		json_object_set(*report, "disks", disks);
+	json_decref(disks);
+	return rc;
 }
 
 static int run(struct vmm *vmm, const struct chain *chain, const struct restore_request *request,
 	       json_t **report, struct error *err)
 {
 	struct vmm_memory memory = {.fd = -1};
-	json_t *disks = NULL;
+	struct disks_plan plan = {0};
 	int rc = check_incoming(vmm, err);
 
 	if (rc == 0)
@@ -165,14 +193,12 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 	if (rc == 0)
 		rc = check_memory(&memory, chain, request->lazy, err);
 	if (rc == 0)
-		rc = disks_restore(vmm, &chain->epoch[0], request->force, request->progress, &disks,
-				   err);
+		rc = disks_plan(vmm, &chain->epoch[0], request->force, request->progress, &plan,
+				err);
 	if (rc == 0)
-		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, memory.fd, report,
-							    err);
-	if (rc == 0)
-		json_object_set(*report, "disks", disks);
-	json_decref(disks);
+		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, &plan, memory.fd,
+							    report, err);
+	disks_plan_done(&plan);
 	cleanup_close_fd(&memory.fd);
 	return rc;
 }

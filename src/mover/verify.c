@@ -114,8 +114,7 @@ static int check_unused(const struct verify *v, struct error *err)
 	return 0;
 }
 
-static int check_pages(const struct epoch *epoch, const struct progress *progress,
-		       struct error *err)
+int verify_pages(const struct epoch *epoch, const struct progress *progress, struct error *err)
 {
 	CLEANUP_FREE const struct row **row = malloc((epoch->index.nrows + 1) * sizeof(*row));
 	struct verify v = {.epoch = epoch, .row = row};
@@ -189,7 +188,7 @@ int verify_epoch(const struct store *store, uint64_t number, const struct progre
 	if (rc == 0)
 		rc = check_parent(store, &epoch, err);
 	if (rc == 0)
-		rc = check_pages(&epoch, progress, err);
+		rc = verify_pages(&epoch, progress, err);
 	if (rc == 0)
 		rc = disks_verify(&epoch, progress, &disks, err);
 	if (bytes) {

@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "mover/epoch.h"
 #include "mover/store.h"
 #include "mover/work.h"
 
@@ -18,5 +19,8 @@ struct error;
  */
 int verify_epoch(const struct store *store, uint64_t epoch, const struct progress *progress,
 		 uint64_t *bytes, struct error *err);
+
+/* Only the sums of all pages and what is between them, of an epoch that is open. */
+int verify_pages(const struct epoch *epoch, const struct progress *progress, struct error *err);
 
 #endif

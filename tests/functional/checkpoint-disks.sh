@@ -214,9 +214,79 @@ refusals() {
 	done
 }
 
+# Nothing is written to a disk before all of the checkpoint was found good.
+whole_or_nothing() {
+	rm -rf "$dir/c"
+	vm "$dir/disk" -k "$GUEST" -a work=4096
+	save
+	end
+	printf newer | dd of="$dir/disk" bs=1 seek=5000 conv=notrunc status=none
+	newer=$(sum "$dir/disk")
+	python3 - "$dir/c/1/pages.0" <<-'END'
+		import sys
+		with open(sys.argv[1], "r+b") as f:
+		    f.seek(5000)
+		    byte = f.read(1)[0]
+		    f.seek(5000)
+		    f.write(bytes([byte ^ 1]))
+	END
+	for how in "" --lazy; do
+		restore "$dir/disk" --force $how
+		expect "damaged memory" "$rc" 1
+		said "damaged"
+		expect "the disk" "$(sum "$dir/disk")" "$newer"
+	done
+}
+
+# wisp vm restore makes disks, where it is told to, and whole. No VM is started: it fails there.
+made() {
+	rm -rf "$dir/c"
+	head -c 96M /dev/urandom >"$dir/named"
+	whole=$(sum "$dir/named")
+	echo '{"name": "t", "address": "10.1.1.2", "prefix": 24, "network": "t",
+		"disks": [{"path": "'"$dir/named"'", "readonly": false}]}' >"$TMP/config"
+	vm "$dir/disk" --device "block,path=$dir/named" -k "$GUEST" -a work=4096
+	save --config "$TMP/config"
+	end
+	vm_restore() {
+		rc=0
+		WISP_RUN=/proc wisp vm restore "$dir/c" "$@" >"$TMP/said" 2>&1 || rc=$?
+		expect "no VM can run here" "$rc" 1
+	}
+	vm_restore
+	mkdir "$dir/gone"
+	mv "$dir/named" "$dir/gone"
+	vm_restore
+	said "named, as the checkpoint calls it, is not there: --disk PATH"
+	[ ! -e "$dir/named" ] || fail "made where only the checkpoint says"
+	truncate -s 96M "$dir/named"
+	vm_restore
+	said "is empty: --disk PATH"
+	rm "$dir/named"
+	vm_restore --force
+	if grep -q "disk" "$TMP/said"; then fail "not made: $(cat "$TMP/said")"; fi
+	rm -f "$dir/new"
+	for i in 02 08 15 22 30; do
+		WISP_RUN=/proc wisp vm restore "$dir/c" --disk "$dir/new" >/dev/null 2>&1 &
+		wisp=$!
+		sleep 0.$i
+		kill -9 $wisp
+		wait $wisp 2>/dev/null || true
+		[ ! -e "$dir/new" ] || expect "content" "$(sum "$dir/new")" "$whole"
+		rm -f "$dir/new"
+	done
+	expect "nothing is left" "$(ls "$dir" | grep -c new)" 0
+	dd if=/dev/zero of="$dir/c/1/disk.block1" bs=1 seek=21000000 count=64 conv=notrunc status=none
+	vm_restore --disk "$dir/new"
+	said "1/disk.block1 is damaged"
+	[ ! -e "$dir/new" ] || fail "made of what is damaged"
+}
+
 dir=$TMP
 disks copied
 refusals
+whole_or_nothing
+made
 while_it_runs
 
 mkfs=$(command -v mkfs.btrfs || command -v mkfs.xfs || true)
