@@ -22,6 +22,7 @@
 #include "mover/migrate-postcopy.h"
 #include "mover/migrate-set.h"
 #include "mover/test/fake-vmm.h"
+#include "mover/test/hear.h"
 
 #define INPUT_MAX 65536
 #define MEMORY (CHUNK_BYTES * 3 + 5 * PAGE_BYTES)
@@ -197,7 +198,7 @@ static void try_hello(int fd, bool source, bool tls)
 	if (source)
 		require(hello_say(&ch, &secret, &hello, &err) < 0);
 	else
-		require(hello_hear(&ch, &secret, &hello, &err) < 0);
+		require(hear_one(&ch, &secret, &hello, &err) < 0);
 	require(err.text[0]);
 	channel_close(&ch);
 }

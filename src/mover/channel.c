@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -99,9 +100,17 @@ static ssize_t receive_some(struct channel *ch, void *buf, size_t n, short *wait
 
 int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 {
+	size_t early = n < ch->nearly ? n : ch->nearly;
 	uint8_t *p = buf;
 
-	if (ch->deadline_ns && io_now_ns() >= ch->deadline_ns)
+	if (early) {
+		memcpy(p, ch->early, early);
+		p += early;
+		n -= early;
+		ch->early += early;
+		ch->nearly -= early;
+	}
+	if (n && ch->deadline_ns && io_now_ns() >= ch->deadline_ns)
 		return too_late(err);
 	while (n) {
 		short wait;
@@ -122,35 +131,55 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
 }
 
-int channel_peek(struct channel *ch, uint8_t *ret, struct error *err)
+static int closed(struct error *err)
 {
-	int rc = wait_for(ch, POLLIN, err);
-	ssize_t n;
+	return error_set(err, -EPIPE, "the peer closed the connection");
+}
 
-	if (rc < 0)
-		return rc;
-	n = recv(ch->fd, ret, 1, MSG_DONTWAIT | MSG_PEEK);
+int channel_try_peek(struct channel *ch, uint8_t *ret, short *wait, struct error *err)
+{
+	ssize_t n = recv(ch->fd, ret, 1, MSG_DONTWAIT | MSG_PEEK);
+
+	*wait = POLLIN;
 	if (n > 0)
 		return 0;
-	return n ? error_errno(err, -errno, "cannot receive from the peer")
-		 : error_set(err, -EPIPE, "the peer closed the connection");
+	if (n == 0)
+		return closed(err);
+	return errno == EAGAIN || errno == EINTR
+		       ? -EAGAIN
+		       : error_errno(err, lost(-errno), "cannot receive from the peer");
+}
+
+ssize_t channel_try_receive(struct channel *ch, void *buf, size_t n, short *wait, struct error *err)
+{
+	ssize_t got = receive_some(ch, buf, n, wait, err);
+
+	return got > 0 ? got : got ? lost((int)got) : closed(err);
+}
+
+int channel_try_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY], short *wait,
+		       struct error *err)
+{
+	ssize_t done = ch->tls ? 0 : tls_create(ch->fd, server, key, &ch->tls, err);
+
+	if (done == 0)
+		done = tls_handshake(ch->tls, wait, err);
+	return done > 0 ? 0 : done ? (int)done : closed(err);
 }
 
 int channel_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY],
 		   struct error *err)
 {
-	int rc = tls_create(ch->fd, server, key, &ch->tls, err);
+	int rc;
 
-	while (rc == 0) {
+	do {
 		short wait;
-		ssize_t done = tls_handshake(ch->tls, &wait, err);
 
-		if (done > 0)
-			return 0;
-		if (done == 0)
-			return error_set(err, -EPIPE, "the peer closed the connection");
-		rc = done == -EAGAIN ? wait_for(ch, wait, err) : (int)done;
-	}
+		rc = channel_try_secure(ch, server, key, &wait, err);
+		if (rc != -EAGAIN)
+			return rc;
+		rc = wait_for(ch, wait, err);
+	} while (rc == 0);
 	return rc;
 }
 

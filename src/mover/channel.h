@@ -25,8 +25,10 @@ struct channel {
 	uint64_t deadline_ns;	       /* (io_now_ns()) for all until it is 0 again */
 	uint32_t sent, received;       /* records so far */
 	struct tls *tls;	       /* NULL: in the clear */
-	_Atomic int domain;	       /* of the socket, when it has been asked; private */
-	struct pace *pace;	       /* for what is sent; not owned; NULL: no limit */
+	const uint8_t *early;	       /* bytes that were taken, to be received first; not owned */
+	size_t nearly;
+	_Atomic int domain; /* of the socket, when it has been asked; private */
+	struct pace *pace;  /* for what is sent; not owned; NULL: no limit */
 };
 
 /*
@@ -63,15 +65,23 @@ int channel_wait(struct channel *ch, struct error *err);
 /* Waits until something can be sent; of a socket that connects, until that has come to an end. */
 int channel_wait_to_send(struct channel *ch, struct error *err);
 
-/* The first byte that the peer sent, which stays there to be received. Before TLS only. */
-int channel_peek(struct channel *ch, uint8_t *ret, struct error *err);
-
 /*
  * TLS with this key from here on, shaken hands. -EPROTO: not with this peer; -EPROTONOSUPPORT: it
  * speaks without TLS.
  */
 int channel_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY],
 		   struct error *err);
+
+/*
+ * Without waiting: -EAGAIN with what to poll for (POLLIN or POLLOUT) before it is tried again. The
+ * first byte that the peer sent, which stays there to be received (before TLS only); some of n
+ * bytes, returns how many; a step of channel_secure().
+ */
+int channel_try_peek(struct channel *ch, uint8_t *ret, short *wait, struct error *err);
+ssize_t channel_try_receive(struct channel *ch, void *buf, size_t n, short *wait,
+			    struct error *err);
+int channel_try_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY], short *wait,
+		       struct error *err);
 
 void channel_close(struct channel *ch);
 

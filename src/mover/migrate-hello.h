@@ -35,9 +35,33 @@ struct secret {
 int hello_say(struct channel *ch, const struct secret *secret, const struct hello *hello,
 	      struct error *err);
 
-/* The target answers; 0 only for a peer that has the token. */
-int hello_hear(struct channel *ch, const struct secret *secret, struct hello *ret,
-	       struct error *err);
+/* -------- the target hears it, from several at once -------- */
+
+#define HELLO_KEY 32
+
+/* One connection whose peer has not proven yet that it has the token. */
+struct hearing {
+	struct channel ch; /* of who has proven it, the caller's */
+	struct hello hello;
+	short wait; /* what to poll for */
+	/* Private. */
+	const struct secret *secret;
+	enum { HEAR_FIRST, HEAR_TLS, HEAR_HELLO, HEAR_PROOF } due;
+	uint8_t proof[HELLO_KEY];
+	uint8_t record[RECORD_HEADER_SIZE + GREETING_MAX + 8]; /* as far as it has come */
+	size_t have;
+};
+
+/* fd becomes the hearing's; the secret stays the caller's. */
+void hearing_init(struct hearing *h, int fd, const struct secret *secret);
+
+/*
+ * Goes on without waiting. 0: it has the token, and says hello; -EAGAIN: later; else -errno, and it
+ * is to be sent away.
+ */
+int hearing_step(struct hearing *h, struct error *err);
+
+void hearing_done(struct hearing *h);
 
 /* Whether connections to an address are encrypted when nobody says: all but those of this host. */
 bool hello_wants_tls(const char *address);

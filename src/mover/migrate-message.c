@@ -18,7 +18,6 @@
 #define STATE_MAX (256u << 20)
 #define TEXT_MAX 4096u
 #define ROW_HEAD (RECORD_HEADER_SIZE + ROW_SIZE)
-#define GREETING_MAX 4096u /* from somebody unknown */
 
 static const uint8_t zeros[8];
 

@@ -15,6 +15,7 @@
 #define SESSION_SIZE 16
 #define TOKEN_SIZE 32
 #define NONCE_SIZE 32
+#define GREETING_MAX 4096u /* bytes in a record from somebody unknown */
 
 enum message_type {
 	MESSAGE_STATE = RECORD_STATE,

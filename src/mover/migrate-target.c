@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The target of a migration up to the hand-over: check, receive, load. */
 
-#include "mover/address.h"
 #include "mover/migrate.h"
 
 #include <errno.h>
@@ -53,6 +52,7 @@ static void stop_receiving(struct target *t)
 
 static void target_done(struct target *t)
 {
+	greeter_done(&t->greeter);
 	channel_close(&t->control);
 	target_rest_done(t);
 	stop_receiving(t);
@@ -60,61 +60,46 @@ static void target_done(struct target *t)
 	t->vm = NULL;
 }
 
-/* Whether it has the token, and comes for what is due. */
-static int check_hello(struct target *t, struct channel *ch, uint32_t kind, struct hello *hello,
-		       struct error *err)
-{
-	struct secret secret = t->o.secret;
-	int rc;
+/* What a connection is to come for. */
+struct due {
+	const struct target *t;
+	uint32_t kind;
+};
 
-	memcpy(secret.token, t->note.token, TOKEN_SIZE);
-	/* Strangers who say nothing are not to use up the patience of who waits behind them. */
-	ch->timeout_ms = t->o.timeout_ms / 2;
-	rc = hello_hear(ch, &secret, hello, err);
-	ch->timeout_ms = t->o.timeout_ms;
-	if (rc == 0 && hello->kind != kind)
-		rc = error_set(err, -EPROTO, "it comes for another step of a migration");
-	if (rc == 0 && kind != HELLO_NEW &&
-	    memcmp(hello->session, t->note.session, SESSION_SIZE) != 0)
-		rc = error_set(err, -EPROTO, "it belongs to another migration");
-	return rc;
+static bool is_stream(uint32_t kind)
+{
+	return kind == HELLO_DATA || kind == HELLO_REST;
 }
 
-static void send_away(struct target *t, struct channel *ch, int rc, const struct error *err)
+static int check_hello(void *arg, const struct hello *hello, struct error *err)
 {
-	char who[ADDRESS_TEXT];
+	const struct due *due = arg;
 
-	address_peer(ch->fd, who);
-	if (t->o.refused && rc != -ECANCELED)
-		t->o.refused(t->o.arg, who, err->text);
-	channel_close(ch);
+	if (hello->kind != HELLO_NEW &&
+	    memcmp(hello->session, due->t->note.session, SESSION_SIZE) != 0)
+		return error_set(err, -EPROTO, "it belongs to another migration");
+	if (hello->kind == due->kind)
+		return 0;
+	/* Connections are not heard in the order in which they were made. */
+	return is_stream(hello->kind) && is_stream(due->kind)
+		       ? -EAGAIN
+		       : error_set(err, -EPROTO, "it comes for another step of a migration");
 }
 
 int target_accept(struct target *t, uint32_t kind, unsigned timeout_ms, struct channel *ret,
 		  struct hello *hello, struct error *err)
 {
-	uint64_t end = io_now_ns() + timeout_ms * 1000000ull;
+	struct due due = {t, kind};
 
-	for (;;) {
-		const _Atomic bool *const cancel[2] = {t->o.cancel};
-		struct channel ch = {.timeout_ms = t->o.timeout_ms, .cancel = {t->o.cancel}};
-		uint64_t now = io_now_ns();
-		unsigned left = now < end ? (unsigned)((end - now) / 1000000) + 1 : 1;
-		struct error why = {{0}};
-		int rc;
-
-		ch.fd = address_accept(t->o.listen, timeout_ms ? left : 0, cancel, err);
-		if (ch.fd < 0)
-			return ch.fd;
-		rc = check_hello(t, &ch, kind, hello, &why);
-		if (rc == 0) {
-			*ret = ch;
-			return 0;
-		}
-		send_away(t, &ch, rc, &why);
-		if (timeout_ms && io_now_ns() >= end)
-			return error_set(err, -ETIMEDOUT, "the source did not come");
-	}
+	t->greeter.listen = t->o.listen;
+	t->greeter.secret = &t->secret;
+	t->greeter.timeout_ms = t->o.timeout_ms;
+	t->greeter.cancel = t->o.cancel;
+	t->greeter.refused = t->o.refused;
+	t->greeter.arg = t->o.arg;
+	t->secret = t->o.secret;
+	memcpy(t->secret.token, t->note.token, TOKEN_SIZE);
+	return greeter_next(&t->greeter, timeout_ms, check_hello, &due, ret, hello, err);
 }
 
 static int look_at_vm(struct target *t, struct error *err)

@@ -5,6 +5,7 @@
 /* What the files of the target share. */
 
 #include "mover/migrate-copy.h"
+#include "mover/migrate-greet.h"
 #include "mover/migrate-note.h"
 #include "mover/migrate-postcopy.h"
 #include "mover/migrate-watch.h"
@@ -12,6 +13,8 @@
 
 struct target {
 	struct migrate_options o;
+	struct greeter greeter;
+	struct secret secret;
 	struct channel control;
 	struct receiver receiver;
 	struct note note;

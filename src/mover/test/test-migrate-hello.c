@@ -12,6 +12,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "mover/migrate-hello.h"
+#include "mover/test/hear.h"
 
 #define TIMEOUT_MS 1000
 #define SEEN_MAX 16384
@@ -57,7 +58,7 @@ static void *target_main(void *arg)
 {
 	struct side *s = arg;
 
-	s->rc = hello_hear(&s->ch, &s->secret, &s->hello, &s->err);
+	s->rc = hear_one(&s->ch, &s->secret, &s->hello, &s->err);
 	if (s->rc < 0)
 		channel_close(&s->ch);
 	return NULL;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Migrations between two stand-ins of a VMM: contents, and that exactly one runs whoever dies. */
 
+#include "lib/cleanup.h"
+#include "mover/migrate-greet.h"
 #include "mover/migrate-note.h"
 #include "mover/test/pair.h"
 
@@ -341,6 +343,7 @@ static void test_untold(void **state)
 	assert_int_equal(note.state, NOTE_RUNNING);
 	result_done(&p.sent);
 	result_done(&p.received);
+	p.receive.timeout_ms = 2000;
 	pthread_create(&p.thread, NULL, again_main, &p);
 	p.send_rc = migrate_send_again(&p.send, &p.sent, &p.send_err);
 	pthread_join(p.thread, NULL);
@@ -423,6 +426,35 @@ static void test_garbage(void **state)
 	pair_done(&p);
 }
 
+/* Many strangers who say nothing, or a little, before and while the source comes. */
+static void test_silence(void **state)
+{
+	for (unsigned tls = 0; tls < 2; tls++) {
+		const _Atomic bool *const nobody[2] = {0};
+		struct error err = {{0}};
+		int fd[GREETER_ROOM + 4];
+		struct pair p;
+
+		pair_init(&p, *state, false);
+		if (tls)
+			use_tls(&p);
+		p.receive.timeout_ms = 60000;
+		p.receive.refused = note_refusal;
+		for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+			fd[i] = address_connect(p.address, 1000, nobody, &err);
+			assert_true(fd[i] >= 0);
+			if (i & 1)
+				assert_int_equal(write(fd[i], tls ? "\x16" : "W", 1), 1);
+		}
+		pair_run(&p);
+		assert_moved(&p);
+		assert_string_equal(p.why, "too many connect at once");
+		for (unsigned i = 0; i < ARRAY_SIZE(fd); i++)
+			close(fd[i]);
+		pair_done(&p);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -435,7 +467,7 @@ int main(void)
 		cmocka_unit_test(test_target_dies),    cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_undecided),      cmocka_unit_test(test_untold),
 		cmocka_unit_test(test_other_vm),       cmocka_unit_test(test_no_record),
-		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_garbage),	       cmocka_unit_test(test_silence),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
