@@ -52,3 +52,4 @@ WRAP("read", ssize_t, preadv, (int fd, const struct iovec *v, int n, off_t at), 
 WRAP("write", ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n))
 WRAP("write", ssize_t, pwrite, (int fd, const void *buf, size_t n, off_t at), (fd, buf, n, at))
 WRAP("sync", int, fsync, (int fd), (fd))
+WRAP("sync", int, fdatasync, (int fd), (fd))

@@ -108,7 +108,9 @@ int cmd_save(struct call *call, struct error *err)
 	r = io_write_full(fd, vm->saved, vm->saved_size);
 	if (r)
 		return error_errno(err, r, "cannot write the saved state");
-	vm_claim(vm, false, NULL); /* it may go on elsewhere; resume takes back what it needs */
+	r = vm_claim(vm, false, err); /* it may go on elsewhere; resume takes back what it needs */
+	if (r)
+		return r;
 	json_object_set_new(call->result, "cpu", call_cpu(vm));
 	describe_devices(vm, call->result);
 	json_object_set_new(call->result, "bytes", json_integer((json_int_t)vm->saved_size));

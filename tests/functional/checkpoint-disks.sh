@@ -282,8 +282,23 @@ made() {
 	[ ! -e "$dir/new" ] || fail "made of what is damaged"
 }
 
+# Who takes a disk over finds what was written: a VM whose disk cannot be synced is not saved.
+not_synced() {
+	export LD_PRELOAD="$WISP_BUILD/tests/broken-disk.so"
+	export BROKEN_CALL=sync BROKEN_PATH="$dir/disk" BROKEN_FROM=1
+	vm "$dir/disk" -k "$GUEST" -a work=4096
+	unset LD_PRELOAD BROKEN_CALL
+	if save 2>"$TMP/said"; then
+		fail "saved without its disk"
+	fi
+	said "cannot sync disk"
+	runs || fail "the VM does not run on"
+	end
+}
+
 dir=$TMP
 disks copied
+not_synced
 refusals
 whole_or_nothing
 made

@@ -111,6 +111,49 @@ static void test_fine(void **state)
 	json_decref(target);
 }
 
+/* How many obstacles two samples of a disk are. */
+static size_t samples(const char *source, const char *target)
+{
+	json_t *a = load(plain), *b = load(plain), *list;
+	size_t n;
+
+	json_object_set_new(json_array_get(json_object_get(a, "devices"), 1), "sample",
+			    json_string(source));
+	json_object_set_new(json_array_get(json_object_get(b, "devices"), 1), "sample",
+			    json_string(target));
+	list = obstacle_at_target(a, b, UINT64_MAX);
+	n = json_array_size(list);
+	if (n) {
+		CLEANUP_FREE char *text = obstacle_text(json_array_get(list, 0));
+
+		assert_non_null(strstr(text, "device block0: content"));
+	}
+	json_decref(list);
+	json_decref(a);
+	json_decref(b);
+	return n;
+}
+
+/* Another disk is an obstacle, one that is written to is not. */
+static void test_samples(void **state)
+{
+	assert_int_equal(samples("1111111100000000222222223333333344444444",
+				 "1111111100000000222222223333333344444444"),
+			 0);
+	assert_int_equal(samples("1111111100000000222222223333333344444444",
+				 "1111111100000000a2222222b333333344444444"),
+			 0);
+	assert_int_equal(samples("1111111100000000222222223333333344444444",
+				 "1111111100000000a2222222b3333333c4444444"),
+			 1);
+	assert_int_equal(samples("111111112222222233333333", "000000000000000000000000"), 1);
+	assert_int_equal(samples("0000000011111111", "0000000022222222"), 0);
+	/* Whatever a peer says. */
+	assert_int_equal(samples("", ""), 0);
+	assert_int_equal(samples("1111111122222222", "1111"), 0);
+	assert_int_equal(samples("111111112222", "333333334444"), 0);
+}
+
 static void test_all(void **state)
 {
 	json_t *source = load(plain), *target = load(plain), *list;
@@ -235,9 +278,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_none),	 cmocka_unit_test(test_each),
-		cmocka_unit_test(test_fine),	 cmocka_unit_test(test_all),
-		cmocka_unit_test(test_stays),	 cmocka_unit_test(test_nonsense),
-		cmocka_unit_test(test_too_many), cmocka_unit_test(test_long),
+		cmocka_unit_test(test_fine),	 cmocka_unit_test(test_samples),
+		cmocka_unit_test(test_all),	 cmocka_unit_test(test_stays),
+		cmocka_unit_test(test_nonsense), cmocka_unit_test(test_too_many),
+		cmocka_unit_test(test_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

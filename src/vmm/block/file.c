@@ -57,6 +57,18 @@ static int lock_file(struct file_store *f, bool readonly, struct error *err)
 	return error_errno(err, -errno, "cannot lock disk %s", f->path);
 }
 
+/* What this host's memory had of it while another wrote is not true any more. */
+static int take_file(struct file_store *f, struct error *err)
+{
+	int r = lock_file(f, false, err);
+
+	if (!r && f->waits)
+		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+	if (!r)
+		f->waits = false;
+	return r;
+}
+
 int file_claim(struct store *store, bool claim, struct error *err)
 {
 	struct file_store *f = container_of(store, struct file_store, store);
@@ -66,7 +78,10 @@ int file_claim(struct store *store, bool claim, struct error *err)
 	if (f->readonly)
 		return 0;
 	if (claim)
-		return lock_file(f, false, err);
+		return take_file(f, err);
+	/* Who has it next, perhaps on another host, is to find what was written. */
+	if (fdatasync(f->fd) < 0)
+		return error_errno(err, -errno, "cannot sync disk %s", f->path);
 	fcntl(f->fd, F_OFD_SETLK, &unlock);
 	return 0;
 }
@@ -182,6 +197,7 @@ int store_open_file(const char *path, const struct store_options *opt, struct lo
 		.store.ops = &file_store_ops, .path = path, .log = log, .loop = loop, .fd = -1};
 	r = open_file(f, opt, &st, err);
 	f->readonly = opt->readonly;
+	f->waits = opt->unlocked;
 	if (!r && !(opt->unlocked && !opt->readonly))
 		r = lock_file(f, opt->readonly, err);
 	if (!r)

@@ -19,6 +19,7 @@ struct file_store {
 	struct loop *loop;
 	int fd;
 	bool readonly;
+	bool waits; /* opened while another may still write it */
 	/* O_DIRECT: what offset, length and buffers must be multiples of; 1 without it. */
 	uint32_t align, mem_align;
 	void *bounce; /* for requests that are not; allocated when the first one comes */

@@ -98,8 +98,8 @@ static inline void store_drain(struct store *store)
 }
 
 /*
- * Locks the store for us, or lets another process have it while nothing is written here.
- * Idempotent; -EBUSY when another has it.
+ * Locks the store for us, or lets another process, perhaps on another host, have it while nothing
+ * is written here: all of it is on stable storage then. Idempotent; -EBUSY when another has it.
  */
 static inline int store_claim(struct store *store, bool claim, struct error *err)
 {
