@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@
 
 #define BLOCK 16u
 #define AT_ONCE 16
+#define WAIT_US 100
 
 enum chunk_state {
 	CHUNK_ABSENT,
@@ -33,6 +36,7 @@ struct lazy {
 	_Atomic uint8_t *state; /* enum chunk_state of each chunk */
 	pthread_t thread;
 	bool started;
+	_Atomic bool failed;
 	/* Of the thread that serves faults, once it has ended. */
 	int rc;
 	struct error err;
@@ -144,8 +148,10 @@ static void *serve_main(void *arg)
 		lane_done(&lane);
 	}
 	/* Nobody will bring the memory. Who waits for the VMM hears that it is gone. */
-	if (lazy->rc < 0)
+	if (lazy->rc < 0) {
+		lazy->failed = true;
 		faults_end(lazy->control, lazy->err.text, NULL);
+	}
 	return NULL;
 }
 
@@ -223,6 +229,14 @@ static int run_rest(struct work *work, unsigned thread, struct error *err)
 	return rc;
 }
 
+/* What the thread that serves faults has taken is not there before it says so. */
+static void wait_for_the_last(const struct lazy *lazy)
+{
+	for (uint64_t c = 0; c < lazy->chain->chunks; c++)
+		while (lazy->state[c] != CHUNK_THERE && !lazy->failed)
+			usleep(WAIT_US);
+}
+
 static void stop_serving(struct lazy *lazy)
 {
 	if (!lazy->started)
@@ -241,8 +255,10 @@ int lazy_finish(struct lazy *lazy, struct vmm *vmm, json_t **faults, struct erro
 			    .gentle = true};
 	int rc = work_run(&work, err);
 
-	/* The thread goes on until the VMM has let go: what is zero is asked for until then. */
 	if (rc == 0)
+		wait_for_the_last(lazy);
+	/* The thread goes on until the VMM has let go: what is zero is asked for until then. */
+	if (rc == 0 && !lazy->failed)
 		rc = vmm_call(vmm, "userfault-stop", NULL, -1, NULL, err);
 	stop_serving(lazy);
 	if (lazy->rc < 0) {
