@@ -54,6 +54,7 @@ static int take_answer(struct vmm *vmm, const json_t *result, struct faults *ret
 		f.region[i].size = number(region, "size");
 		f.region[i].offset = number(region, "offset");
 	}
+	f.unit = (unsigned)(number(result, "page_size") / PAGE_BYTES);
 	snprintf(f.instance, sizeof(f.instance), "%s", instance ? instance : "");
 	for (unsigned i = 0; i < f.nthreads; i++)
 		f.thread[i] = (int)json_integer_value(json_array_get(threads, i));
@@ -61,13 +62,36 @@ static int take_answer(struct vmm *vmm, const json_t *result, struct faults *ret
 	return 0;
 }
 
+/* How its memory is to be missing: huge pages are there from the begin, and only not mapped. */
+static int choose_mode(struct vmm *vmm, const char **ret, struct error *err)
+{
+	json_t *status = NULL;
+	uint64_t page_size;
+	int rc = vmm_call(vmm, "status", NULL, -1, &status, err);
+
+	if (rc < 0)
+		return rc;
+	page_size = number(status, "page_size");
+	json_decref(status);
+	if (page_size > FAULTS_UNIT_MAX)
+		return error_set(err, -EOPNOTSUPP,
+				 "pages of %" PRIu64 " MiB, for each of which the VM would stand "
+				 "still too long: start it with --page-size 2M or 4K",
+				 page_size >> 20);
+	*ret = page_size == PAGE_BYTES ? "missing" : "minor";
+	return 0;
+}
+
 int faults_open(struct vmm *vmm, unsigned hold_ms, struct faults *ret, struct error *err)
 {
 	json_t *result = NULL;
-	int rc = vmm_call(vmm, "userfault",
-			  json_pack("{s:[s],s:i}", "modes", "missing", "hold_ms", (int)hold_ms), -1,
-			  &result, err);
+	const char *mode = NULL;
+	int rc = choose_mode(vmm, &mode, err);
 
+	if (rc == 0)
+		rc = vmm_call(vmm, "userfault",
+			      json_pack("{s:[s],s:i}", "modes", mode, "hold_ms", (int)hold_ms), -1,
+			      &result, err);
 	if (rc == 0)
 		rc = take_answer(vmm, result, ret, err);
 	json_decref(result);
@@ -97,6 +121,29 @@ static int ask_for_them(struct vmm *keeper, json_t **ret, struct error *err)
 	return rc;
 }
 
+/* A mover before us has shown some huge pages. */
+static int take_mapped(struct vmm *keeper, struct faults *f, struct error *err)
+{
+	CLEANUP_CLOSE int fd = -1;
+	uint64_t size = 0, bytes;
+	int rc;
+
+	if (f->unit == 1)
+		return 0;
+	for (unsigned i = 0; i < f->nregions; i++)
+		size += f->region[i].size;
+	bytes = (size / PAGE_BYTES / f->unit + 63) / 64 * 8;
+	f->mapped = malloc(bytes);
+	if (!f->mapped)
+		return error_set(err, -ENOMEM, "out of memory");
+	rc = vmm_call(keeper, "mapped", NULL, -1, NULL, err);
+	if (rc < 0)
+		return rc;
+	fd = jsonline_take_fd(&keeper->line);
+	rc = fd < 0 ? -EBADF : io_pread_full(fd, f->mapped, bytes, 0);
+	return rc < 0 ? error_errno(err, rc, "wisp-vmm does not say what memory is there") : 0;
+}
+
 int faults_take(const char *control, struct faults *ret, struct vmm_memory *memory,
 		struct error *err)
 {
@@ -111,6 +158,8 @@ int faults_take(const char *control, struct faults *ret, struct vmm_memory *memo
 	if (rc == 0)
 		rc = take_answer(&keeper, result, &f, err);
 	json_decref(result);
+	if (rc == 0)
+		rc = take_mapped(&keeper, &f, err);
 	if (rc == 0 && memory)
 		rc = vmm_memory(&keeper, memory, err);
 	if (rc < 0) {
@@ -146,6 +195,7 @@ void faults_close(struct faults *f)
 			vmm_close(&f->keeper);
 	}
 	free(f->thread);
+	free(f->mapped);
 	*f = (struct faults){.fd = -1, .keeper = {.fd = -1}};
 }
 
@@ -225,7 +275,7 @@ static int address_of(const struct faults *f, uint64_t page, uint64_t *host, uin
 
 static void wake(const struct faults *f, uint64_t host)
 {
-	struct uffdio_range range = {.start = host, .len = PAGE_BYTES};
+	struct uffdio_range range = {.start = host, .len = (uint64_t)f->unit * PAGE_BYTES};
 
 	ioctl(f->fd, UFFDIO_WAKE, &range);
 }
@@ -234,7 +284,7 @@ void faults_wake(const struct faults *f, uint64_t page)
 {
 	uint64_t host = 0, run = 0;
 
-	if (address_of(f, page, &host, &run, NULL) == 0)
+	if (address_of(f, page - page % f->unit, &host, &run, NULL) == 0)
 		wake(f, host);
 }
 
@@ -283,6 +333,45 @@ int faults_copy(const struct faults *f, uint64_t page, uint64_t n, const void *d
 		from += done * PAGE_BYTES;
 	}
 	return 0;
+}
+
+/* As copy_some(). */
+static int show_some(const struct faults *f, uint64_t host, uint64_t n, uint64_t *done,
+		     struct error *err)
+{
+	struct uffdio_continue show = {.range = {.start = host, .len = n * PAGE_BYTES}};
+	int rc = ioctl(f->fd, UFFDIO_CONTINUE, &show) < 0 ? -errno : 0;
+
+	*done = show.mapped > 0 ? (uint64_t)show.mapped / PAGE_BYTES : 0;
+	if (rc == 0 || *done || rc == -EAGAIN)
+		return 0;
+	if (rc == -EEXIST) {
+		wake(f, host);
+		*done = f->unit;
+		return 0;
+	}
+	return error_errno(err, rc, "cannot show the VM its memory");
+}
+
+int faults_show(const struct faults *f, uint64_t page, uint64_t n, struct error *err)
+{
+	while (n) {
+		uint64_t host = 0, run = 0, done = 0;
+		int rc = address_of(f, page, &host, &run, err);
+
+		if (rc == 0)
+			rc = show_some(f, host, run < n ? run : n, &done, err);
+		if (rc < 0)
+			return rc;
+		page += done;
+		n -= done;
+	}
+	return 0;
+}
+
+bool faults_was_shown(const struct faults *f, uint64_t number)
+{
+	return f->mapped && f->mapped[number / 64] >> number % 64 & 1;
 }
 
 int faults_zero(const struct faults *f, uint64_t page, struct error *err)

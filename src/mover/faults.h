@@ -6,6 +6,9 @@
  * Memory of a VMM that is not there yet (docs/formats/control.md, `userfault`): who touches it is
  * told of, and waits until it is given. Pages are those of the memfd, 4 KiB each. What is not said
  * to belong to one thread may be called by any.
+ *
+ * Huge pages are given otherwise: such a unit is in the memfd from the begin, but not shown to the
+ * VM. Who brings it fills all of it there, and then shows it (faults_show()).
  */
 
 #include <stdbool.h>
@@ -19,6 +22,7 @@ struct error;
 #define FAULTS_REGIONS 8
 #define FAULTS_THREADS 4096
 #define FAULTS_NAME 96
+#define FAULTS_UNIT_MAX (2u << 20) /* bytes: nobody waits for more */
 
 struct faults {
 	int fd; /* userfaultfd, owned */
@@ -28,6 +32,8 @@ struct faults {
 	unsigned nregions;
 	int *thread; /* of each vCPU */
 	unsigned nthreads;
+	unsigned unit;	  /* pages that are given at once: 1, or those of a huge page */
+	uint64_t *mapped; /* of faults_take(), of huge pages: a bit for each that is shown */
 	char instance[FAULTS_NAME]; /* of faults_take(): which VMM it is */
 	struct vmm keeper; /* of faults_take(): the VMM waits for the end of this connection */
 };
@@ -71,15 +77,20 @@ int faults_wait(const struct faults *f, int stop_fd, struct fault *ret, unsigned
 int faults_copy(const struct faults *f, uint64_t page, uint64_t n, const void *data,
 		struct error *err);
 int faults_zero(const struct faults *f, uint64_t page, struct error *err);
+/* Shows n pages, whole units that have been filled; one that is shown already stays as it is. */
+int faults_show(const struct faults *f, uint64_t page, uint64_t n, struct error *err);
 /* Wakes who waits for a page that is there. */
 void faults_wake(const struct faults *f, uint64_t page);
 /* Everybody who waits: what is missing still is told of again. */
 void faults_wake_all(const struct faults *f);
 
-/* Makes the pages of the set (a bit a page; NULL: all) missing, for certain. */
+/* Makes the pages of the set (a bit a page; NULL: all) missing, for certain. Not of huge pages. */
 int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *err);
 
-/* Sets the bits of the pages that are there, and clears the others. */
+/* Sets the bits of the pages that are there, and clears the others. Not of huge pages. */
 int faults_there(int memfd, uint64_t size, uint64_t *set, struct error *err);
+
+/* Whether a huge page, by its number, was shown by a mover before us. */
+bool faults_was_shown(const struct faults *f, uint64_t number);
 
 #endif

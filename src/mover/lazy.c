@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Faults of a VM that runs before its memory is there. */
+/*
+ * Faults of a VM that runs before its memory is there. It comes in spans: a chunk, or the chunks of
+ * a huge page, which are put together in the memfd before the VM sees them.
+ */
 
 #include "mover/lazy.h"
 
@@ -9,6 +12,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
@@ -21,10 +25,10 @@
 #define AT_ONCE 16
 #define WAIT_US 100
 
-enum chunk_state {
-	CHUNK_ABSENT,
-	CHUNK_COMING, /* a thread has taken it */
-	CHUNK_THERE,
+enum span_state {
+	SPAN_ABSENT,
+	SPAN_COMING, /* a thread has taken it */
+	SPAN_THERE,
 };
 
 struct lazy {
@@ -33,7 +37,10 @@ struct lazy {
 	struct faults faults;
 	struct blocktime blocktime;
 	int stop_fd;
-	_Atomic uint8_t *state; /* enum chunk_state of each chunk */
+	unsigned chunks;	/* of a span */
+	uint64_t spans;		/* of the memory */
+	_Atomic uint8_t *state; /* enum span_state of each */
+	uint8_t *map;		/* the memfd, of huge pages; else NULL */
 	pthread_t thread;
 	bool started;
 	_Atomic bool failed;
@@ -84,39 +91,66 @@ static int give(struct lazy *lazy, uint64_t chunk, const uint8_t *data, struct e
 	return rc;
 }
 
-static int bring(struct lazy *lazy, struct lane *lane, uint64_t chunk, struct error *err)
+static int bring_chunk(struct lazy *lazy, struct lane *lane, uint64_t chunk, struct error *err)
 {
-	uint8_t absent = CHUNK_ABSENT;
+	int rc = chain_read_chunk(lazy->chain, chunk, &lane->reader, lane->buf, err);
+
+	return rc < 0 ? rc : give(lazy, chunk, lane->buf, err);
+}
+
+/* Until it is shown nobody sees it; so a mover that dies may leave it half done. */
+static int bring_huge(struct lazy *lazy, struct lane *lane, uint64_t first, struct error *err)
+{
+	int rc = 0;
+
+	for (uint64_t c = first; rc == 0 && c < first + lazy->chunks; c++) {
+		uint8_t *at = lazy->map + c * CHUNK_BYTES;
+
+		page_clear(at, ~chain_pages(lazy->chain, c));
+		rc = chain_read_chunk(lazy->chain, c, &lane->reader, at, err);
+	}
+	return rc < 0 ? rc
+		      : faults_show(&lazy->faults, first * CHUNK_PAGES, lazy->faults.unit, err);
+}
+
+static void end_waits(struct lazy *lazy, uint64_t span, uint64_t pages)
+{
+	for (unsigned i = 0; i < lazy->chunks; i++)
+		blocktime_end(&lazy->blocktime, span * lazy->chunks + i, pages);
+}
+
+static int bring(struct lazy *lazy, struct lane *lane, uint64_t span, struct error *err)
+{
+	uint8_t absent = SPAN_ABSENT;
 	int rc;
 
-	if (!atomic_compare_exchange_strong(&lazy->state[chunk], &absent, CHUNK_COMING))
+	if (!atomic_compare_exchange_strong(&lazy->state[span], &absent, SPAN_COMING))
 		return 0;
-	rc = chain_read_chunk(lazy->chain, chunk, &lane->reader, lane->buf, err);
-	if (rc == 0)
-		rc = give(lazy, chunk, lane->buf, err);
+	rc = (lazy->map ? bring_huge : bring_chunk)(lazy, lane, span * lazy->chunks, err);
 	if (rc < 0)
 		return rc;
-	lazy->state[chunk] = CHUNK_THERE;
-	blocktime_end(&lazy->blocktime, chunk, ~0ull);
+	lazy->state[span] = SPAN_THERE;
+	end_waits(lazy, span, ~0ull);
 	return 0;
 }
 
 static int serve(struct lazy *lazy, struct lane *lane, const struct fault *fault, struct error *err)
 {
-	uint64_t chunk = fault->page / CHUNK_PAGES, bit = 1ull << fault->page % CHUNK_PAGES;
+	uint64_t span = fault->page / CHUNK_PAGES / lazy->chunks;
+	uint64_t bit = lazy->map ? ~0ull : 1ull << fault->page % CHUNK_PAGES;
 	int rc;
 
 	blocktime_begin(&lazy->blocktime, fault->thread, fault->page);
-	if (!chain_find(lazy->chain, fault->page)) {
+	if (!lazy->map && !chain_find(lazy->chain, fault->page)) {
 		rc = faults_zero(&lazy->faults, fault->page, err);
-		blocktime_end(&lazy->blocktime, chunk, bit);
+		end_waits(lazy, span, bit);
 		return rc;
 	}
-	rc = bring(lazy, lane, chunk, err);
+	rc = bring(lazy, lane, span, err);
 	/* If another thread brings it, that one may have woken the guest before it slept. */
-	if (rc == 0 && lazy->state[chunk] == CHUNK_THERE) {
+	if (rc == 0 && lazy->state[span] == SPAN_THERE) {
 		faults_wake(&lazy->faults, fault->page);
-		blocktime_end(&lazy->blocktime, chunk, bit);
+		end_waits(lazy, span, bit);
 	}
 	return rc;
 }
@@ -165,13 +199,27 @@ static int look(struct lazy *lazy, int memfd, struct error *err)
 
 	for (uint64_t c = 0; rc == 0 && c < chain->chunks; c++)
 		if (!(chain_pages(chain, c) & ~there[c]))
-			lazy->state[c] = CHUNK_THERE;
+			lazy->state[c] = SPAN_THERE;
 	return rc;
+}
+
+/* Huge pages: the same, and where they are put together. */
+static int look_huge(struct lazy *lazy, int memfd, struct error *err)
+{
+	void *map = mmap(NULL, lazy->chain->memory, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+
+	if (map == MAP_FAILED)
+		return error_errno(err, -errno, "cannot map guest memory");
+	lazy->map = map;
+	for (uint64_t i = 0; i < lazy->spans; i++)
+		if (faults_was_shown(&lazy->faults, i))
+			lazy->state[i] = SPAN_THERE;
+	return 0;
 }
 
 static int begin(struct lazy *lazy, int memfd, struct error *err)
 {
-	int rc = look(lazy, memfd, err);
+	int rc = (lazy->faults.unit > 1 ? look_huge : look)(lazy, memfd, err);
 
 	if (rc == 0 && blocktime_init(&lazy->blocktime, &lazy->faults) < 0)
 		rc = error_set(err, -ENOMEM, "out of memory");
@@ -194,7 +242,9 @@ int lazy_start(const struct chain *chain, const char *control, struct faults *fa
 		return error_set(err, -ENOMEM, "out of memory");
 	*lazy = (struct lazy){.chain = chain, .control = control, .faults = *faults};
 	lazy->stop_fd = eventfd(0, EFD_CLOEXEC);
-	lazy->state = calloc(chain->chunks, sizeof(*lazy->state));
+	lazy->chunks = faults->unit > 1 ? faults->unit / CHUNK_PAGES : 1;
+	lazy->spans = chain->chunks / lazy->chunks;
+	lazy->state = calloc(lazy->spans, sizeof(*lazy->state));
 	*faults = (struct faults){.fd = -1, .keeper = {.fd = -1}};
 	if (lazy->stop_fd < 0 || !lazy->state)
 		rc = error_set(err, -ENOMEM, "out of memory");
@@ -216,13 +266,13 @@ static int run_rest(struct work *work, unsigned thread, struct error *err)
 
 	if (rc < 0)
 		return rc;
-	while (rc == 0 && (first = atomic_fetch_add(&work->next, BLOCK)) < lazy->chain->chunks) {
+	while (rc == 0 && (first = atomic_fetch_add(&work->next, BLOCK)) < lazy->spans) {
 		uint64_t end = first + BLOCK;
 
-		for (uint64_t c = first; rc == 0 && c < end && c < lazy->chain->chunks; c++) {
+		for (uint64_t i = first; rc == 0 && i < end && i < lazy->spans; i++) {
 			rc = work_check(work, err);
 			if (rc == 0)
-				rc = bring(lazy, &lane, c, err);
+				rc = bring(lazy, &lane, i, err);
 		}
 	}
 	lane_done(&lane);
@@ -232,8 +282,8 @@ static int run_rest(struct work *work, unsigned thread, struct error *err)
 /* What the thread that serves faults has taken is not there before it says so. */
 static void wait_for_the_last(const struct lazy *lazy)
 {
-	for (uint64_t c = 0; c < lazy->chain->chunks; c++)
-		while (lazy->state[c] != CHUNK_THERE && !lazy->failed)
+	for (uint64_t i = 0; i < lazy->spans; i++)
+		while (lazy->state[i] != SPAN_THERE && !lazy->failed)
 			usleep(WAIT_US);
 }
 
@@ -279,6 +329,8 @@ void lazy_destroy(struct lazy *lazy)
 	faults_close(&lazy->faults);
 	blocktime_done(&lazy->blocktime);
 	cleanup_close_fd(&lazy->stop_fd);
+	if (lazy->map)
+		munmap(lazy->map, lazy->chain->memory);
 	free(lazy->state);
 	free(lazy);
 }

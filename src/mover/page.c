@@ -39,3 +39,9 @@ uint64_t page_squeeze(uint8_t *data, uint64_t mask)
 	}
 	return zero;
 }
+
+void page_clear(uint8_t *chunk, uint64_t set)
+{
+	for (set &= ~page_zeros(chunk, set); set; set &= set - 1)
+		memset(chunk + (size_t)__builtin_ctzll(set) * PAGE_BYTES, 0, PAGE_BYTES);
+}

@@ -24,6 +24,9 @@ bool page_is_zero(const void *p, uint64_t n);
 /* Which pages of the mask are zero in a chunk. */
 uint64_t page_zeros(const uint8_t *chunk, uint64_t mask);
 
+/* Makes the pages of the set zero in a chunk; those that are are not written to. */
+void page_clear(uint8_t *chunk, uint64_t set);
+
 /*
  * Of the pages that lie one behind the other at data, one for each bit of mask, takes the zero
  * ones out: the others move together. Returns the bits of the zero pages.

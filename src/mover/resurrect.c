@@ -59,9 +59,12 @@ static int check_memory(const struct vmm_memory *memory, const struct chain *cha
 				 "the VM has %" PRIu64 " bytes of memory, the checkpoint %" PRIu64
 				 ": start it with the same",
 				 memory->size, chain->memory);
-	if (lazy && memory->page_size != PAGE_BYTES)
+	if (lazy && memory->page_size > FAULTS_UNIT_MAX)
 		return error_set(err, -EOPNOTSUPP,
-				 "huge pages cannot be restored lazily: leave --lazy out");
+				 "pages of %" PRIu64
+				 " MiB cannot be restored lazily, only those of "
+				 "2 MiB and 4 KiB: leave --lazy out",
+				 memory->page_size >> 20);
 	return 0;
 }
 
@@ -78,13 +81,13 @@ static int start(struct vmm *vmm, const struct chain *chain, const struct restor
 
 /* Memory is read whole before a disk loses what it has. */
 static int run_eager(struct vmm *vmm, const struct chain *chain,
-		     const struct restore_request *request, struct disks_plan *plan, int memfd,
-		     json_t **report, struct error *err)
+		     const struct restore_request *request, struct disks_plan *plan,
+		     const struct vmm_memory *memory, json_t **report, struct error *err)
 {
 	json_t *disks = NULL;
 	struct restore_report restored;
 	uint64_t begin = io_now_ns();
-	int rc = chain_restore(chain, memfd, 0, request->progress, &restored, err);
+	int rc = chain_restore(chain, memory->fd, 0, request->progress, &restored, err);
 
 	if (rc == 0)
 		rc = disks_put(plan, request->progress, &disks, err);
@@ -160,8 +163,8 @@ static int check_pages(const struct chain *chain, const struct progress *progres
 }
 
 static int run_lazy(struct vmm *vmm, const struct chain *chain,
-		    const struct restore_request *request, struct disks_plan *plan, int memfd,
-		    json_t **report, struct error *err)
+		    const struct restore_request *request, struct disks_plan *plan,
+		    const struct vmm_memory *memory, json_t **report, struct error *err)
 {
 	struct faults faults;
 	json_t *disks = NULL;
@@ -169,12 +172,12 @@ static int run_lazy(struct vmm *vmm, const struct chain *chain,
 
 	if (rc == 0)
 		rc = disks_put(plan, request->progress, &disks, err);
-	if (rc == 0)
-		rc = faults_discard(memfd, chain->memory, NULL, err);
+	if (rc == 0 && memory->page_size == PAGE_BYTES)
+		rc = faults_discard(memory->fd, chain->memory, NULL, err);
 	if (rc == 0)
 		rc = faults_open(vmm, HOLD_MS, &faults, err);
 	if (rc == 0)
-		rc = bring(vmm, chain, request, &faults, memfd, report, err);
+		rc = bring(vmm, chain, request, &faults, memory->fd, report, err);
 	if (rc == 0)
 		json_object_set(*report, "disks", disks);
 	json_decref(disks);
@@ -196,7 +199,7 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 		rc = disks_plan(vmm, &chain->epoch[0], request->force, request->progress, &plan,
 				err);
 	if (rc == 0)
-		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, &plan, memory.fd,
+		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, &plan, &memory,
 							    report, err);
 	disks_plan_done(&plan);
 	cleanup_close_fd(&memory.fd);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -28,7 +29,8 @@
 #include "vmm/vm.h"
 
 #define STACK_SIZE (256 * 1024)
-#define PATIENCE_S 1 /* with a connection that says nothing */
+#define PATIENCE_S 1		     /* with a connection that says nothing */
+#define PAGEMAP_PRESENT (1ull << 63) /* Linux admin-guide/mm/pagemap.rst */
 
 /*
  * Any other thread of the VMM may be waiting in a fault, the one that serves the control socket
@@ -41,6 +43,7 @@ struct userfault_watch {
 	bool taken;	/* it is one of our socket: commands come on it */
 	struct jsonline line;
 	int stop_fd, listen_fd;
+	int mapped_fd; /* of one answer */
 	char *path;
 	unsigned hold_ms;
 	uint64_t deadline; /* without a connection */
@@ -76,6 +79,35 @@ static void lost(struct userfault_watch *w)
 	w->deadline = io_now_ns() + w->hold_ms * 1000000ull;
 }
 
+/*
+ * Which pages the guest can see: a bit for each page of its memory, in a new memfd. mincore() says
+ * of huge pages whether they are in the memfd; the page table is what counts.
+ */
+static int mapped_pages(const struct memory *mem, struct error *err)
+{
+	CLEANUP_CLOSE int table = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	CLEANUP_CLOSE int fd = memfd_create("mapped", MFD_CLOEXEC);
+	uint64_t pages = mem->size / mem->page_size, word = 0;
+
+	if (table < 0 || fd < 0)
+		return error_errno(err, -errno, "cannot look which memory is mapped");
+	for (uint64_t i = 0; i < pages; i++) {
+		uintptr_t at = (uintptr_t)mem->region[0].host + i * mem->page_size;
+		uint64_t entry;
+		int r = io_pread_full(table, &entry, sizeof(entry), (off_t)(at / 4096 * 8));
+
+		if (!r && entry & PAGEMAP_PRESENT)
+			word |= 1ull << i % 64;
+		if (!r && (i % 64 == 63 || i == pages - 1)) {
+			r = io_write_full(fd, &word, sizeof(word));
+			word = 0;
+		}
+		if (r < 0)
+			return error_errno(err, r, "cannot look which memory is mapped");
+	}
+	return take_fd(&fd);
+}
+
 /* One command; *pass is the descriptor of its answer, or -1. */
 static int obey(struct userfault_watch *w, const json_t *request, bool allowed, json_t *result,
 		int *pass, struct error *err)
@@ -97,7 +129,12 @@ static int obey(struct userfault_watch *w, const json_t *request, bool allowed, 
 		*pass = w->vm->mem.fd;
 		return 0;
 	}
-	return error_set(err, -ENOSYS, "this socket is for userfault-take, memory, userfault-end");
+	if (name && !strcmp(name, "mapped")) {
+		*pass = w->mapped_fd = mapped_pages(&w->vm->mem, err);
+		return *pass < 0 ? *pass : 0;
+	}
+	return error_set(err, -ENOSYS,
+			 "this socket is for userfault-take, memory, mapped, userfault-end");
 }
 
 /* Answers the lines that are whole. Whether the faults have been taken. */
@@ -123,6 +160,8 @@ static bool answer(struct userfault_watch *w, int fd, struct jsonline *line)
 			       : json_pack("{s:i,s:b,s:O}", "version", CONTROL_VERSION, "ok", 1,
 					   "result", result);
 		took |= jsonline_write_fd(fd, reply, pass) == 0 && rc == 0 && pass == w->uffd;
+		cleanup_close_fd(&w->mapped_fd);
+		w->mapped_fd = -1;
 		json_decref(reply);
 		json_decref(request);
 		json_decref(result);
@@ -234,6 +273,7 @@ int userfault_watch_start(struct vm *vm, int uffd, int connection, unsigned hold
 				      .connection = -1,
 				      .stop_fd = -1,
 				      .listen_fd = -1,
+				      .mapped_fd = -1,
 				      .hold_ms = hold_ms};
 	rc = start(w, connection, err);
 	if (rc < 0)

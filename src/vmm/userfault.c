@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,7 +45,7 @@ static uint64_t features_of(unsigned modes, bool huge)
 {
 	uint64_t f = 0;
 
-	if (modes & USERFAULT_MISSING) /* who waits is told for each fault */
+	if (modes & (USERFAULT_MISSING | USERFAULT_MINOR)) /* who waits is told for each fault */
 		f |= UFFD_FEATURE_THREAD_ID;
 	if (modes & USERFAULT_MISSING)
 		f |= huge ? UFFD_FEATURE_MISSING_HUGETLBFS : UFFD_FEATURE_MISSING_SHMEM;
@@ -82,6 +83,12 @@ static int register_memory(const struct vm *vm, int fd, unsigned modes, struct e
 
 		if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
 			return error_errno(err, -errno, "cannot register guest memory for faults");
+		/* What is mapped does not fault: the memory stays, in the memfd. */
+		if (modes & USERFAULT_MINOR &&
+		    madvise(vm->mem.region[i].host, vm->mem.region[i].size, MADV_DONTNEED) < 0)
+			return error_errno(err, -errno,
+					   "this kernel cannot unmap huge pages "
+					   "(Linux 5.18)");
 	}
 	return 0;
 }

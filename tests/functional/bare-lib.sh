@@ -65,3 +65,19 @@ ask() {
 available() {
 	[ "$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)" -gt "$1" ]
 }
+
+# change_pool COUNT: so many more (or fewer) pages of 2 MiB are set aside; prints how many it were.
+change_pool() {
+	flock "$HUGE_POOL" sh -c '
+		before=$(cat "$0")
+		echo $((before + $1)) >"$0"
+		echo $(($(cat "$0") - before))' "$HUGE_POOL" "$1"
+}
+
+# huge_pages COUNT: sets pages of 2 MiB aside until the end of the test, as far as there are any.
+HUGE_POOL=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+huge_pages() {
+	[ -w "$HUGE_POOL" ] || return 0
+	huge_got=$(change_pool "$1")
+	at_exit "change_pool -$huge_got >/dev/null"
+}

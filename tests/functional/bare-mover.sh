@@ -4,5 +4,6 @@
 # itself. Killed movers leave a VM that runs, and earlier epochs.
 . "$(dirname "$0")/bare-lib.sh"
 
+huge_pages 112
 PATH=$WISP_BUILD/src/mover:$PATH
 python3 "$TOP/tests/functional/bare-mover.py" "$GUEST" "$TMP" || fail "see above"

@@ -357,7 +357,7 @@ static inline int fake_throttle(struct machine *vmm, unsigned n, const uint8_t *
 
 static inline void fake_describe_faults(struct fake_vmm *f, struct faults *ret)
 {
-	*ret = (struct faults){.fd = dup(f->uffd), .nregions = 1, .nthreads = 1};
+	*ret = (struct faults){.fd = dup(f->uffd), .nregions = 1, .nthreads = 1, .unit = 1};
 	ret->keeper.fd = -1;
 	ret->region[0].host = (uintptr_t)f->ram;
 	ret->region[0].size = f->size;
