@@ -122,7 +122,7 @@ static uint64_t body_max(uint32_t type)
 	case MESSAGE_PROOF:
 		return GREETING_MAX;
 	default:
-		return type >= MESSAGE_HELLO && type <= MESSAGE_WHOLE ? BODY_MAX : 0;
+		return type >= MESSAGE_HELLO && type <= MESSAGE_UNIT ? BODY_MAX : 0;
 	}
 }
 
@@ -248,26 +248,32 @@ const char *message_text(struct message *m)
 	return (const char *)m->body;
 }
 
+int message_is(struct message *m, uint32_t type, struct error *err)
+{
+	int rc;
+
+	if (m->type == type)
+		return 0;
+	if (m->type == MESSAGE_ABORT)
+		rc = error_set(err, -ECONNABORTED, "the peer gave up: %.400s", message_text(m));
+	else
+		rc = error_set(err, -EBADMSG,
+			       "the peer sent a record of type %" PRIu32 " where %" PRIu32
+			       " is due",
+			       m->type, type);
+	message_done(m);
+	return rc;
+}
+
 int message_expect(struct channel *ch, uint32_t type, struct message *ret, struct error *err)
 {
 	struct message m = {0};
 	int rc = message_receive(ch, &m, err);
 
-	if (rc < 0)
-		return rc;
-	if (m.type == type) {
+	if (rc == 0)
+		rc = message_is(&m, type, err);
+	if (rc == 0)
 		*ret = m;
-		return 0;
-	}
-	if (m.type == MESSAGE_ABORT) {
-		rc = error_set(err, -ECONNABORTED, "the peer gave up: %.400s", message_text(&m));
-	} else {
-		rc = error_set(err, -EBADMSG,
-			       "the peer sent a record of type %" PRIu32 " where %" PRIu32
-			       " is due",
-			       m.type, type);
-	}
-	message_done(&m);
 	return rc;
 }
 

@@ -37,6 +37,7 @@ enum message_type {
 	MESSAGE_MISSING,
 	MESSAGE_REQUEST,
 	MESSAGE_WHOLE,
+	MESSAGE_UNIT,
 };
 
 #define ROUND_REST UINT64_MAX /* of a sync: the pages that follow a VM have been sent */
@@ -70,7 +71,9 @@ void message_done(struct message *m);
 /* The body of an abort, for logs and terminals: printable characters only. */
 const char *message_text(struct message *m);
 
-/* The same, and it must be of this type: an abort gives -ECONNABORTED with its reason. */
+/* What was received must be of this type: an abort gives -ECONNABORTED with its reason. */
+int message_is(struct message *m, uint32_t type, struct error *err);
+/* Receives one that is. */
 int message_expect(struct channel *ch, uint32_t type, struct message *ret, struct error *err);
 
 /*

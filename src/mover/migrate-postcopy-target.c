@@ -20,6 +20,7 @@
 #include "lib/io.h"
 #include "mover/blocktime.h"
 #include "mover/faults.h"
+#include "mover/huge.h"
 #include "mover/migrate-postcopy.h"
 #include "mover/migrate-set.h"
 #include "mover/page.h"
@@ -34,10 +35,11 @@ struct catcher {
 	int memfd;
 	struct faults faults;
 	struct blocktime blocktime;
-	uint64_t *there;  /* as seen between sessions; the pages that are missing then */
-	word *wanted;	  /* of what is due: nobody has claimed it */
-	word *due, *zero; /* missing at the begin of the session; known to be zero */
-	word *asked;	  /* in this session */
+	struct huge *huge; /* when the VM has huge pages */
+	uint64_t *there;   /* as seen between sessions; the pages that are missing then */
+	word *wanted;	   /* of what is due: nobody has claimed it */
+	word *due, *zero;  /* missing at the begin of the session; known to be zero */
+	word *asked;	   /* in this session */
 	_Atomic uint64_t left;
 	/* Of a session. */
 	unsigned streams, started;
@@ -99,6 +101,35 @@ static int ask(struct catcher *c, const struct fault *fault, struct error *err)
 	return 0;
 }
 
+/* The VM waits for all of a huge page. */
+static void end_huge(struct catcher *c, uint64_t chunk)
+{
+	blocktime_end(&c->blocktime, huge_first(c->huge, chunk), ~0ull);
+}
+
+static int ask_huge(struct catcher *c, const struct fault *fault, struct error *err)
+{
+	uint64_t first = huge_first(c->huge, fault->page / CHUNK_PAGES);
+	int rc;
+
+	blocktime_begin(&c->blocktime, fault->thread, first * CHUNK_PAGES);
+	rc = huge_show_if_whole(c->huge, first, err);
+	if (rc) {
+		/* Who showed it may have woken who did not wait yet. */
+		faults_wake(&c->faults, fault->page);
+		end_huge(c, first);
+		return rc < 0 ? rc : 0;
+	}
+	for (uint64_t chunk = first; rc == 0 && chunk < first + huge_chunks(c->huge); chunk++) {
+		uint64_t pages = c->wanted[chunk];
+
+		pages &= ~atomic_fetch_or(&c->asked[chunk], pages);
+		if (pages)
+			rc = request_send(&c->channel[0], chunk, pages, err);
+	}
+	return rc;
+}
+
 /* Until it is told to stop: when the connections are gone, what is zero can be given still. */
 static void *serve_main(void *arg)
 {
@@ -109,7 +140,7 @@ static void *serve_main(void *arg)
 
 	while ((n = faults_wait(&c->faults, c->stop_fd, fault, AT_ONCE, &err)) > 0)
 		for (int i = 0; i < n; i++)
-			if ((rc = ask(c, &fault[i], &err)) < 0)
+			if ((rc = (c->huge ? ask_huge : ask)(c, &fault[i], &err)) < 0)
 				fail(c, rc, &err);
 	if (n < 0)
 		fail(c, n, &err);
@@ -129,18 +160,24 @@ static int give(struct catcher *c, uint64_t chunk, uint64_t set, uint64_t stored
 
 		set = page_run(set, &first, &n);
 		before = (unsigned)__builtin_popcountll(stored & ((1ull << first) - 1));
-		rc = faults_copy(&c->faults, chunk * CHUNK_PAGES + first, n,
-				 data + (size_t)before * PAGE_BYTES, err);
+		if (c->huge)
+			memcpy(huge_at(c->huge, chunk) + (size_t)first * PAGE_BYTES,
+			       data + (size_t)before * PAGE_BYTES, (size_t)n * PAGE_BYTES);
+		else
+			rc = faults_copy(&c->faults, chunk * CHUNK_PAGES + first, n,
+					 data + (size_t)before * PAGE_BYTES, err);
 	}
 	return rc;
 }
 
-/* Zero pages stay holes, unless somebody waits for them. */
+/* Zero pages stay holes, unless somebody waits for them, or they are parts of huge ones. */
 static int give_zeros(struct catcher *c, uint64_t chunk, uint64_t set, struct error *err)
 {
 	int rc = 0;
 
 	atomic_fetch_or(&c->zero[chunk], set);
+	if (c->huge)
+		return 0;
 	for (set &= c->asked[chunk]; rc == 0 && set; set &= set - 1)
 		rc = faults_zero(&c->faults, chunk * CHUNK_PAGES + (unsigned)__builtin_ctzll(set),
 				 err);
@@ -155,9 +192,14 @@ static int put(struct catcher *c, const struct row *row, const uint8_t *data, st
 
 	if (rc == 0)
 		rc = give_zeros(c, row->chunk, row->zero & (mine | c->zero[row->chunk]), err);
+	if (rc == 0 && c->huge)
+		rc = huge_came(c->huge, row->chunk, (unsigned)__builtin_popcountll(mine), err);
 	if (rc < 0)
 		return rc;
-	blocktime_end(&c->blocktime, row->chunk, mine);
+	if (!c->huge)
+		blocktime_end(&c->blocktime, row->chunk, mine);
+	else if (rc)
+		end_huge(c, row->chunk);
 	if (mine) {
 		SCOPED_LOCK(&c->mutex);
 		c->left -= (unsigned)__builtin_popcountll(mine);
@@ -353,15 +395,26 @@ static void end_session(struct catcher *c)
 	c->running = false;
 }
 
+static int look_there(struct catcher *c, struct error *err)
+{
+	if (!c->huge)
+		return faults_there(c->memfd, c->o.memory, c->there, err);
+	for (uint64_t i = 0; i < index_chunks(c->o.memory); i++)
+		c->there[i] = huge_is_shown(c->huge, i) ? ~0ull : 0;
+	return 0;
+}
+
 /* Between sessions: what is neither there nor known to be zero is missing. */
 static int look(struct catcher *c, struct error *err)
 {
-	int rc = faults_there(c->memfd, c->o.memory, c->there, err);
+	int rc = look_there(c, err);
 
 	for (uint64_t i = 0; rc == 0 && i < index_chunks(c->o.memory); i++) {
 		c->there[i] = index_chunk_mask(c->o.memory, i) & ~c->there[i] & ~c->zero[i];
 		c->wanted[i] = c->due[i] = c->there[i];
 	}
+	if (rc == 0 && c->huge)
+		rc = huge_expect(c->huge, c->there, c->zero, err);
 	if (rc == 0)
 		c->left = set_count(c->there, c->o.memory);
 	return rc;
@@ -401,10 +454,23 @@ uint64_t catcher_wait(struct catcher *c)
 	return c->left;
 }
 
+/* Huge pages that are all zero, and that nobody has asked for. */
+static int show_zeros(struct catcher *c, struct error *err)
+{
+	int rc = 0;
+
+	for (uint64_t i = 0; rc >= 0 && i < index_chunks(c->o.memory); i += huge_chunks(c->huge))
+		if (!huge_is_shown(c->huge, i))
+			rc = huge_show_if_whole(c->huge, i, err);
+	return rc < 0 ? rc : 0;
+}
+
 int catcher_finish(struct catcher *c, json_t **report, struct error *err)
 {
-	int rc = c->o.vmm->ops->faults_stop(c->o.vmm, err);
+	int rc = c->huge ? show_zeros(c, err) : 0;
 
+	if (rc == 0)
+		rc = c->o.vmm->ops->faults_stop(c->o.vmm, err);
 	if (rc == 0)
 		*report = blocktime_report(&c->blocktime);
 	return rc;
@@ -434,19 +500,27 @@ static int make(const struct catcher_options *o, struct catcher **ret, struct er
 	return 0;
 }
 
-/* With the faults: ready for a session. */
-static int prepare(struct catcher *c, struct error *err)
+/* With the faults: ready for a session. missing: NULL after a mover before us. */
+static int prepare(struct catcher *c, const uint64_t *missing, struct error *err)
 {
+	int rc = 0;
+
 	if (blocktime_init(&c->blocktime, &c->faults) < 0)
 		return error_set(err, -ENOMEM, "out of memory");
-	return look(c, err);
+	if (c->faults.unit > 1)
+		rc = huge_create(&c->faults, c->memfd, c->o.memory, &c->huge, err);
+	if (rc == 0 && c->huge && missing)
+		rc = huge_show_others(c->huge, missing, err);
+	return rc < 0 ? rc : look(c, err);
 }
 
-/* What is right at the target may be a hole: it is zero. */
+/* What is right at the target may be a hole: it is zero. Huge pages have no holes. */
 static void know_zeros(struct catcher *c, const uint64_t *missing, const uint64_t *zero)
 {
 	for (uint64_t i = 0; i < index_chunks(c->o.memory); i++)
-		c->zero[i] = (index_chunk_mask(c->o.memory, i) & ~missing[i]) | zero[i];
+		c->zero[i] =
+			zero[i] |
+			(c->faults.unit > 1 ? 0 : index_chunk_mask(c->o.memory, i) & ~missing[i]);
 }
 
 int catcher_create(const struct catcher_options *o, const uint64_t *missing, const uint64_t *zero,
@@ -457,13 +531,13 @@ int catcher_create(const struct catcher_options *o, const uint64_t *missing, con
 
 	if (rc == 0)
 		rc = o->vmm->ops->memory(o->vmm, &c->memfd, err);
-	if (rc == 0)
+	if (rc == 0 && o->page_size == PAGE_BYTES)
 		rc = faults_discard(c->memfd, o->memory, missing, err);
 	if (rc == 0)
 		rc = o->vmm->ops->faults_open(o->vmm, o->patience_ms, &c->faults, err);
 	if (rc == 0) {
 		know_zeros(c, missing, zero);
-		rc = prepare(c, err);
+		rc = prepare(c, missing, err);
 	}
 	if (rc < 0)
 		catcher_destroy(c);
@@ -490,7 +564,7 @@ int catcher_create_again(const struct catcher_options *o, struct catcher **ret, 
 	} else {
 		c->faults = faults;
 		c->memfd = memory.fd;
-		rc = prepare(c, err);
+		rc = prepare(c, NULL, err);
 	}
 	if (rc < 0)
 		catcher_destroy(c);
@@ -504,6 +578,7 @@ void catcher_destroy(struct catcher *c)
 	if (!c)
 		return;
 	end_session(c);
+	huge_destroy(c->huge);
 	faults_close(&c->faults);
 	blocktime_done(&c->blocktime);
 	cleanup_close_fd(&c->memfd);

@@ -46,13 +46,14 @@ struct catcher;
 struct catcher_options {
 	struct machine *vmm;  /* the caller's */
 	uint64_t memory;      /* bytes */
+	uint64_t page_size;   /* of the VM's memory; of catcher_create() */
 	unsigned patience_ms; /* how long the VM waits for a mover when this one is gone */
 	unsigned timeout_ms;  /* without a page that was to come: the session has failed */
 };
 
 /*
  * Makes the missing pages of a VM that has not been loaded really missing. What is neither missing
- * nor there is zero.
+ * nor there is zero. Of a huge page all pages are missing, or none: else -EBADMSG.
  */
 int catcher_create(const struct catcher_options *o, const uint64_t *missing, const uint64_t *zero,
 		   struct catcher **ret, struct error *err);

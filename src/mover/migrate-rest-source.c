@@ -5,6 +5,7 @@
  */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -52,6 +53,30 @@ static void find_zeros(const struct source *s, const uint64_t *there, const uint
 		zero[c] = missing[c] & ~there[c];
 }
 
+int source_rest_unit(struct source *s, const struct message *m, struct error *err)
+{
+	int rc = message_u64(m, &s->unit, err);
+
+	if (rc == 0 && (s->unit != FAULTS_UNIT_MAX || s->sender.memory % s->unit))
+		rc = error_set(err, -EBADMSG, "pages of %" PRIu64 " bytes at the target", s->unit);
+	return rc;
+}
+
+/* Half of a huge page cannot be missing. */
+static void round_up(const struct source *s, uint64_t *missing)
+{
+	uint64_t n = s->unit / CHUNK_BYTES;
+
+	for (uint64_t first = 0; n && first < index_chunks(s->sender.memory); first += n) {
+		uint64_t any = 0;
+
+		for (uint64_t c = first; c < first + n; c++)
+			any |= missing[c];
+		for (uint64_t c = first; any && c < first + n; c++)
+			missing[c] = ~0ull;
+	}
+}
+
 static int send_missing(struct source *s, uint64_t *missing, uint64_t *zero, struct error *err)
 {
 	uint64_t left, memory = s->sender.memory;
@@ -63,8 +88,10 @@ static int send_missing(struct source *s, uint64_t *missing, uint64_t *zero, str
 		return rc;
 	for (uint64_t c = 0; c < index_chunks(memory); c++)
 		missing[c] = s->sender.bitmap[c] & index_chunk_mask(memory, c);
+	round_up(s, missing);
 	find_zeros(s, zero, missing, zero);
-	json_object_set_new(s->report, "missing", json_integer((json_int_t)left));
+	json_object_set_new(s->report, "missing",
+			    json_integer((json_int_t)set_count(missing, memory)));
 	rc = missing_send(&s->control, memory, missing, zero, err);
 	if (rc == 0)
 		rc = make_pusher(s, err);

@@ -28,6 +28,7 @@ static struct catcher_options options_of(const struct target *t)
 {
 	return (struct catcher_options){.vmm = t->o.vmm,
 					.memory = t->receiver.memory,
+					.page_size = t->receiver.page_size,
 					.patience_ms = patience(t),
 					.timeout_ms = t->o.timeout_ms};
 }
@@ -52,17 +53,23 @@ void target_rest_mode(struct target *t, const json_t *config, json_t *obstacles)
 		add_obstacle(obstacles, "not known here", "an older Wisp", "use --precopy");
 	if (!t->may_follow)
 		return;
-	if (t->receiver.page_size != PAGE_BYTES) {
-		add_obstacle(obstacles, mode, "huge pages, which cannot come in parts",
+	if (t->receiver.page_size != PAGE_BYTES && !json_is_true(json_object_get(config, "units")))
+		add_obstacle(obstacles, mode, "huge pages, which an older Wisp sends in parts",
 			     "start it there without --page-size, or use --precopy");
-		return;
-	}
 	rc = t->o.vmm->ops->faults_open(t->o.vmm, 0, &faults, &err);
 	if (rc == 0)
 		rc = t->o.vmm->ops->faults_stop(t->o.vmm, &err);
 	faults_close(&faults);
 	if (rc < 0)
 		add_obstacle(obstacles, mode, err.text, "use --precopy, or do what is said there");
+}
+
+int target_rest_unit(struct target *t, const json_t *config, struct error *err)
+{
+	if (!t->may_follow || t->receiver.page_size == PAGE_BYTES ||
+	    !json_is_true(json_object_get(config, "units")))
+		return 0;
+	return message_send_u64(&t->control, MESSAGE_UNIT, t->receiver.page_size, err);
 }
 
 /* -------- connections -------- */

@@ -113,9 +113,9 @@ static int look_at_vm(struct source *s, struct error *err)
 	memory = json_object_get(vm, "memory");
 	s->obstacles = obstacle_at_source(vm);
 	s->sender.memory = (uint64_t)json_integer_value(json_object_get(memory, "size"));
-	s->config =
-		json_pack("{s:b,s:s,s:o}", "dry_run", s->o.dry_run || json_array_size(s->obstacles),
-			  "mode", modes[s->o.mode], "vm", vm);
+	s->config = json_pack("{s:b,s:s,s:b,s:o}", "dry_run",
+			      s->o.dry_run || json_array_size(s->obstacles), "mode",
+			      modes[s->o.mode], "units", 1, "vm", vm);
 	if (!s->config)
 		return error_set(err, -ENOMEM, "out of memory");
 	if (!s->sender.memory || s->sender.memory > INDEX_MAX_MEMORY ||
@@ -133,6 +133,19 @@ static int refuse(const json_t *obstacles, struct error *err)
 
 	return error_set(err, -EBUSY, "the VM cannot move (obstacles: %zu): %.350s",
 			 json_array_size(obstacles), first ? first : "?");
+}
+
+/* Before the obstacles the target may say how large its pages are. */
+static int hear_obstacles(struct source *s, struct message *m, struct error *err)
+{
+	int rc = message_receive(&s->control, m, err);
+
+	if (rc == 0 && m->type == MESSAGE_UNIT) {
+		rc = source_rest_unit(s, m, err);
+		message_done(m);
+		return rc < 0 ? rc : message_expect(&s->control, MESSAGE_OBSTACLES, m, err);
+	}
+	return rc < 0 ? rc : message_is(m, MESSAGE_OBSTACLES, err);
 }
 
 /* Asks the target whether it could. */
@@ -154,7 +167,7 @@ static int check(struct source *s, struct migrate_result *ret, struct error *err
 	if (rc == 0)
 		rc = message_send_json(&s->control, MESSAGE_CONFIG, s->config, err);
 	if (rc == 0)
-		rc = message_expect(&s->control, MESSAGE_OBSTACLES, &m, err);
+		rc = hear_obstacles(s, &m, err);
 	if (rc == 0)
 		rc = message_json(&m, &list, err);
 	message_done(&m);

@@ -20,6 +20,7 @@ struct source {
 	struct channel rest[MIGRATE_STREAMS]; /* post-copy: until a session has them */
 	unsigned rest_streams;
 	struct pusher *pusher;
+	uint64_t unit;	  /* bytes of a page at the target, when those are huge */
 	bool memory_gone; /* the VMM is dead, and so is the mover that had its memory */
 	bool follows;	  /* the VM goes before the rest of its pages */
 	struct pace pace; /* with a limit, until the VM is paused */
@@ -54,6 +55,8 @@ void source_report(struct source *s, struct migrate_result *ret);
 
 /* -------- post-copy (migrate-rest-source.c) -------- */
 
+/* The target says how large its pages are: of any missing page all around it is missing. */
+int source_rest_unit(struct source *s, const struct message *m, struct error *err);
 /* The connections of the first session, before the VM is paused. */
 int source_rest_connect(struct source *s, struct error *err);
 /* In the pause: says what is missing and begins to send it. */

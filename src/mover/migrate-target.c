@@ -156,8 +156,10 @@ static int check(struct target *t, struct error *err)
 		list = obstacle_at_target(json_object_get(config, "vm"), t->vm, room(t));
 		target_rest_mode(t, config, list);
 		comes = !json_array_size(list) && !json_is_true(json_object_get(config, "dry_run"));
-		rc = message_send_json(&t->control, MESSAGE_OBSTACLES, list, err);
+		rc = target_rest_unit(t, config, err);
 	}
+	if (rc == 0)
+		rc = message_send_json(&t->control, MESSAGE_OBSTACLES, list, err);
 	message_done(&m);
 	json_decref(config);
 	json_decref(list);

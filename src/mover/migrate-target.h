@@ -75,6 +75,8 @@ void target_report(struct target *t, struct migrate_result *ret);
 
 /* What the source wants to do, and what is in the way of that. */
 void target_rest_mode(struct target *t, const json_t *config, json_t *obstacles);
+/* Tells the source of huge pages, which it sends whole. */
+int target_rest_unit(struct target *t, const json_t *config, struct error *err);
 /* The connections of a session. */
 int target_rest_accept(struct target *t, struct error *err);
 void target_rest_close(struct target *t);

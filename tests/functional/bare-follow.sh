@@ -4,5 +4,6 @@
 # Movers are killed, connections cut and stalled; what cannot go on ends and says so.
 . "$(dirname "$0")/bare-lib.sh"
 
+huge_pages 128
 PATH=$WISP_BUILD/src/mover:$PATH
 python3 "$TOP/tests/functional/bare-follow.py" "$GUEST" "$TMP" || fail "see above"
