@@ -18,6 +18,7 @@
 #include "mover/head.h"
 #include "mover/operation.h"
 #include "mover/show.h"
+#include "mover/tell.h"
 
 #define DOWNTIME_MS 300
 
@@ -140,43 +141,20 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 	return rc;
 }
 
-static void warn_twice(const json_t *before)
-{
-	if (before)
-		fprintf(stderr,
-			"wisp-mover restore: this epoch was restored before, %" JSON_INTEGER_FORMAT
-			" times, last on %s: if that VM still runs, both believe to be the same\n",
-			json_integer_value(json_object_get(before, "times")),
-			json_string_value(json_object_get(before, "last")));
-}
-
-static void warn_damaged(json_t *disks)
-{
-	const char *id;
-	json_t *disk;
-
-	json_object_foreach (disks, id, disk)
-		if (json_is_true(json_object_get(disk, "parent_damaged")))
-			fprintf(stderr,
-				"wisp-mover checkpoint: the copy of disk %s in the parent epoch is "
-				"damaged; this epoch has one of its own\n",
-				id);
-}
-
-static int finish(int rc, struct request *r, json_t *report, const struct error *err)
+static int finish(int rc, struct request *r, json_t *report, void (*tell)(const json_t *report),
+		  const struct error *err)
 {
 	show_end(&r->show);
 	head_end(&r->head, rc);
 	if (rc < 0)
 		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
-	warn_twice(json_object_get(report, "restored_before"));
-	warn_damaged(json_object_get(report, "disks"));
-	if (r->json)
+	tell_warnings(report);
+	if (!r->json) {
+		tell(report);
+	} else {
 		json_dumpf(report, stdout, JSON_INDENT(2));
-	else
-		printf("epoch %" JSON_INTEGER_FORMAT,
-		       json_integer_value(json_object_get(report, "epoch")));
-	putchar('\n');
+		putchar('\n');
+	}
 	json_decref(report);
 	return 0;
 }
@@ -203,7 +181,7 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 	if (rc == 0)
 		rc = operation_checkpoint(&r.checkpoint, &report, &err);
 	json_decref(config);
-	return finish(rc, &r, report, &err);
+	return finish(rc, &r, report, tell_checkpoint, &err);
 }
 
 static int run_restore(const struct command *cmd, int argc, char **argv)
@@ -218,7 +196,7 @@ static int run_restore(const struct command *cmd, int argc, char **argv)
 	rc = head_begin(&r.head, r.restore.control, &err);
 	if (rc == 0)
 		rc = operation_restore(&r.restore, &report, &err);
-	return finish(rc, &r, report, &err);
+	return finish(rc, &r, report, tell_restore, &err);
 }
 
 #define COMMON_OPTIONS                                                                               \

@@ -157,10 +157,16 @@ while_it_runs() {
 		other.ask("resume")
 		assert other.ask("disk-copy-stop", id="block0")["bytes"] == 0
 	END
-	save
+	wisp-mover checkpoint --control "$CONTROL" --dir "$dir/c" --incremental >"$TMP/said"
 	end
+	said '^epoch 2 on epoch 1: [0-9]* MiB written in [0-9.]* s and 1 round ([0-9]* pages, [0-9]* zero), paused for [0-9.]* ms$'
+	said '^disk block0: copied 256 MiB in [0-9.]* s$'
 	truncate -s 256M "$dir/back"
-	restore "$dir/back"
+	vm "$dir/back" --incoming
+	wisp-mover restore --control "$CONTROL" --dir "$dir/c" >"$TMP/said"
+	end
+	said '^epoch 2: [0-9]* MiB read, ready after [0-9.]* s, memory there after [0-9.]* s$'
+	said '^disk block0: restored$'
 	cmp "$dir/large" "$dir/back" || fail "the disk has another content"
 	rm "$dir/large" "$dir/back"
 }
