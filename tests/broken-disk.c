@@ -2,7 +2,8 @@
 /*
  * A disk that fails, for programs under LD_PRELOAD: of the calls that BROKEN_CALL names (read,
  * write or sync) on files with BROKEN_PATH in their path, number BROKEN_FROM and all later ones
- * fail with EIO. Counted from 1, by all threads together. Built for 64-bit offsets, as what it is
+ * fail with EIO, or with BROKEN_DELAY take so many milliseconds. Counted from 1, by all threads
+ * together. Built for 64-bit offsets, as what it is
  * loaded into.
  */
 
@@ -21,7 +22,7 @@ static bool broken(const char *call, int fd)
 {
 	static _Atomic unsigned long calls;
 	const char *which = getenv("BROKEN_CALL"), *path = getenv("BROKEN_PATH");
-	const char *from = getenv("BROKEN_FROM");
+	const char *from = getenv("BROKEN_FROM"), *delay = getenv("BROKEN_DELAY");
 	char link[64], target[4096];
 	ssize_t n;
 
@@ -34,6 +35,10 @@ static bool broken(const char *call, int fd)
 	target[n] = 0;
 	if (!strstr(target, path) || ++calls < strtoul(from, NULL, 10))
 		return false;
+	if (delay) {
+		usleep((useconds_t)strtoul(delay, NULL, 10) * 1000);
+		return false;
+	}
 	errno = EIO;
 	return true;
 }

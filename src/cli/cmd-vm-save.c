@@ -85,6 +85,20 @@ const struct command cmd_vm_checkpoint = {
 			{.id = OPT_LIVE,
 			 .name = "live",
 			 .help = "Let it run while most of its memory is written"},
+			{.id = OPT_DOWNTIME,
+			 .name = "downtime",
+			 .arg = "MS",
+			 .help = "With --live: pause to aim for, in milliseconds (default 300)"},
+			{.id = OPT_THROTTLE,
+			 .name = "throttle",
+			 .help = "With --live: slow its vCPUs down if they write faster than can "
+				 "be "
+				 "saved"},
+			{.id = OPT_MAX_PAUSE,
+			 .name = "max-pause",
+			 .arg = "MS",
+			 .help = "With --live: save nothing rather than pause it longer (default: "
+				 "as long as it takes)"},
 			{.id = OPT_INCREMENTAL,
 			 .name = "incremental",
 			 .help = "Only what has changed since the newest epoch"},

@@ -12,6 +12,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/brake.h"
 #include "mover/chain.h"
 #include "mover/compare.h"
 #include "mover/disks.h"
@@ -33,6 +34,8 @@ struct checkpoint {
 	uint64_t parent;
 	uint64_t *changed; /* bitmap: what differs from the parent, or NULL */
 	struct track track;
+	struct machine *machine; /* for the brake: when its connection ends so does that */
+	struct brake brake;
 	bool was_running, paused;
 	uint64_t pause_start, pause_ns;
 	double rate; /* of writing, pages a nanosecond */
@@ -168,6 +171,55 @@ static int first_round(struct checkpoint *c, uint64_t *pages, struct error *err)
 	return rc < 0 ? rc : write_round(c, known ? c->track.dirty : c->changed, err);
 }
 
+static int take_brake(struct checkpoint *c, const json_t *status, struct error *err)
+{
+	int rc;
+
+	if (!c->request->throttle)
+		return 0;
+	rc = machine_connect(c->request->control, false, &c->machine, err);
+	if (rc == 0)
+		rc = brake_init(&c->brake, c->machine,
+				(unsigned)json_integer_value(json_object_get(status, "vcpus")),
+				err);
+	if (rc == 0)
+		brake_look(&c->brake);
+	return rc;
+}
+
+static double pause_of(const struct checkpoint *c, uint64_t pages)
+{
+	return (double)pages / c->rate;
+}
+
+/*
+ * What was written in the last round would not fit into the pause. Whether another round is of use:
+ * what is written becomes less, by itself or because the vCPUs that write are made slower.
+ */
+static bool goes_on(struct checkpoint *c, unsigned round, uint64_t pages, uint64_t before)
+{
+	bool slow = pages / 7 > before / 10;
+
+	if (!c->request->throttle)
+		return round < 3 || pages <= before / 10 * 9;
+	if (round < 2 || !slow)
+		return true;
+	return brake_more(&c->brake, pages, NULL) == 0 || pages <= before / 10 * 9;
+}
+
+static int check_pause(const struct checkpoint *c, uint64_t pages, struct error *err)
+{
+	double ms = pause_of(c, pages) / 1e6;
+
+	if (!c->request->max_pause_ms || ms <= c->request->max_pause_ms)
+		return 0;
+	return error_set(err, -EAGAIN,
+			 "the VM writes faster than its memory can be written here: it would pause "
+			 "for %.0f ms, and %u are allowed (--max-pause)%s",
+			 ms, c->request->max_pause_ms,
+			 c->request->throttle ? "" : "; --throttle slows it down meanwhile");
+}
+
 /*
  * While the VM runs: everything, then again and again what was written meanwhile, until the rest
  * fits into the pause or does not become less.
@@ -181,16 +233,18 @@ static int write_live(struct checkpoint *c, struct error *err)
 		before = pages;
 		rc = track_collect(&c->track, &pages, err);
 		if (rc < 0)
-			break;
-		if ((double)pages / c->rate < c->request->downtime_ms * 1e6 ||
-		    (round > 2 && pages > before / 10 * 9)) {
+			return rc;
+		if (c->machine)
+			brake_look(&c->brake);
+		if (pause_of(c, pages) < c->request->downtime_ms * 1e6 ||
+		    !goes_on(c, round, pages, before)) {
 			/* The last round is written in the pause, with what comes until then. */
 			track_put_back(&c->track);
 			break;
 		}
 		rc = write_round(c, c->track.dirty, err);
 	}
-	return rc;
+	return rc < 0 ? rc : check_pause(c, pages, err);
 }
 
 /* In the pause: what is left of memory. */
@@ -317,12 +371,15 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 	int rc = take_log(c, err);
 
 	if (rc == 0 && c->request->live && c->was_running)
+		rc = take_brake(c, status, err);
+	if (rc == 0 && c->request->live && c->was_running)
 		rc = write_live(c, err);
 	if (rc == 0)
 		rc = disks_open(&c->vmm, false, &c->disks, err);
 	if (rc == 0) {
 		disks_flush(&c->disks);
 		rc = pause_vm(c, err);
+		brake_release(&c->brake);
 	}
 	if (rc == 0)
 		rc = disks_take(&c->disks, &c->vmm, writer_dir(c->writer), err);
@@ -353,6 +410,7 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 		return error_set(err, resumed, "epoch %" PRIu64 " is written, but: %s", epoch,
 				 reason.text);
 	add_to_report(c, epoch, *report);
+	json_object_set_new(*report, "throttle", json_integer(brake_most(&c->brake)));
 	json_object_set_new(*report, "log_used", json_boolean(*c->track.taken));
 	json_object_set_new(*report, "log_kept", json_boolean(keep_log(c, epoch)));
 	return 0;
@@ -384,6 +442,9 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 		resume_vm(&c, false, NULL);
 	/* What the VMM still does for us ends with the connection. */
 	vmm_close(&c.vmm);
+	brake_done(&c.brake);
+	if (c.machine)
+		c.machine->ops->close(c.machine);
 	writer_destroy(c.writer);
 	store_close(&c.store);
 	disks_close(&c.disks);

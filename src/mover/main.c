@@ -30,6 +30,8 @@ enum {
 	OPT_INCREMENTAL,
 	OPT_COMPRESS,
 	OPT_DOWNTIME,
+	OPT_MAX_PAUSE,
+	OPT_THROTTLE,
 	OPT_SUSPEND,
 	OPT_CONFIG,
 	OPT_IMAGE,
@@ -80,6 +82,12 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		return compression_parse(value, &r->checkpoint.compression, err);
 	case OPT_DOWNTIME:
 		return parse_uint(value, "downtime", 1, 3600000, &r->checkpoint.downtime_ms, err);
+	case OPT_MAX_PAUSE:
+		return parse_uint(value, "longest pause", 1, 3600000, &r->checkpoint.max_pause_ms,
+				  err);
+	case OPT_THROTTLE:
+		r->checkpoint.throttle = true;
+		return 0;
 	case OPT_SUSPEND:
 		r->checkpoint.leave_paused = true;
 		return 0;
@@ -131,6 +139,9 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 	rc = head_parse(&r->head, argc, argv, parse_option, r, err);
 	if (rc == 0 && (!r->restore.control || !r->restore.dir))
 		rc = error_set(err, -EINVAL, "--control and --dir must be given");
+	if (rc == 0 && !r->checkpoint.live &&
+	    (r->checkpoint.throttle || r->checkpoint.max_pause_ms))
+		rc = error_set(err, -EINVAL, "--throttle and --max-pause are for --live");
 	if (rc == 0 && r->restore.again && !r->restore.lazy)
 		rc = error_set(err, -EINVAL, "--again is for restores with --lazy");
 	show_begin(&r->show, cmd->name, r->how);
@@ -221,6 +232,13 @@ static const struct command checkpoint = {
 			{OPT_LIVE, "live", 0, NULL, "Let the VM run while most is written", 0},
 			{OPT_DOWNTIME, "downtime", 0, "MS",
 			 "Pause that --live aims for, in milliseconds (default: 300)", 0},
+			{OPT_MAX_PAUSE, "max-pause", 0, "MS",
+			 "With --live: fail when it would be longer (default: as long as it takes)",
+			 0},
+			{OPT_THROTTLE, "throttle", 0, NULL,
+			 "With --live: slow the vCPUs down that write faster than their memory is "
+			 "written, if it does not come to an end otherwise",
+			 0},
 			{OPT_INCREMENTAL, "incremental", 0, NULL,
 			 "Only what differs from the newest epoch, if there is one", 0},
 			{OPT_TRACK, "track", 0, NULL,

@@ -13,13 +13,15 @@
 struct error;
 
 struct checkpoint_request {
-	const char *control;  /* the VMM's control socket */
-	const char *dir;      /* folder of the checkpoint */
-	bool live;	      /* the VM runs while most is written */
-	bool incremental;     /* on the newest epoch; full when there is none */
-	bool track;	      /* the VMM logs what is written until the next one */
-	bool leave_paused;    /* for a suspend: the VM is not to run again */
-	unsigned downtime_ms; /* live: the pause to aim for */
+	const char *control;   /* the VMM's control socket */
+	const char *dir;       /* folder of the checkpoint */
+	bool live;	       /* the VM runs while most is written */
+	bool incremental;      /* on the newest epoch; full when there is none */
+	bool track;	       /* the VMM logs what is written until the next one */
+	bool leave_paused;     /* for a suspend: the VM is not to run again */
+	unsigned downtime_ms;  /* live: the pause to aim for */
+	unsigned max_pause_ms; /* live: -EAGAIN when it would be longer; 0: as long as it takes */
+	bool throttle; /* live: vCPUs that write faster than we do may be slower meanwhile */
 	enum compression compression;
 	const json_t *config; /* what the caller wants kept with it, or NULL */
 	const char *image;    /* digest of the guest's image, or NULL */
@@ -28,7 +30,8 @@ struct checkpoint_request {
 
 /*
  * Writes the next epoch. The VM runs again when this returns, also after a failure, if it ran
- * before. *report is a new reference: epoch, pause_ns, rounds and what writing took.
+ * before. *report is a new reference: epoch, pause_ns, rounds, throttle (percent of its time that
+ * the slowest vCPU lost meanwhile) and what writing took.
  */
 int operation_checkpoint(const struct checkpoint_request *request, json_t **report,
 			 struct error *err);

@@ -221,6 +221,31 @@ def live(folder, kinds, *args):
     m.stop()
 
 
+def throttled(folder, *args):
+    """A guest that writes faster than its disk: it is slower meanwhile, if it may be."""
+    m = Machine("-k", GUEST, "-a", "dirty=16", *args)
+    m.wait_rounds(2)
+    slow = {**broken("write", 1), "BROKEN_PATH": folder, "BROKEN_DELAY": "60"}
+    live_ = ("--live", "--downtime", "50")
+    free = mover("checkpoint", m, folder, *live_, env=slow)
+    slower = mover("checkpoint", m, folder, *live_, "--throttle", env=slow)
+    passes = [[p["pages"] for p in r["passes"]] for r in (free, slower)]
+    assert free["throttle"] == 0 and slower["throttle"] >= 20, (free, slower)
+    assert passes[1][-1] < passes[0][-1] / 2, passes
+    print(f"passes of {passes[0]} pages; slowed down by {slower['throttle']} %: {passes[1]}")
+    why = mover("checkpoint", m, folder, *live_, "--max-pause", "60", env=slow, code=1)
+    assert "would pause for" in why and "--throttle slows it down" in why, why
+    epochs = sorted(e for e in os.listdir(folder) if not e.startswith("."))
+    assert epochs == ["1", "2"] and m.state() == "running", epochs
+    mover("checkpoint", m, folder, *live_, "--max-pause", "5000", env=slow)
+    for option in ("--throttle",), ("--max-pause", "5"):
+        assert "are for --live" in mover("checkpoint", m, folder, *option, code=2)
+    m.wait_rounds(2)
+    other, _ = restored(folder, *args)
+    other.stop()
+    m.stop()
+
+
 def memory_of(machine):
     """All of its memory but the page of the generation id, which a copy has anew."""
     control = Vmm(machine.path)
@@ -469,6 +494,7 @@ def main():
     refusals(f"{TMP}/d", "-m", "64")
     live(f"{TMP}/f", [(), ("--incremental",), ("--compress", "lz4")], "-a", "work=4096", "-m", "64")
     live(f"{TMP}/g", [(), ("--incremental", "--downtime", "10")], "-a", "dirty=2", "-m", "256")
+    throttled(f"{TMP}/t", "-m", "48", "-c", "2")
     tracked(f"{TMP}/i", [(), ("--live",), ("--compress", "zstd")], "-m", "64", "-c", "2")
     failing_disk(f"{TMP}/broken", "-m", "64")
     shapes(f"{TMP}/s")
