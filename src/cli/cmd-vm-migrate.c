@@ -30,6 +30,7 @@ struct migration {
 	/* To a node: */
 	struct launch launch;
 	json_t *config, *added; /* vm.json; nodes that are linked for this */
+	int guard;		/* of those links and the token, or -1 */
 	char *token_file, host_address[INET_ADDRSTRLEN];
 };
 
@@ -48,10 +49,10 @@ static int forget(const struct migration *m)
 
 static int send_to(struct migration *m, const char *address)
 {
-	const struct vm_errand nothing = {.listen = -1, .hangup = -1};
+	const struct vm_errand errand = {.listen = -1, .hangup = -1, .guard = &m->guard};
 
 	args_add(&m->options, "--to=%s", address);
-	return vm_hand_over(m->cmd, "send", m->dir, &m->options, &nothing);
+	return vm_hand_over(m->cmd, "send", m->dir, &m->options, &errand);
 }
 
 static int to_address(struct migration *m)
@@ -91,7 +92,7 @@ static int make_token(struct migration *m, char text[2 * TOKEN_BYTES + 1], struc
 		return error_errno(err, -errno, "no random numbers");
 	for (unsigned i = 0; i < TOKEN_BYTES; i++)
 		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-	m->token_file = io_format("%s/send.token", m->dir);
+	m->token_file = io_format("%s/" TOKEN_SEND, m->dir);
 	args_add(&m->options, "--token=%s", m->token_file ? m->token_file : "");
 	return m->token_file ? io_write_file(m->token_file, text, 2 * TOKEN_BYTES, err)
 			     : error_errno(err, -ENOMEM, "cannot make a token");
@@ -132,6 +133,13 @@ static int link_here(struct migration *m, struct error *err)
 
 	json_decref(nodes);
 	return r;
+}
+
+/* When we are killed, the network's keeper takes back what is new here. */
+static int watch_over(struct migration *m, struct error *err)
+{
+	m->guard = vms_guard(record_text(m->config, "network"), m->name, false, m->added, err);
+	return m->guard < 0 ? m->guard : 0;
 }
 
 /* The network is not always what it was when the VM was started. */
@@ -186,6 +194,8 @@ static int arrange(struct migration *m, char **ret, struct error *err)
 		r = launch_receive(&m->launch, &answer, err);
 	if (!r && !m->no_link)
 		r = link_here(m, err);
+	if (!r)
+		r = watch_over(m, err);
 	if (!r) {
 		*ret = strdup(record_text(answer, "listening"));
 		r = *ret ? 0 : error_errno(err, -ENOMEM, "cannot migrate");
@@ -251,6 +261,7 @@ static int to_node(struct migration *m)
 		else
 			r = finish(m);
 	}
+	vms_release(&m->guard);
 	launch_end(&m->launch);
 	json_decref(m->config);
 	json_decref(m->added);
@@ -304,7 +315,8 @@ static int check(const struct migration *m, int argc, struct error *err)
 static int run_migrate(const struct command *cmd, int argc, char **argv)
 {
 	const char *launcher = getenv("WISP_LAUNCHER"), *value;
-	struct migration m = {.cmd = cmd, .launcher = launcher && *launcher ? launcher : "ssh"};
+	struct migration m = {
+		.cmd = cmd, .launcher = launcher && *launcher ? launcher : "ssh", .guard = -1};
 	struct option_parser parser;
 	struct error err;
 	int r;

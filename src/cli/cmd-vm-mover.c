@@ -169,6 +169,9 @@ int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir
 	 * Settled. After any failure wisp-mover knows whether a record is to stay: it may be that
 	 * of an earlier hand-over, which says whose the VM is.
 	 */
+	/* In this order: without the record a guard would take back what has come to its end. */
+	if (!r && e.guard)
+		vms_release(e.guard);
 	if (!r)
 		unlink(record);
 	return r;
@@ -220,7 +223,8 @@ static int saved_subnet(const json_t *config, struct subnet *ret, struct error *
 	return 0;
 }
 
-int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, struct error *err)
+int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, int *guard,
+		   struct error *err)
 {
 	const char *id = record_text(config, "network_id"), *name;
 	CLEANUP_FREE char *saved = strdup(record_text(config, "network"));
@@ -241,7 +245,10 @@ int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, str
 	json_decref(vm);
 	if (r)
 		return r;
-	r = vm_wait_here(name, false, VMM_TIMEOUT_S, err);
+	if (guard)
+		r = *guard = vms_guard(net.name, name, true, NULL, err);
+	if (r >= 0)
+		r = vm_wait_here(name, false, VMM_TIMEOUT_S, err);
 	if (!r)
 		r = vms_dir(name, ret, err);
 	if (r)

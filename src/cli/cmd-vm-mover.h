@@ -96,6 +96,7 @@ struct vm_errand {
 	int hangup;	    /* wisp-mover gives up when this ends, or -1 */
 	bool quiet;	    /* its standard output is not ours */
 	const char *record; /* set by vm_hand_over() */
+	int *guard;	    /* released when the hand-over is settled; or NULL */
 };
 
 /*
@@ -116,9 +117,11 @@ int vm_wait_here(const char *name, bool agent, unsigned timeout_s, struct error 
 
 /*
  * Starts the empty machine that config (a vm.json) describes, on its network, which is made when
- * it is not there. *ret is its state directory, for free(). Nothing is left after a failure.
+ * it is not there. *ret is its state directory, for free(). Nothing is left after a failure, nor
+ * (with guard, see vms_guard()) when this process is killed before the guard is released.
  */
-int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, struct error *err);
+int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, int *guard,
+		   struct error *err);
 
 /* Ends an empty machine into which nothing came. */
 void vm_give_up(const char *name);

@@ -19,7 +19,6 @@
 #include "vms/vms.h"
 
 #define BACKLOG 128
-#define TOKEN_FILE "receive.token"
 
 struct receipt {
 	const struct command *cmd;
@@ -31,6 +30,7 @@ struct receipt {
 	const char *name;
 	bool ready; /* its agent answered where it was */
 	bool json, arranged, again, token;
+	int guard; /* of the machine and its links, or -1 */
 };
 
 /* Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end. */
@@ -42,6 +42,7 @@ static void give_up(const struct receipt *c)
 
 static void receipt_done(struct receipt *c)
 {
+	vms_release(&c->guard);
 	json_decref(c->config);
 	free(c->dir);
 	args_done(&c->options);
@@ -60,9 +61,11 @@ static int check_description(const json_t *config, const char *reason, struct er
 /* Lets it come, or (--again) goes on with that. The token is of no use to anybody afterwards. */
 static int hand_over(struct receipt *c)
 {
-	CLEANUP_FREE char *token = io_format("%s/" TOKEN_FILE, c->dir);
-	int r = vm_hand_over(c->cmd, "receive", c->dir, &c->options, &c->errand);
+	CLEANUP_FREE char *token = io_format("%s/" TOKEN_RECEIVE, c->dir);
+	int r;
 
+	c->errand.guard = &c->guard;
+	r = vm_hand_over(c->cmd, "receive", c->dir, &c->options, &c->errand);
 	if (!r && token)
 		unlink(token);
 	if (r && r != EXIT_UNTOLD)
@@ -88,7 +91,7 @@ static int find_again(struct receipt *c, struct error *err)
 	if (!r)
 		r = record_read(c->dir, RECORD_CONFIG, &c->config, err);
 	if (!r && !c->token)
-		args_add(&c->options, "--token=%s/" TOKEN_FILE, c->dir);
+		args_add(&c->options, "--token=%s/" TOKEN_RECEIVE, c->dir);
 	return r;
 }
 
@@ -101,7 +104,7 @@ static int start_machine(struct receipt *c, struct error *err)
 	vm_hold_signals();
 	r = check_description(c->config, reason.text, err);
 	if (!r)
-		r = vm_start_empty(&c->place, c->config, &c->dir, err);
+		r = vm_start_empty(&c->place, c->config, &c->dir, &c->guard, err);
 	c->name = record_text(c->config, "name");
 	return r;
 }
@@ -148,11 +151,29 @@ static int open_listener(const char *host, char **address, int *ret, struct erro
 
 static int write_token(struct receipt *c, const char *token, struct error *err)
 {
-	CLEANUP_FREE char *path = io_format("%s/" TOKEN_FILE, c->dir);
+	CLEANUP_FREE char *path = io_format("%s/" TOKEN_RECEIVE, c->dir);
 
 	args_add(&c->options, "--token=%s", path ? path : "");
 	return path ? io_write_file(path, token, strlen(token), err)
 		    : error_errno(err, -ENOMEM, "cannot keep the token");
+}
+
+/* What is new of the links has to be taken back with the machine. */
+static int link_here(struct receipt *c, const char *local, struct error *err)
+{
+	const char *network = record_text(c->config, "network");
+	json_t *added = NULL;
+	int guard = -1,
+	    r = vms_link(network, local, json_object_get(c->config, "nodes"), &added, err);
+
+	if (!r)
+		r = guard = vms_guard(network, c->name, true, added, err);
+	if (r >= 0) {
+		vms_release(&c->guard);
+		c->guard = guard;
+	}
+	json_decref(added);
+	return r < 0 ? r : 0;
 }
 
 /* Everything that can be refused before anything has moved. */
@@ -168,13 +189,12 @@ static int prepare(struct receipt *c, const json_t *message, char **address, str
 	if (!r)
 		r = open_listener(listen, address, &c->errand.listen, err);
 	if (!r)
-		r = vm_start_empty(&c->place, c->config, &c->dir, err);
+		r = vm_start_empty(&c->place, c->config, &c->dir, &c->guard, err);
 	if (r)
 		return r;
 	c->name = record_text(c->config, "name");
 	if (json_is_true(json_object_get(message, "link")))
-		r = vms_link(record_text(c->config, "network"), listen,
-			     json_object_get(c->config, "nodes"), NULL, err);
+		r = link_here(c, listen, err);
 	if (!r)
 		r = write_token(c, record_text(message, "token"), err);
 	c->ready = json_is_true(json_object_get(message, "ready"));
@@ -272,7 +292,7 @@ static int check(const struct receipt *c, int argc, struct error *err)
 
 static int run_receive(const struct command *cmd, int argc, char **argv)
 {
-	struct receipt c = {.cmd = cmd, .errand = {.listen = -1, .hangup = -1}};
+	struct receipt c = {.cmd = cmd, .errand = {.listen = -1, .hangup = -1}, .guard = -1};
 	struct option_parser parser;
 	struct error err;
 	const char *value;

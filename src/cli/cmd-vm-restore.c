@@ -190,7 +190,7 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 		r = restore_disks(&disks, config, &made, &err);
 	}
 	if (!r)
-		r = vm_start_empty(&o->place, config, &vm_dir, &err);
+		r = vm_start_empty(&o->place, config, &vm_dir, NULL, &err);
 	r = r ? cli_fail(cmd, EXIT_FAILURE, &err) : run_on(cmd, o, dir, vm_dir, config);
 	if (r)
 		restore_disks_undo(&made);

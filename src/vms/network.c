@@ -26,6 +26,7 @@
 #include "lib/process.h"
 #include "net/state.h"
 #include "vms/greet.h"
+#include "vms/guard.h"
 #include "vms/handover.h"
 #include "vms/links.h"
 #include "vms/record.h"
@@ -44,6 +45,7 @@ struct vm {
 	uint32_t address;
 	int lock;	/* of its directory; -1 once it has ended: then only its address is kept */
 	bool incoming;	/* starts with a saved state instead of a kernel; a reboot does not */
+	bool abandoned; /* killed because nothing came into it: leaves nothing */
 	bool elsewhere; /* on another node, or about to be: its name and address are kept */
 	int tap;
 	pid_t vmm, greeter; /* 0: none */
@@ -56,6 +58,7 @@ struct network {
 	struct relay *relay;
 	struct loop_source *idle;
 	struct links *links;
+	struct guards *guards;
 };
 
 static const struct log *log_of(const struct network *n)
@@ -367,6 +370,7 @@ static int add_vm(struct network *n, const char *name, const json_t *spec, struc
 	uint32_t address;
 	int r = paths_check_name(name, "VM", err);
 
+	guards_settle(n->guards, name);
 	if (!r && before && is_live(before))
 		r = error_set(err, -EBUSY, "VM %s runs already", name);
 	if (!r)
@@ -533,6 +537,37 @@ static int op_leave(struct network *n, json_t *answer)
 	return 0;
 }
 
+/* Nothing came into it, and nothing will. */
+static void abandon(struct vm *vm)
+{
+	if (!is_live(vm) || !vm->incoming)
+		return;
+	vm->abandoned = true;
+	kill(vm->vmm, SIGKILL);
+}
+
+/*
+ * A command died that had begun to move a VM. Once its hand-over is recorded this or the other
+ * place may have the only copy, and both have to be reached.
+ */
+static void on_abandoned(void *arg, const json_t *request)
+{
+	struct network *n = arg;
+	const char *name = record_text(request, "name");
+	struct vm *vm = find_vm(n, name);
+	CLEANUP_FREE char *token = vm && vm->dir ? io_format("%s/" TOKEN_SEND, vm->dir) : NULL;
+
+	if (vm && vm->dir && hand_over_look(vm->dir))
+		return;
+	log_info(log_of(n), "vms", "%s: what was begun is taken back, wisp was killed", name);
+	if (json_array_size(json_object_get(request, "peers")))
+		links_drop(n->links, request, NULL);
+	if (token)
+		unlink(token);
+	if (vm && json_is_true(json_object_get(request, "empty")))
+		abandon(vm);
+}
+
 static int on_request(struct net_keeper *keeper, void *arg, const char *op, const json_t *request,
 		      json_t *answer, int *fd, struct error *err)
 {
@@ -544,6 +579,8 @@ static int on_request(struct net_keeper *keeper, void *arg, const char *op, cons
 		return op_vms(n, answer, err);
 	if (!strcmp(op, "kill"))
 		return op_kill(n, request, err);
+	if (!strcmp(op, "guard"))
+		return guards_add(n->guards, request, fd, err);
 	if (!strcmp(op, "left"))
 		return op_left(n, request, err);
 	if (!strcmp(op, "network"))
@@ -612,7 +649,9 @@ static void end_vm(struct vm *vm, int status)
 	struct error err = {"out of memory"};
 
 	log_info(log_of(vm->network), "vms", "%s: %s", vm->name, record_text(end, "reason"));
-	if (!end || record_write(vm->dir, RECORD_END, end, &err))
+	if (vm->abandoned)
+		state_remove(vm->dir, NULL);
+	else if (!end || record_write(vm->dir, RECORD_END, end, &err))
 		log_warn(log_of(vm->network), "vms", "%s: %s", vm->name, err.text);
 	json_decref(end);
 	let_go(vm);
@@ -711,6 +750,8 @@ static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 	if (!r)
 		r = links_create(keeper, links_vni(n->config->id), on_links, n, &n->links);
 	if (!r)
+		r = guards_create(net_keeper_loop(keeper), on_abandoned, n, &n->guards);
+	if (!r)
 		r = relay_create(net_keeper_loop(keeper), log_of(n), on_lookup, n, &n->relay);
 	return r ? error_errno(err, r, "cannot start network %s", n->config->name) : 0;
 }
@@ -731,6 +772,8 @@ static void on_stop(struct net_keeper *keeper, void *arg)
 	}
 	relay_destroy(n->relay);
 	n->relay = NULL;
+	guards_destroy(n->guards);
+	n->guards = NULL;
 	links_destroy(n->links);
 	n->links = NULL;
 }

@@ -19,6 +19,7 @@
 #include "net/message.h"
 #include "net/state.h"
 #include "net/vxlan.h"
+#include "vms/guard.h"
 #include "vms/network.h"
 #include "vms/record.h"
 #include "vms/vms.h"
@@ -247,6 +248,34 @@ int vms_unlink(const char *network, const json_t *nodes, struct error *err)
 
 	json_decref(request);
 	return r;
+}
+
+/* -------- what must not stay half done -------- */
+
+int vms_guard(const char *network, const char *name, bool empty, const json_t *nodes,
+	      struct error *err)
+{
+	json_t *request = json_pack("{ss,ss,sb,sO*}", "op", "guard", "name", name, "empty", empty,
+				    "peers", nodes);
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_CLOSE int control = -1;
+	int guard = -1, r = request ? paths_run("net", network, &dir, err) : -ENOMEM;
+
+	if (!r)
+		r = control = net_connect(dir, err);
+	if (r >= 0)
+		r = message_call(control, request, NULL, &guard, err);
+	json_decref(request);
+	return r < 0 ? r : guard;
+}
+
+void vms_release(int *guard)
+{
+	if (*guard < 0)
+		return;
+	send(*guard, GUARD_WORD, sizeof(GUARD_WORD) - 1, MSG_NOSIGNAL);
+	close(*guard);
+	*guard = -1;
 }
 
 /* -------- all of them -------- */

@@ -17,6 +17,8 @@ struct error;
 /* Of hand-overs that are not settled, by wisp-mover: to another place, and to here. */
 #define RECORD_SEND "send.record"
 #define RECORD_RECEIVE "receive.record"
+#define TOKEN_SEND "send.token" /* and what the two movers know each other by */
+#define TOKEN_RECEIVE "receive.token"
 
 /* Beside them: the sockets, what the guest printed, and what its VMM said. */
 #define VM_CONTROL "control"

@@ -98,6 +98,17 @@ int vms_address_towards(const char *node, char ret[16], struct error *err);
 /* Cuts the links to these nodes, or (NULL) all. */
 int vms_unlink(const char *network, const json_t *nodes, struct error *err);
 
+/*
+ * A descriptor for a command that begins to move a VM to or from here: when it dies before
+ * vms_release(), and before the hand-over is recorded, the network's keeper cuts the links to these
+ * nodes (NULL: none), and (empty) ends the VM, into which nothing came. Not to be inherited.
+ */
+int vms_guard(const char *network, const char *name, bool empty, const json_t *nodes,
+	      struct error *err);
+
+/* Nothing is to be taken back any more. Closes it; accepts -1. */
+void vms_release(int *guard);
+
 /* The names of networks that run, sorted; free with state_list_free(). */
 int vms_network_names(char ***ret, struct error *err);
 

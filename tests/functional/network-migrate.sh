@@ -94,15 +94,21 @@ begin() {
 	sleep 0.5
 	kill -0 $migration || fail "it has ended: $(cat "$TMP/out")"
 }
+# command_of NODE WORDS: the process whose command line has these words after the program
+command_of() {
+	for command_p in $(grep -lzxF "WISP_RUN=$TMP/$1" /proc/[0-9]*/environ 2>/dev/null); do
+		command_p=${command_p%/environ}
+		case $(tr '\0' ' ' <"$command_p/cmdline" 2>/dev/null) in
+		*"/wisp $2 "* | *"/wisp-mover $2 "*)
+			echo "${command_p#/proc/}"
+			return
+			;;
+		esac
+	done
+}
 # mover NODE send|receive: its process
 mover() {
-	for mover_p in $(grep -lzxF "WISP_RUN=$TMP/$1" /proc/[0-9]*/environ 2>/dev/null); do
-		mover_p=${mover_p%/environ}
-		if [ "$(tr '\0' ' ' <"$mover_p/cmdline" | cut -d' ' -f2)" = "$2" ]; then
-			echo "${mover_p#/proc/}"
-			return
-		fi
-	done
+	command_of "$1" "$2"
 }
 # ended CODE
 ended() {
@@ -127,16 +133,25 @@ for victim in send receive; do
 	[ "$rc" != 0 ] || fail "no wisp-mover, and yet it moved"
 	stays
 done
+# taken_back: the keepers do, a second after
+taken_back() {
+	for i in $(seq 50); do
+		[ -e "$TMP/n1/vm/a/send.token" ] || break
+		sleep 0.1
+	done
+	stays
+}
 begin
 kill -KILL $migration
 ended 137
-for i in $(seq 100); do
-	[ -n "$(place n2)" ] || break
-	sleep 0.1
-done
-on n1 wisp network unlink default
-rm -f "$TMP/n1/vm/a/send.token"
-stays
+taken_back
+begin
+kill -KILL "$(command_of n2 "vm receive")"
+rc=0
+wait $migration || rc=$?
+[ "$rc" != 0 ] || fail "nobody received, and yet it moved"
+taken_back
+grep -q "what was begun is taken back" "$TMP/n1/net/default/log" || fail "not by the keeper"
 
 echo "there and back"
 to n1 n2 | tee "$TMP/out"
