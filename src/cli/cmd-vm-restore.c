@@ -145,10 +145,8 @@ static int set_clock(const char *name, struct error *err)
 /* It runs: waits for its agent, and sets its clock. */
 static int greet(const struct restore *o, const char *name, struct error *err)
 {
-	json_t *boot = NULL;
-	int r = vms_wait(name, true, VM_AGENT_TIMEOUT_S * 1000, &boot, err);
+	int r = vm_wait_here(name, true, VM_AGENT_TIMEOUT_S, err);
 
-	json_decref(boot);
 	return !r && o->set_clock ? set_clock(name, err) : r;
 }
 
