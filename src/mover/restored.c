@@ -3,11 +3,13 @@
 
 #include "mover/restored.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +48,9 @@ uint64_t restored_before(const struct store *store, const struct manifest *epoch
 
 void restored_note(const struct store *store, const struct manifest *epoch)
 {
+	/* One epoch may be restored many times at once; each counts. */
+	CLEANUP_CLOSE int lock = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int locked __attribute__((unused)) = lock < 0 ? -1 : flock(lock, LOCK_EX);
 	CLEANUP_FREE char *path = note_path(store, epoch->epoch);
 	CLEANUP_FREE char *text = NULL;
 	char last[RESTORED_DATE] = "";

@@ -246,6 +246,55 @@ def throttled(folder, *args):
     m.stop()
 
 
+def read_from_disk(process):
+    """Bytes that a process that has ended, and was not waited for, made its disk read."""
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with open(f"/proc/{process.pid}/io", encoding="ascii") as f:
+        return int(f.read().split("read_bytes: ")[1].split()[0])
+
+
+def many(folder, *args):
+    """Four VMs from one epoch at once, lazily or not: each goes on by itself, one disk read."""
+    m = Machine("-k", GUEST, "-a", "fill=4096 work=65536", *args)
+    m.wait_rounds(2)
+    mover("checkpoint", m, folder)
+    m.stop()
+    pages = [f"{folder}/1/{name}" for name in os.listdir(folder + "/1") if "pages" in name]
+    size = sum(os.stat(path).st_size for path in pages)
+    for lazy in ["--lazy"], []:
+        for path in pages:
+            with open(path, "rb") as f:
+                os.fsync(f)
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        machines = [Machine("--incoming", *args) for _ in range(4)]
+        movers = [subprocess.Popen(["wisp-mover", "restore", "--control", other.path, "--dir",
+                                    folder, *lazy], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+                  for other in machines]
+        read = sum(read_from_disk(process) for process in movers)
+        assert not any(process.wait() for process in movers)
+        # None where the disk is memory. What two ask for at once may be read twice.
+        assert read < size * 1.5, (read, size)
+        ids = set()
+        for other in machines:
+            other.wait_rounds(3)
+            control = Vmm(other.path)
+            fd, _ = control.memory()
+            ids.add(os.pread(fd, 16, GENERATION_PAGE + 0xf00))
+            os.close(fd)
+            control.close()
+        assert len(ids) == 4 and bytes(16) not in ids, ids
+        # One that is ended, and one that writes, change nothing of the others.
+        machines.pop().stop()
+        for other in machines:
+            other.wait_rounds(2)
+            other.stop()
+        print(f"4 VMs from {size >> 20} MiB {' '.join(lazy)}: {read >> 20} MiB read from the disk")
+    with open(folder + "/.restored-1", encoding="ascii") as f:
+        assert json.load(f)["times"] == 8
+    verify(folder)
+
+
 def memory_of(machine):
     """All of its memory but the page of the generation id, which a copy has anew."""
     control = Vmm(machine.path)
@@ -495,6 +544,7 @@ def main():
     live(f"{TMP}/f", [(), ("--incremental",), ("--compress", "lz4")], "-a", "work=4096", "-m", "64")
     live(f"{TMP}/g", [(), ("--incremental", "--downtime", "10")], "-a", "dirty=2", "-m", "256")
     throttled(f"{TMP}/t", "-m", "48", "-c", "2")
+    many(f"{TMP}/n", "-m", "96", "-c", "2")
     tracked(f"{TMP}/i", [(), ("--live",), ("--compress", "zstd")], "-m", "64", "-c", "2")
     failing_disk(f"{TMP}/broken", "-m", "64")
     shapes(f"{TMP}/s")
