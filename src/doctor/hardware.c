@@ -145,25 +145,23 @@ void probe_huge_pages(const struct probe_context *c, struct probe_result *ret)
 		probe_missing(ret, PROBE_LESS, "no huge pages are reserved, or all are taken");
 }
 
-void probe_shmem_thp(const struct probe_context *c, struct probe_result *ret)
+void probe_thp(const struct probe_context *c, struct probe_result *ret)
 {
 	char line[128] = "";
 	char *open, *close = NULL;
 
-	tree_line(c->root, "/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof(line));
-	open = strchr(line, '['); /* "always [advise] never": the chosen one */
+	tree_line(c->root, "/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line));
+	open = strchr(line, '['); /* "always [madvise] never": the chosen one */
 	if (open)
 		close = strchr(open, ']');
 	if (!close) {
-		probe_missing(ret, PROBE_LESS, "the kernel has none for shared memory");
+		probe_missing(ret, PROBE_LESS, "the kernel has none");
 		return;
 	}
 	*close = 0;
 	probe_value(ret, PROBE_OK, "%s", open + 1);
-	if (!strcmp(open + 1, "never") || !strcmp(open + 1, "deny"))
-		probe_missing(ret, PROBE_LESS,
-			      "guest memory (a memfd) gets no transparent huge "
-			      "pages");
+	if (!strcmp(open + 1, "never"))
+		probe_missing(ret, PROBE_LESS, "guest memory gets none");
 }
 
 void probe_numa(const struct probe_context *c, struct probe_result *ret)

@@ -9,8 +9,8 @@
 typedef void probe_fn(const struct probe_context *context, struct probe_result *ret);
 
 /* hardware.c: from files of the kernel */
-probe_fn probe_kvm_speed, probe_cpu_features, probe_memory, probe_huge_pages, probe_shmem_thp,
-	probe_numa, probe_iommu, probe_vfio, probe_virtual_functions, probe_infiniband;
+probe_fn probe_kvm_speed, probe_cpu_features, probe_memory, probe_huge_pages, probe_thp, probe_numa,
+	probe_iommu, probe_vfio, probe_virtual_functions, probe_infiniband;
 
 /* system.c: services of the kernel and of the machine */
 probe_fn probe_tun, probe_vhost_net, probe_vhost_vsock, probe_user_namespaces, probe_cgroup2,

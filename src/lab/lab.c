@@ -287,7 +287,6 @@ int lab_freshen(const char *name, const char *node, const char *cwd, const char 
  * directories. The devices are for everybody: a node is for experiments.
  */
 static const char finish_script[] =
-	"echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled\n"
 	"mkdir -p /dev/hugepages /lib/modules\n"
 	"mount -t hugetlbfs hugetlbfs /dev/hugepages\n"
 	"ln -sfn \"$1\" /lib/modules/$(uname -r)\n"

@@ -465,6 +465,7 @@ int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *
 		if (there[c] & (set ? set[c] : ~0ull))
 			rc = error_set(err, -EOPNOTSUPP,
 				       "this kernel does not discard pages of the VM's memory: "
-				       "set transparent_hugepage/shmem_enabled to never");
+				       "start its machine with transparent_hugepage/enabled "
+				       "set to never");
 	return rc;
 }

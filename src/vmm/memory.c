@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Guest RAM: a memfd, its mapping, and the only checked way into it. */
+/* Guest RAM: its mapping, and the only checked way into it. */
 
 #include "vmm/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/memfd.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
+#include "vmm/ram-file.h"
 
 #define PAGE_2M (2ULL << 20)
 #define PAGE_1G (1ULL << 30)
@@ -68,17 +68,6 @@ static int check_huge_pages(uint64_t size, uint64_t page_size, struct error *err
 				 (unsigned long long)available,
 				 (int)(strlen(path) - strlen("free_hugepages")), path);
 	return 0;
-}
-
-static int create_memfd(uint64_t page_size)
-{
-	unsigned flags = MFD_CLOEXEC;
-
-	if (page_size == PAGE_2M)
-		flags |= MFD_HUGETLB | MFD_HUGE_2MB;
-	if (page_size == PAGE_1G)
-		flags |= MFD_HUGETLB | MFD_HUGE_1GB;
-	return memfd_create("guest-ram", flags);
 }
 
 /* Maps at an address aligned to 2 MiB at least, so that transparent huge pages can form. */
@@ -195,16 +184,9 @@ int memory_create(struct memory *mem, uint64_t size, uint64_t page_size, bool pr
 
 	if (r)
 		return r;
-	fd = create_memfd(page_size);
+	fd = ram_file_create(size, page_size, err);
 	if (fd < 0)
-		return error_errno(err, -errno, "cannot create guest memory");
-	if (ftruncate(fd, (off_t)size) < 0)
-		return error_errno(err, -errno, "cannot size guest memory to %llu MiB",
-				   (unsigned long long)size >> 20);
-	/* Huge pages are taken now: without a page a later access would be a SIGBUS. */
-	if (page_size != 4096 && fallocate(fd, 0, 0, (off_t)size) < 0)
-		return error_errno(err, -errno, "cannot allocate %llu MiB of huge pages",
-				   (unsigned long long)size >> 20);
+		return fd;
 	host = map_aligned(fd, size, page_size);
 	if (!host)
 		return error_errno(err, -errno, "cannot map %llu MiB of guest memory",

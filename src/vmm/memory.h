@@ -3,8 +3,8 @@
 #define WISP_VMM_MEMORY_H
 
 /*
- * Guest RAM: one memfd, mapped once, seen by the guest as one region below the PCI hole and
- * one from 4 GiB up. The only way for device code to touch guest memory: every access is
+ * Guest RAM: one file (ram-file.h), mapped once, seen by the guest as one region below the PCI hole
+ * and one from 4 GiB up. The only way for device code to touch guest memory: every access is
  * checked against the regions, and every write of the VMM itself is marked in the dirty
  * bitmap while one is installed (KVM's dirty log sees the vCPUs' writes alone).
  */
@@ -22,18 +22,18 @@ struct error;
 struct memory_region {
 	uint64_t gpa;	 /* guest physical address */
 	uint64_t size;	 /* bytes */
-	uint64_t offset; /* in the memfd */
+	uint64_t offset; /* in the file */
 	uint8_t *host;
 };
 
 struct memory {
-	int fd; /* memfd, owned */
+	int fd; /* of the file, owned */
 	uint64_t size;
 	uint64_t page_size;
 	struct memory_region region[2];
 	unsigned nregions;
 	/*
-	 * One bit per 4 KiB of the memfd, set by memory_mark_dirty(); NULL while nobody tracks.
+	 * One bit per 4 KiB of the file, set by memory_mark_dirty(); NULL while nobody tracks.
 	 * Owned by whoever installed it (dirty.c), with the VM's lock held, as those who mark.
 	 */
 	_Atomic uint64_t *dirty;

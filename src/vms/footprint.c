@@ -11,9 +11,9 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "vmm/ram-file.h"
 
 #define SMAPS_MAX (16u << 20)
-#define GUEST_RAM "memfd:guest-ram" /* the name in src/vmm/memory.c */
 
 /* A mapping's first line begins with its address, the others with "Name:". */
 static bool is_mapping(const char *line)
@@ -32,7 +32,7 @@ void footprint_parse(char *smaps, struct footprint *ret)
 		unsigned long long kib;
 
 		if (is_mapping(line)) {
-			guest = strstr(line, GUEST_RAM);
+			guest = strstr(line, RAM_FILE_NAME " (deleted)");
 		} else if (sscanf(line, "Rss: %llu kB", &kib) == 1 ||
 			   sscanf(line, "Shared_Hugetlb: %llu kB", &kib) == 1 ||
 			   sscanf(line, "Private_Hugetlb: %llu kB", &kib) == 1) {

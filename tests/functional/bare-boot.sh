@@ -24,31 +24,31 @@ for irqchip in kernel split; do
 	rm "$TMP/log"
 done
 
-# memory MIB MAP: the map that the guest sees, and words all over its RAM.
+# memory MIB STEP MAP WORDS: the map that the guest sees, and words all over its RAM.
 memory() {
 	if ! available "$1"; then
 		echo "left out: $1 MiB are not available"
 		return
 	fi
-	run "e820 fill=0x100000 verify=0x100000 off" -m "$1"
+	run "e820 fill=$2 verify=$2 off" -m "$1"
 	expect "$1 MiB" "$rc" 0
 	expect "e820 of $1 MiB" "$(sed -n 's/^e820 //p' "$TMP/out")" "0 9fc00 ram
 9fc00 100000 res
-$2"
+$3"
 	grep -q "^verified [0-9a-f]* bad 0$" "$TMP/out" || fail "$1 MiB: $(cat "$TMP/out")"
-	expect "words" "$(sed -n 's/^filled \([0-9a-f]*\).*/\1/p' "$TMP/out")" "$(printf %x "$3")"
+	expect "words" "$(sed -n 's/^filled \([0-9a-f]*\).*/\1/p' "$TMP/out")" "$(printf %x "$4")"
 }
-# Words: one a MiB from the guest's end, and the last of each region.
-memory 16 "100000 1000000 ram
+# Words: one a step from the guest's end in each region, and its last. Each takes a huge page.
+memory 16 0x100000 "100000 1000000 ram
 e0000000 f0000000 res" 16
-memory 256 "100000 10000000 ram
+memory 256 0x100000 "100000 10000000 ram
 e0000000 f0000000 res" 256
-memory 3584 "100000 c0000000 ram
+memory 3584 0x800000 "100000 c0000000 ram
 e0000000 f0000000 res
-100000000 120000000 ram" 3585
-memory 6144 "100000 c0000000 ram
+100000000 120000000 ram" 450
+memory 6144 0x800000 "100000 c0000000 ram
 e0000000 f0000000 res
-100000000 1c0000000 ram" 6145
+100000000 1c0000000 ram" 770
 
 # Every page, populated before.
 run "fill=4096 verify=4096 off" -m 64 --prefault

@@ -102,8 +102,8 @@ def held():
 chain(20, "0x40000", "-m", "256")
 chain(20, "0x40000", "-m", "256", "-c", "4", "--irqchip", "split")
 if available(14000):
-    chain(5, "0x100000", "-m", "6144", "-c", "4")
-    chain(5, "0x100000", "-m", "6144", "--irqchip", "split")
+    chain(5, "0x1000000", "-m", "6144", "-c", "4")
+    chain(5, "0x1000000", "-m", "6144", "--irqchip", "split")
 else:
     print("left out: 6 GiB are not available twice")
 chain(3, "0x40000", "-m", "64", "-d", "rng", "-d", f"console,file={TMP}/console")

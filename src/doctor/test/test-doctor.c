@@ -117,7 +117,7 @@ static void test_memory(void **state)
 }
 
 #define HUGE "/sys/kernel/mm/hugepages/hugepages-2048kB/"
-#define SHMEM "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+#define THP "/sys/kernel/mm/transparent_hugepage/enabled"
 
 static void test_pages(void **state)
 {
@@ -128,11 +128,11 @@ static void test_pages(void **state)
 	assert_int_equal(ask(*state, "hugepages").state, PROBE_OK);
 	assert_non_null(strstr(ask(*state, "hugepages").value, "3 of 8 2 MiB"));
 
-	put(*state, SHMEM, "always within_size advise [never] deny force\n");
+	put(*state, THP, "always madvise [never]\n");
 	assert_int_equal(ask(*state, "thp").state, PROBE_LESS);
-	put(*state, SHMEM, "always within_size [advise] never deny force\n");
-	assert_string_equal(ask(*state, "thp").value, "advise");
-	put(*state, SHMEM, "[broken\n");
+	put(*state, THP, "always [madvise] never\n");
+	assert_string_equal(ask(*state, "thp").value, "madvise");
+	put(*state, THP, "[broken\n");
 	ask(*state, "thp");
 }
 

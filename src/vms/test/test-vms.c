@@ -176,7 +176,7 @@ static void test_footprint(void **state)
 		       "5581d2000000-5581d2021000 rw-p 00000000 00:00 0 [heap]\n"
 		       "Rss:                 100 kB\n"
 		       "Anonymous:           100 kB\n"
-		       "7f0000000000-7f0040000000 rw-s 00000000 00:01 77 /memfd:guest-ram "
+		       "7f0000000000-7f0040000000 rw-s 00000000 00:01 77 /guest-ram "
 		       "(deleted)\n"
 		       "Rss:               50000 kB\n"
 		       "Anonymous:             0 kB\n"
