@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A hostile driver of the block device: the input is a list of requests with any header, cut in
- * any way, some while others are in flight. Whatever it does, the disk keeps its size, requests
- * outside it fail, and after a reset the device works.
+ * any way, some while others are in flight, and while somebody copies the disk who writes anything
+ * to what is shared with him. Whatever they do, the disk keeps its size, requests outside it fail,
+ * and after a reset the device works.
  */
 
 #include <linux/virtio_blk.h>
@@ -16,6 +17,8 @@
 
 #include "input.h"
 #include "lib/error.h"
+#include "vmm/block/store.h"
+#include "vmm/device.h"
 #include "vmm/devices.h"
 #include "vmm/test/guest-driver.h"
 
@@ -33,9 +36,21 @@ struct fuzz {
 	int disk;
 	uint64_t area, heap;
 	bool paused;
+	int shared; /* with who copies the disk, -1: nobody */
 };
 
-enum operation { OP_REQUEST, OP_RAW, OP_KICK, OP_RUN, OP_PAUSE, OP_START, OP_CONFIG, OPERATIONS };
+enum operation {
+	OP_REQUEST,
+	OP_RAW,
+	OP_KICK,
+	OP_RUN,
+	OP_PAUSE,
+	OP_START,
+	OP_CONFIG,
+	OP_COPY,
+	OP_SHARED,
+	OPERATIONS
+};
 
 static void start(struct fuzz *f, uint64_t features)
 {
@@ -94,6 +109,35 @@ static void add_request(struct fuzz *f, bool raw)
 	guest_add(&f->dev.queue[0], bufs, n);
 }
 
+static struct store *store_of(struct fuzz *f)
+{
+	struct device_disk disk;
+
+	guest_require(f->device->ops->disk(f->device, &disk));
+	return disk.store;
+}
+
+/* Begins a copy, or ends it in one of the ways there are. */
+static void copy(struct fuzz *f)
+{
+	uint64_t bytes;
+
+	if (f->shared >= 0) {
+		if (input_u8(&f->in) & 1)
+			store_copy_gone(store_of(f), f);
+		else
+			store_copy_stop(store_of(f), f, &bytes, NULL);
+		f->shared = -1;
+	} else if (f->paused) {
+		int file = memfd_create("copy", MFD_CLOEXEC);
+
+		guest_require(file >= 0 && !ftruncate(file, DISK_SIZE));
+		f->shared = store_copy_start(store_of(f), file, f, NULL);
+		guest_require(f->shared >= 0);
+		close(file);
+	}
+}
+
 static void operate(struct fuzz *f)
 {
 	switch (input_u8(&f->in) % OPERATIONS) {
@@ -119,6 +163,16 @@ static void operate(struct fuzz *f)
 	case OP_START:
 		start(f, input_number(&f->in, 5));
 		break;
+	case OP_COPY:
+		copy(f);
+		break;
+	case OP_SHARED: {
+		uint8_t bytes[2] = {input_u8(&f->in), input_u8(&f->in)};
+
+		if (f->shared >= 0)
+			guest_require(pwrite(f->shared, bytes, 2, 0) == 2);
+		break;
+	}
 	case OP_CONFIG: {
 		unsigned width = input_width(&f->in);
 		uint64_t at = f->dev.config + input_u8(&f->in);
@@ -149,7 +203,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct fuzz f = {.in = {data, size, 0}};
+	struct fuzz f = {.in = {data, size, 0}, .shared = -1};
 	struct device_config cfg;
 	struct error err;
 	char text[64];
