@@ -38,7 +38,7 @@ struct before {
 	int disk, file, shared, event;
 	uint64_t size, clusters;
 	_Atomic uint8_t *state; /* the memfd; another process writes to it as well */
-	uint8_t *buf;		/* a cluster; the thread's */
+	uint8_t *buf;		/* a cluster; the thread's. Mapped: the heap would keep it */
 	struct io_list waiting, ready;
 	struct store_io *current; /* what the thread copies for, until somebody takes it away */
 	bool busy, stop;
@@ -82,6 +82,8 @@ static void release(struct before *b)
 		return;
 	if (b->state)
 		munmap((void *)b->state, b->clusters + 1);
+	if (b->buf)
+		munmap(b->buf, BEFORE_CLUSTER);
 	cleanup_close_fd(&b->disk);
 	cleanup_close_fd(&b->file);
 	cleanup_close_fd(&b->shared);
@@ -89,7 +91,6 @@ static void release(struct before *b)
 	pthread_cond_destroy(&b->progress);
 	pthread_cond_destroy(&b->work);
 	pthread_mutex_destroy(&b->lock);
-	free(b->buf);
 	free(b);
 }
 
@@ -257,6 +258,17 @@ static int make_shared(struct before *b)
 	return 0;
 }
 
+static int make_buffer(struct before *b)
+{
+	void *map = mmap(NULL, BEFORE_CLUSTER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
+
+	if (map == MAP_FAILED)
+		return -errno;
+	b->buf = map;
+	return 0;
+}
+
 int before_create(const struct before_request *request, struct before **ret, struct error *err)
 {
 	struct before *b = calloc(1, sizeof(*b));
@@ -280,9 +292,9 @@ int before_create(const struct before_request *request, struct before **ret, str
 	if (b->disk < 0 || b->file < 0 || b->event < 0)
 		r = -errno;
 	if (!r)
-		r = -posix_memalign((void **)&b->buf, BEFORE_CLUSTER, BEFORE_CLUSTER);
-	if (!r)
 		r = make_shared(b);
+	if (!r)
+		r = make_buffer(b);
 	if (!r)
 		r = start_thread(b);
 	if (r) {

@@ -39,7 +39,6 @@ static uint32_t hash(const uint8_t *data, size_t n)
 bool sample_disk(int fd, uint64_t size, char ret[SAMPLE_TEXT])
 {
 	CLEANUP_FREE uint8_t *buf = NULL;
-	char *out = ret;
 
 	if (posix_memalign((void **)&buf, BYTES, BYTES))
 		return false;
@@ -51,7 +50,7 @@ bool sample_disk(int fd, uint64_t size, char ret[SAMPLE_TEXT])
 			return false;
 		/* Elsewhere it may be newer when we are to use it. */
 		posix_fadvise(fd, (off_t)at, BYTES, POSIX_FADV_DONTNEED);
-		out += sprintf(out, "%08x", hash(buf, (size_t)n));
+		snprintf(ret + i * SAMPLE_DIGITS, SAMPLE_DIGITS + 1, "%08x", hash(buf, (size_t)n));
 	}
 	return true;
 }

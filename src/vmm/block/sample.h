@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 #define SAMPLE_BLOCKS 64
-#define SAMPLE_TEXT (SAMPLE_BLOCKS * 8 + 1)
+#define SAMPLE_DIGITS 8
+#define SAMPLE_TEXT (SAMPLE_BLOCKS * SAMPLE_DIGITS + 1)
 
 /*
  * Eight hexadecimal digits for each of SAMPLE_BLOCKS blocks of 4 KiB (docs/formats/control.md),
