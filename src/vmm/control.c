@@ -24,6 +24,7 @@
 #include "vmm/dev/serial.h"
 #include "vmm/device.h"
 #include "vmm/vcpu.h"
+#include "vmm/kvmstats.h"
 #include "vmm/vcpustats.h"
 #include "vmm/vm.h"
 
@@ -144,6 +145,22 @@ static json_t *vcpu_stats(const struct vcpu *v)
 	return object;
 }
 
+/* By pages of which size KVM has the guest's memory mapped now. */
+static void add_mappings(const struct vm *vm, json_t *result)
+{
+	static const char *const names[] = {"pages_4k", "pages_2m", "pages_1g"};
+	CLEANUP_CLOSE int fd = kvmstats_open(vm->fd);
+	uint64_t count[ARRAY_SIZE(names)];
+	json_t *object;
+
+	if (kvmstats_read(fd, ARRAY_SIZE(names), names, count) < 0)
+		return;
+	object = json_object();
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		json_object_set_new(object, names[i], json_integer((json_int_t)count[i]));
+	json_object_set_new(result, "mappings", object);
+}
+
 static int cmd_stats(struct call *call, struct error *err)
 {
 	json_t *vcpus = json_array(), *devices = json_object();
@@ -158,6 +175,7 @@ static int cmd_stats(struct call *call, struct error *err)
 			dev->ops->stats(dev, object);
 		json_object_set_new(devices, dev->id, object);
 	}
+	add_mappings(call->vm, call->result);
 	json_object_set_new(call->result, "vcpu_exits", vcpus);
 	json_object_set_new(call->result, "devices", devices);
 	json_object_set_new(call->result, "event_loop_wakeups",

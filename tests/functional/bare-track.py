@@ -296,6 +296,46 @@ def slow():
     print(f"{full} rounds a second, {less} throttled")
 
 
+def mappings(control):
+    return control.ask("stats").get("mappings", {}).get("pages_2m", 0)
+
+
+def huge(*args):
+    """Who follows has KVM map small pages; when he is gone, however, they are large again."""
+    with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", encoding="ascii") as f:
+        if int(f.read()) < 32:
+            print("left out: huge pages (32 of 2 MiB are not free)")
+            return
+    m = Machine("-k", GUEST, "-a", "fill=4096 work=4096", *args, "--page-size", "2M")
+    m.wait_rounds(2)
+    stats = m.control.ask("stats")
+    assert ("mappings" in stats) == ("faults" in stats["vcpu_exits"][0]), stats
+    before = mappings(m.control)
+    if not before:
+        m.stop()
+        print("left out: KVM does not map this guest by huge pages, or does not tell")
+        return
+    for how in "stopped", "hung up":
+        follower = Vmm(m.path)
+        bitmap = Bitmap(64 << 20)
+        follower.ask("dirty-start", fd=bitmap.fd)
+        follower.ask("dirty-collect")
+        m.wait_rounds(2)
+        during = mappings(m.control)
+        assert during <= before / 2, (how, before, during)
+        if how == "stopped":
+            follower.ask("dirty-stop")
+        follower.close()
+        for _ in range(200):
+            after = mappings(m.control)
+            if after >= before:
+                break
+            time.sleep(0.05)
+        assert after >= before, (how, before, during, after)
+        print(f"{before} huge mappings, {during} while followed, {after} when that was {how}")
+    m.stop()
+
+
 follow("dirty=8", "-m", "64", "-c", "2")
 follow("work=0x1000", "-m", "64", "--irqchip", "split")
 if available(14000):
@@ -309,3 +349,4 @@ lazy(False, 300, "-m", "64")
 lazy(False, 20000, "-m", "64", ended=True)
 protected()
 slow()
+huge("-m", "64")

@@ -4,4 +4,5 @@
 # the guest touches it; vCPUs that are slowed down. All of it ends with its connection.
 . "$(dirname "$0")/bare-lib.sh"
 
+huge_pages 32
 python3 "$TOP/tests/functional/bare-track.py" "$GUEST" "$TMP" || fail "see above"
