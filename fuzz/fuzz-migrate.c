@@ -126,9 +126,12 @@ static void try_control(int fd)
  * Pages that follow a VM, from a source that wants no good: what is right in the memory stays so,
  * whatever comes. Connection 0 is that of requests, of which there was one.
  */
-static void try_rest(int fd, bool requests)
+static void try_rest(int fd, bool requests, bool huge)
 {
-	static const uint64_t missing[] = {0xff00ff, ~0ull, 0, 1}, zero[4] = {0xf};
+	static const uint64_t small[] = {0xff00ff, ~0ull, 0, 1}, large[] = {~0ull, ~0ull, 0, 0};
+	static const uint64_t zero[4] = {0xf};
+	const uint64_t *missing = huge ? large : small;
+	uint64_t memory = huge ? 4 * CHUNK_BYTES : MEMORY;
 	struct world world = {0};
 	struct error err = {{0}};
 	struct catcher *c = NULL;
@@ -137,12 +140,15 @@ static void try_rest(int fd, bool requests)
 	int other[2];
 
 	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other) == 0);
-	fake_init(&f, &world, MEMORY, true);
-	memset(f.ram, 0x5a, MEMORY);
-	require(catcher_create(&(struct catcher_options){.vmm = &f.vmm,
-							 .memory = MEMORY,
-							 .timeout_ms = 1000},
-			       missing, zero, &c, &err) == 0);
+	fake_init(&f, &world, memory, true);
+	f.unit = huge ? 2 * CHUNK_PAGES : 0;
+	memset(f.ram, 0x5a, memory);
+	require(catcher_create(
+			&(struct catcher_options){.vmm = &f.vmm,
+						  .memory = memory,
+						  .page_size = huge ? 2 * CHUNK_BYTES : PAGE_BYTES,
+						  .timeout_ms = 1000},
+			missing, zero, &c, &err) == 0);
 	ch[!requests] = (struct channel){.fd = fd, .timeout_ms = 1000};
 	ch[requests] = (struct channel){.fd = other[0], .timeout_ms = 1000};
 	require(catcher_start(c, ch, 2, false, &err) == 0);
@@ -151,7 +157,7 @@ static void try_rest(int fd, bool requests)
 	while (!*catcher_failed(c) && catcher_wait(c))
 		;
 	require(catcher_stop(c, &err) == 0);
-	for (uint64_t p = 0; p < MEMORY / PAGE_BYTES; p++) {
+	for (uint64_t p = 0; p < memory / PAGE_BYTES; p++) {
 		uint8_t byte;
 
 		if (missing[p / 64] >> p % 64 & 1)
@@ -232,7 +238,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[0] & 16 && !may_fault())
 		close(fd[1]);
 	else if (data[0] & 16)
-		try_rest(fd[1], data[0] & 1);
+		try_rest(fd[1], data[0] & 1, data[0] & 8);
 	else if (data[0] & 32)
 		try_requests(fd[1]);
 	else if (data[0] & 4)

@@ -75,7 +75,8 @@ struct fake_vmm {
 	unsigned calls[FAKE_OPS];
 	/* While memory is missing: as a VMM's userfault. */
 	int uffd;
-	bool brought; /* by a mover that is there */
+	unsigned unit; /* pages of its huge pages, which these play (unit > 1); 0: none */
+	bool brought;  /* by a mover that is there */
 	/* A guest that reads all over its memory and compares. */
 	const uint8_t *mirror;
 	pthread_t reader;
@@ -357,7 +358,8 @@ static inline int fake_throttle(struct machine *vmm, unsigned n, const uint8_t *
 
 static inline void fake_describe_faults(struct fake_vmm *f, struct faults *ret)
 {
-	*ret = (struct faults){.fd = dup(f->uffd), .nregions = 1, .nthreads = 1, .unit = 1};
+	*ret = (struct faults){
+		.fd = dup(f->uffd), .nregions = 1, .nthreads = 1, .unit = f->unit ? f->unit : 1};
 	ret->keeper.fd = -1;
 	ret->region[0].host = (uintptr_t)f->ram;
 	ret->region[0].size = f->size;
@@ -371,16 +373,20 @@ static inline int fake_faults_open(struct machine *vmm, unsigned hold_ms, struct
 				   struct error *err)
 {
 	struct fake_vmm *f = fake_of(vmm);
-	struct uffdio_api api = {.api = UFFD_API,
-				 .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID};
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_THREAD_ID |
+			    (f->unit ? UFFD_FEATURE_MINOR_SHMEM : UFFD_FEATURE_MISSING_SHMEM)};
 	struct uffdio_register reg = {.range = {(uintptr_t)f->ram, f->size},
-				      .mode = UFFDIO_REGISTER_MODE_MISSING};
+				      .mode = f->unit ? UFFDIO_REGISTER_MODE_MINOR
+						      : UFFDIO_REGISTER_MODE_MISSING};
 	int rc = fake_enter(f, FAKE_MISSING, err);
 
 	if (rc == 0) {
 		f->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 		if (f->uffd < 0 || ioctl(f->uffd, UFFDIO_API, &api) ||
-		    ioctl(f->uffd, UFFDIO_REGISTER, &reg))
+		    ioctl(f->uffd, UFFDIO_REGISTER, &reg) ||
+		    (f->unit && madvise(f->ram, f->size, MADV_DONTNEED)))
 			abort();
 		fake_describe_faults(f, ret);
 	}
