@@ -391,6 +391,11 @@ const struct command cmd_vm_migrate = {
 			 .name = "downtime",
 			 .arg = "MS",
 			 .help = "Pause to aim for, in milliseconds (default 300)"},
+			{.id = OPT_ROUNDS,
+			 .name = "rounds",
+			 .arg = "N",
+			 .help = "Give up after so many rounds, or with --hybrid hand it over "
+				 "(default 30)"},
 			{.id = OPT_PRECOPY,
 			 .name = "precopy",
 			 .help = "Hand it over with all its memory (default)"},

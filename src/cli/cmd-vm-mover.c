@@ -85,7 +85,7 @@ static int watch_mover(const struct vm_errand *e, pid_t pid, int signals, int *s
 /* Runs wisp-mover in our place: its exit code is ours, and so is its terminal, but for input. */
 static int run_mover(const struct vm_errand *e, struct args *args, int *status, struct error *err)
 {
-	int fds[] = {-1, e->quiet ? STDERR_FILENO : STDOUT_FILENO, STDERR_FILENO, e->listen};
+	int fds[] = {-1, e->quiet ? -1 : STDOUT_FILENO, STDERR_FILENO, e->listen};
 	struct process process = {.argv = (const char *const *)args->v,
 				  .fds = fds,
 				  .nfds = ARRAY_SIZE(fds),

@@ -35,6 +35,7 @@ enum {
 	OPT_BANDWIDTH,
 	OPT_PROGRESS,
 	OPT_DOWNTIME,
+	OPT_ROUNDS,
 	OPT_THROTTLE,
 	OPT_MAX_PAUSE,
 	OPT_DRY_RUN,
@@ -94,7 +95,7 @@ bool vm_interrupted(void);
 struct vm_errand {
 	int listen;	    /* its descriptor 3, or -1 */
 	int hangup;	    /* wisp-mover gives up when this ends, or -1 */
-	bool quiet;	    /* its standard output is not ours */
+	bool quiet;	    /* it says nothing but what failed */
 	const char *record; /* set by vm_hand_over() */
 	int *guard;	    /* released when the hand-over is settled; or NULL */
 };

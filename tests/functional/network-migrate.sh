@@ -154,7 +154,8 @@ taken_back
 grep -q "what was begun is taken back" "$TMP/n1/net/default/log" || fail "not by the keeper"
 
 echo "there and back"
-to n1 n2 | tee "$TMP/out"
+to n1 n2 --rounds 20 >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+expect "reports" "$(grep -c "^moved" "$TMP/out")" 1
 grep -q "a: runs on n2 at 10.78.0.2" "$TMP/out" || fail "no report"
 nothing n1
 expect "place" "$(place n2)" a
