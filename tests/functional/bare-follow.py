@@ -13,18 +13,12 @@ import socket
 import threading
 import time
 
-from bare_machine import GUEST, Machine, incoming
-from bare_movers import (Movers, end_of, free_port, migrate, state, wait_listening,
-                         write_token)
+from bare_machine import incoming
+from bare_movers import (Movers, end_of, free_port, migrate, pair, start, state, survivor,
+                         wait_listening, write_token)
 from vmm_client import Refused, Vmm
 
 SLOW = ("--bandwidth", "60M", "--timeout", "1000")
-
-
-def start(work, *args):
-    m = Machine("-k", GUEST, "-a", work, *args)
-    m.wait_rounds(2)
-    return m
 
 
 def check(report, vcpus):
@@ -119,9 +113,7 @@ def too_huge(*args):
 
 def incomplete(*args):
     """A VM whose memory has not all come is not saved, nor moved on."""
-    m = start("work=4096", *args)
-    new = incoming(*args)
-    movers = Movers(m, new, True, ("--postcopy", "--bandwidth", "4M"))
+    m, new, movers = pair(args, True, ("--postcopy", "--bandwidth", "4M"))
     while state(new) != "running":
         time.sleep(0.02)
     control = Vmm(new.path)
@@ -159,17 +151,8 @@ def killed(tries, span, options, *args):
             end_of(process, None)
             movers.again(what)
         end_of(movers.sender, None)
-        time.sleep(0.05)
-        states = state(m), state(new)
-        assert states.count("running") == 1, (i, states)
-        loser, winner = (m, new) if states[1] == "running" else (new, m)
-        # A source that knows does not come to tell one that was started again.
-        movers.receiver.terminate()
-        end_of(movers.receiver, None)
-        moved += winner is new
-        loser.process.kill()
-        loser.process.wait()
-        m = winner
+        m = survivor(m, new, movers, i)
+        moved += m is new
         assert not os.path.exists(m.path + ".faults")
         m.wait_rounds(2)
         assert "lost" not in m.output(), m.output()
@@ -273,9 +256,7 @@ def broken(kind, *args):
 
 def lost(how, *args):
     """What cannot go on ends, and says so."""
-    m = start("work=4096", *args)
-    new = incoming(*args)
-    movers = Movers(m, new, True, ("--postcopy", "--bandwidth", "4M"), ("--patience", "2"))
+    m, new, movers = pair(args, True, ("--postcopy", "--bandwidth", "4M"), ("--patience", "2"))
     while state(new) != "running":
         time.sleep(0.01)
     time.sleep(0.1)

@@ -14,11 +14,11 @@ import sys
 import time
 
 from bare_machine import GUEST, TMP, Machine, incoming
-from bare_movers import Movers, end_of, migrate, state, write_token
+from bare_movers import (Movers, end_of, migrate, pair, start, state, survivor,
+                         write_token)
 
 def journey(work, *args):
-    m = Machine("-k", GUEST, "-a", work, *args)
-    m.wait_rounds(2)
+    m = start(work, *args)
     m, _ = migrate(m, args)
     m, _ = migrate(m, args, True, ("--streams", "4", "--downtime", "20", "--throttle"))
     m, _ = migrate(m, args, False, ("--streams", "1", "--compress", "lz4"))
@@ -29,11 +29,8 @@ def journey(work, *args):
 
 def limited(*args):
     """A limit of the bandwidth: all connections together, while the VM runs."""
-    m = Machine("-k", GUEST, "-a", "work=4096", *args)
-    m.wait_rounds(2)
-    new = incoming(*args)
-    movers = Movers(m, new, True, ("--bandwidth", "40M", "--streams", "3", "--downtime", "5000",
-                                   "--progress", "json"))
+    m, new, movers = pair(args, True, ("--bandwidth", "40M", "--streams", "3", "--downtime",
+                                       "5000", "--progress", "json"))
     out, err = end_of(movers.sender)
     report = json.loads(out)
     assert "rounds" in end_of(movers.receiver)[0]
@@ -52,11 +49,8 @@ def limited(*args):
 
 def slowed(*args):
     """A VM that writes faster than can be sent: the vCPU that writes gets slower, no other."""
-    m = Machine("-k", GUEST, "-a", "dirty=24", *args)
-    m.wait_rounds(2)
-    new = incoming(*args)
-    movers = Movers(m, new, True, ("--bandwidth", "16M", "--downtime", "50", "--throttle",
-                                   "--rounds", "12"))
+    m, new, movers = pair(args, True, ("--bandwidth", "16M", "--downtime", "50", "--throttle",
+                                       "--rounds", "12"), work="dirty=24")
     report = json.loads(end_of(movers.sender, None)[0])
     end_of(movers.receiver, None)
     writer, other = report["throttled"]
@@ -71,10 +65,7 @@ def slowed(*args):
 
 def cancelled(*args):
     """One operation at a time; a signal ends it at any moment, and the VM runs on."""
-    m = Machine("-k", GUEST, "-a", "work=4096", *args)
-    m.wait_rounds(1)
-    new = incoming(*args)
-    movers = Movers(m, new, True, ("--bandwidth", "4M", "--progress", "json"))
+    m, new, movers = pair(args, True, ("--bandwidth", "4M", "--progress", "json"))
     while json.loads(movers.sender.stderr.readline())["done"] == 0:
         pass
     err = subprocess.run(["wisp-mover", "checkpoint", "--control", m.path, "--dir", f"{TMP}/ck"],
@@ -94,22 +85,15 @@ def cancelled(*args):
         time.sleep(source.random() * 0.2)
         (movers.sender, movers.receiver)[i % 2].terminate()
         end_of(movers.sender, None)
-        movers.receiver.terminate()
-        end_of(movers.receiver, None)
-        states = state(m), state(new)
-        assert states.count("running") == 1, (i, states)
         outcomes.append(movers.sender.returncode)
-        loser, m = (m, new) if states[1] == "running" else (new, m)
-        loser.process.kill()
-        loser.process.wait()
+        m = survivor(m, new, movers, i)
     m.wait_rounds(1)
     m.stop()
     print(f"ended by signals: {outcomes}")
 
 
 def refusals(*args):
-    m = Machine("-k", GUEST, "-a", "work=4096", *args)
-    m.wait_rounds(1)
+    m = start("work=4096", *args)
     new = incoming("-m", "48", "-c", "2", "-d", "rng")
     movers = Movers(m, new)
     out, err = end_of(movers.sender, 1)
@@ -135,8 +119,7 @@ def refusals(*args):
 
 def killed(tries, *args):
     """Either mover dies at any moment; another goes on with its record: then exactly one runs."""
-    m = Machine("-k", GUEST, "-a", "work=4096", *args)
-    m.wait_rounds(2)
+    m = start("work=4096", *args)
     source = random.Random(3)
     moved = 0
     for i in range(tries):
@@ -149,16 +132,8 @@ def killed(tries, *args):
         end_of(process, None)
         movers.again(what)
         end_of(movers.sender, None)
-        time.sleep(0.05)
-        states = state(m), state(new)
-        assert states.count("running") == 1, (i, what, states)
-        loser, winner = (m, new) if states[1] == "running" else (new, m)
-        movers.receiver.terminate()
-        end_of(movers.receiver, None)
-        moved += winner is new
-        loser.process.kill()
-        loser.process.wait()
-        m = winner
+        m = survivor(m, new, movers, (i, what))
+        moved += m is new
         m.wait_rounds(1)
         assert "lost" not in m.output(), m.output()
     m.stop()
@@ -167,8 +142,7 @@ def killed(tries, *args):
 
 def strangers(*args):
     """Another token, or TLS on one side only: said on both sides, and nothing has changed."""
-    m = Machine("-k", GUEST, "-a", "work=4096", *args)
-    m.wait_rounds(1)
+    m = start("work=4096", *args)
     new = incoming(*args)
     with open(f"{TMP}/wrong", "w", encoding="ascii") as f:
         f.write("7" * 64)
@@ -192,8 +166,7 @@ def strangers(*args):
 
 def other_record(*args):
     """The record of one VM is not used for another."""
-    m = Machine("-k", GUEST, "-a", "work=4096", *args)
-    m.wait_rounds(1)
+    m = start("work=4096", *args)
     new = incoming(*args)
     other = Machine("-k", GUEST, "-a", "work=4096", *args)
     movers = Movers(m, new)

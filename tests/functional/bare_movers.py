@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from bare_machine import TMP, incoming
+from bare_machine import GUEST, TMP, Machine, incoming
 from vmm_client import Vmm
 
 TOKEN = f"{TMP}/token"
@@ -83,6 +83,34 @@ def end_of(process, code=0):
     out, err = process.communicate(timeout=60)
     assert code is None or process.returncode == code, (process.returncode, err)
     return out, err
+
+
+def start(work, *args, rounds=2):
+    """A guest that has gone through its memory so often."""
+    m = Machine("-k", GUEST, "-a", work, *args)
+    m.wait_rounds(rounds)
+    return m
+
+
+def pair(args, tcp=False, options=(), receives=None, work="work=4096"):
+    """A guest, an empty machine like it, and movers that have begun."""
+    m = start(work, *args)
+    new = incoming(*args)
+    return m, new, Movers(m, new, tcp, options, receives)
+
+
+def survivor(old, new, movers, what=None):
+    """The one that runs; exactly one does. The other machine and the receiver end."""
+    time.sleep(0.05)
+    states = state(old), state(new)
+    assert states.count("running") == 1, (what, states)
+    loser, winner = (old, new) if states[1] == "running" else (new, old)
+    # A source that knows does not come to tell one that was started again.
+    movers.receiver.terminate()
+    end_of(movers.receiver, None)
+    loser.process.kill()
+    loser.process.wait()
+    return winner
 
 
 def migrate(old, args, tcp=False, options=()):
