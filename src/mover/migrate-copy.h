@@ -65,7 +65,7 @@ struct receiver {
 	struct channel channel[MIGRATE_STREAMS];
 	struct copy_count count;
 	/* Private. */
-	uint8_t *map; /* of memory whose files cannot be written to: huge pages */
+	uint8_t *map; /* of memory that comes in huge pages, else NULL */
 	_Atomic uint64_t *written;
 	pthread_mutex_t mutex;
 	pthread_cond_t arrived;

@@ -19,6 +19,7 @@
 #include "mover/page.h"
 
 #define TICK_NS 20000000
+#define HUGE_BYTES (2 << 20)
 #define PIPE_BYTES (1 << 20) /* what every user may have */
 
 struct hold {
@@ -51,7 +52,8 @@ int receiver_init(struct receiver *r, struct error *err)
 	/* Pages that may have something in them have to be made zero when the peer's are. */
 	for (uint64_t c = 0; st.st_blocks && c < chunks; c++)
 		r->written[c] = ~0ull;
-	if (r->page_size == PAGE_BYTES)
+	/* hugetlbfs cannot be written to, and the huge pages of a tmpfs are filled faster so. */
+	if (st.st_blksize < HUGE_BYTES)
 		return 0;
 	r->map = mmap(NULL, r->memory, PROT_READ | PROT_WRITE, MAP_SHARED, r->memfd, 0);
 	if (r->map == MAP_FAILED) {
@@ -136,11 +138,25 @@ static bool is_lent(const struct hold *h, const struct row *row)
 	       (h->r->map || channel_takes_files(h->channel));
 }
 
+/* Where pages that lie side by side can be received at once; NULL: nowhere. */
+static uint8_t *place_of(const struct receiver *r, const struct row *row)
+{
+	unsigned first, pages;
+
+	if (!r->map || row->compression || !row->stored || page_run(row->stored, &first, &pages))
+		return NULL;
+	return r->map + (row->chunk * CHUNK_PAGES + first) * PAGE_BYTES;
+}
+
+/* Damage ends the migration: it does not matter that it is in the memory then. */
 static int take_data(struct hold *h, const struct row *row, struct error *err)
 {
+	uint8_t *place = place_of(h->r, row);
 	const uint8_t *data = h->data;
-	int rc = message_receive_data(h->channel, row, h->data, err);
+	int rc = message_receive_data(h->channel, row, place ? place : h->data, err);
 
+	if (place)
+		return rc;
 	if (rc == 0 && row->compression) {
 		rc = compressor_unpack(h->compressor, row->compression, h->data, row->length,
 				       h->raw, (size_t)row_pages(row) * PAGE_BYTES);
