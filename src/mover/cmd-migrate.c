@@ -2,7 +2,6 @@
 /* wisp-mover send, wisp-mover receive: a running VM goes to another VMM. */
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,11 +16,9 @@
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/migrate.h"
-#include "mover/migrate-obstacle.h"
+#include "mover/outcome.h"
 #include "mover/pace.h"
 #include "mover/show.h"
-
-#define OBSTACLES_SHOWN 64
 
 enum {
 	OPT_CONTROL = 1,
@@ -100,59 +97,74 @@ static int parse_number(struct request *r, int opt, const char *value, struct er
 	}
 }
 
+/* Where an option's text goes, or NULL. */
+static const char **text_of(struct request *r, int opt)
+{
+	switch (opt) {
+	case OPT_CONTROL:
+		return &r->o.control;
+	case OPT_ADDRESS:
+		return &r->o.address;
+	case OPT_RECORD:
+		return &r->o.note;
+	case OPT_TOKEN:
+		return &r->token;
+	default:
+		return NULL;
+	}
+}
+
+/* What an option without a value turns on, or NULL. */
+static bool *flag_of(struct request *r, int opt)
+{
+	switch (opt) {
+	case OPT_THROTTLE:
+		return &r->o.throttle;
+	case OPT_DRY_RUN:
+		return &r->o.dry_run;
+	case OPT_AGAIN:
+		return &r->again;
+	case OPT_JSON:
+		return &r->json;
+	default:
+		return NULL;
+	}
+}
+
 static int parse_option(void *arg, int opt, const char *value, struct error *err)
 {
 	struct request *r = arg;
-	bool elapsed = true;
+	const char **text = text_of(r, opt);
+	bool *flag = flag_of(r, opt), elapsed = true;
 	int rc;
 
+	if (text)
+		*text = value;
+	if (flag)
+		*flag = true;
+	if (text || flag)
+		return 0;
 	switch (opt) {
-	case OPT_CONTROL:
-		r->o.control = value;
-		return 0;
-	case OPT_ADDRESS:
-		r->o.address = value;
-		return 0;
-	case OPT_RECORD:
-		r->o.note = value;
-		return 0;
-	case OPT_TOKEN:
-		r->token = value;
-		return 0;
 	case OPT_TLS:
 	case OPT_NO_TLS:
 		r->tls = opt == OPT_TLS;
 		r->no_tls = opt == OPT_NO_TLS;
 		return 0;
+	case OPT_PRECOPY:
+	case OPT_HYBRID:
+	case OPT_POSTCOPY:
+		r->o.mode = opt == OPT_PRECOPY	? MIGRATE_PRECOPY
+			    : opt == OPT_HYBRID ? MIGRATE_HYBRID
+						: MIGRATE_POSTCOPY;
+		return 0;
 	case OPT_COMPRESS:
 		return compression_parse(value, &r->o.compression, err);
-	case OPT_THROTTLE:
-		r->o.throttle = true;
-		return 0;
-	case OPT_DRY_RUN:
-		r->o.dry_run = true;
-		return 0;
 	case OPT_CLOCK:
 		rc = head_clock(value, &elapsed, err);
 		r->o.frozen_clock = !elapsed;
 		return rc;
-	case OPT_PRECOPY:
-		r->o.mode = MIGRATE_PRECOPY;
-		return 0;
-	case OPT_HYBRID:
-		r->o.mode = MIGRATE_HYBRID;
-		return 0;
-	case OPT_POSTCOPY:
-		r->o.mode = MIGRATE_POSTCOPY;
-		return 0;
-	case OPT_AGAIN:
-		r->again = true;
-		return 0;
 	case OPT_PROGRESS:
 		return show_parse(value, &r->how, err);
-	case OPT_JSON:
-		r->json = true;
-		return 0;
 	default:
 		return parse_number(r, opt, value, err);
 	}
@@ -250,63 +262,6 @@ static int check_record(const struct request *r, struct error *err)
 	return 0;
 }
 
-static void print_obstacles(const json_t *obstacles)
-{
-	for (size_t i = 0; i < json_array_size(obstacles) && i < OBSTACLES_SHOWN; i++) {
-		CLEANUP_FREE char *text = obstacle_text(json_array_get(obstacles, i));
-
-		fprintf(stderr, "obstacle: %s\n", text ? text : "?");
-	}
-}
-
-static const char *outcome_name(enum migrate_outcome outcome)
-{
-	static const char *const names[] = {[MIGRATE_HERE] = "here",
-					    [MIGRATE_MOVED] = "moved",
-					    [MIGRATE_UNDECIDED] = "undecided"};
-
-	return names[outcome];
-}
-
-/* All that is known, whatever came of it. */
-static void print_json(int rc, const struct migrate_result *result, const struct error *err)
-{
-	json_t *report = result->report ? json_incref(result->report) : json_object();
-
-	json_object_set_new(report, "outcome", json_string(outcome_name(result->outcome)));
-	if (result->untold)
-		json_object_set_new(report, "told", json_false());
-	if (rc < 0)
-		json_object_set_new(report, "error", json_string(err->text));
-	if (result->obstacles)
-		json_object_set(report, "obstacles", result->obstacles);
-	json_dumpf(report, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(report);
-}
-
-static uint64_t number(const json_t *report, const char *name)
-{
-	return (uint64_t)json_integer_value(json_object_get(report, name));
-}
-
-static void print_text(const struct migrate_result *result)
-{
-	const json_t *report = result->report;
-	uint64_t ns = number(report, "ns");
-
-	if (result->outcome != MIGRATE_MOVED || !report)
-		return;
-	printf("moved %" PRIu64 " MiB in %.2f s and %" PRIu64 " rounds, %" PRIu64
-	       " MiB sent (%" PRIu64 " pages, %" PRIu64 " zero)",
-	       number(report, "memory") >> 20, (double)ns / 1e9, number(report, "round_count"),
-	       number(report, "bytes") >> 20, number(report, "pages"),
-	       number(report, "zero_pages"));
-	if (json_object_get(report, "downtime_ns"))
-		printf(", paused for %.1f ms", (double)number(report, "downtime_ns") / 1e6);
-	putchar('\n');
-}
-
 static int finish(struct request *r, int rc, struct migrate_result *result, const struct error *err)
 {
 	struct error untold;
@@ -314,10 +269,10 @@ static int finish(struct request *r, int rc, struct migrate_result *result, cons
 	show_end(&r->show);
 	head_end(&r->head, rc);
 	if (r->json)
-		print_json(rc, result, err);
+		outcome_json(rc, result, err);
 	else if (rc == 0)
-		print_text(result);
-	print_obstacles(result->obstacles);
+		outcome_text(result);
+	outcome_obstacles(result->obstacles);
 	json_decref(result->obstacles);
 	json_decref(result->report);
 	if (result->untold) {
