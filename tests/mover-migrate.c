@@ -4,7 +4,7 @@
  *
  *     mover-migrate move MIB STREAMS ADDRESS      a VM that does not write moves to another process
  *     mover-migrate socket MIB STREAMS ADDRESS    as many bytes, from and to memory that is hot
- *     mover-migrate populate MIB THREADS [2M]     as many pages of a new memfd
+ *     mover-migrate populate MIB THREADS [2M]     as many pages of a new guest memory
  */
 
 #include <inttypes.h>
@@ -23,6 +23,7 @@
 #include "mover/migrate.h"
 #include "mover/test/fake-vmm.h"
 #include "mover/work.h"
+#include "vmm/ram-file.h"
 
 struct plan {
 	uint64_t size;
@@ -30,6 +31,7 @@ struct plan {
 	const char *address;
 	int fd[MIGRATE_STREAMS];
 	uint8_t *map;
+	uint64_t unit; /* bytes that are populated at once */
 	bool sends;
 };
 
@@ -64,11 +66,13 @@ static void fill(struct fake_vmm *f)
  */
 static void warm(uint64_t size)
 {
-	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (map != MAP_FAILED)
-		munmap(map, size);
+	if (map == MAP_FAILED)
+		return;
+	madvise(map, size, MADV_HUGEPAGE);
+	madvise(map, size, MADV_POPULATE_WRITE);
+	munmap(map, size);
 }
 
 static int receive(const struct plan *p, int listen)
@@ -183,24 +187,26 @@ static int plain(struct plan *p)
 static int touch(struct work *work, unsigned thread, struct error *err)
 {
 	const struct plan *p = work->arg;
-	uint64_t share = p->size / p->streams;
+	uint64_t share = p->size / p->streams / p->unit * p->unit;
 
-	for (uint64_t at = 0; at + CHUNK_BYTES <= share; at += CHUNK_BYTES)
-		madvise(p->map + thread * share + at, CHUNK_BYTES, MADV_POPULATE_WRITE);
+	for (uint64_t at = 0; at < share; at += p->unit)
+		madvise(p->map + thread * share + at, p->unit, MADV_POPULATE_WRITE);
 	return 0;
 }
 
 static int populate(struct plan *p)
 {
 	bool huge = p->address && !strcmp(p->address, "2M");
-	int fd = memfd_create("bench", MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+	struct error err;
+	int fd = ram_file_create(p->size, huge ? 2 << 20 : 4096, &err);
 	uint64_t start;
 
-	if (fd < 0 || ftruncate(fd, (off_t)p->size))
-		die("memfd", NULL);
+	if (fd < 0)
+		die("memory", &err);
 	p->map = mmap(NULL, p->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p->map == MAP_FAILED)
 		die("mmap", NULL);
+	p->unit = 2 << 20;
 	if (!huge)
 		warm(p->size + p->size / 4);
 	start = io_now_ns();
