@@ -15,6 +15,7 @@
 #include "mover/test/fake-vmm.h"
 
 #define MEMORY ((9u << 20) + 3 * PAGE_BYTES)
+#define PATIENCE_MS 1000 /* a busy machine does not pass for a peer that is gone */
 
 /* One migration: two VMMs, two movers; each of them may be killed at a step. */
 struct pair {
@@ -92,17 +93,17 @@ static inline void pair_init(struct pair *p, const char *dir, bool tcp)
 					   .note = p->from_note,
 					   .address = p->address,
 					   .secret.token = "secret",
-					   .timeout_ms = 500,
-					   .load_ms = 500,
-					   .return_ms = 300,
+					   .timeout_ms = PATIENCE_MS,
+					   .load_ms = PATIENCE_MS,
+					   .return_ms = PATIENCE_MS * 3 / 5,
 					   .cancel = &p->cancel,
 					   .at = sender_at,
 					   .arg = p};
 	p->receive = (struct migrate_options){.vmm = &p->to.vmm,
 					      .note = p->to_note,
 					      .secret.token = "secret",
-					      .timeout_ms = 500,
-					      .return_ms = 500,
+					      .timeout_ms = PATIENCE_MS,
+					      .return_ms = PATIENCE_MS,
 					      .at = receiver_at,
 					      .arg = p};
 	p->receive.listen = address_listen(p->address, &err);

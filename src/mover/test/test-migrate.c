@@ -329,7 +329,7 @@ static void test_untold(void **state)
 
 	pair_init(&p, *state, false);
 	p.kill_sender = STEP_COMMITTED;
-	p.receive.timeout_ms = 50;
+	p.receive.timeout_ms = 250;
 	p.receive.return_ms = 0;
 	pthread_create(&p.thread, NULL, receiver_main, &p);
 	assert_int_equal(migrate_send(&p.send, &p.sent, &p.send_err), MIGRATE_KILLED);
