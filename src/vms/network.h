@@ -29,10 +29,4 @@ void network_destroy(struct network *network);
 /* "0123456789abcdef"; returns buf. */
 char *network_format_id(uint64_t id, char buf[17]);
 
-/*
- * The end record of a VM for a wait status: {"reason", "code" or "signal", "time"}; said is the
- * last thing its VMM said or "".
- */
-json_t *network_describe_end(int status, const char *said);
-
 #endif

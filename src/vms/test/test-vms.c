@@ -14,6 +14,7 @@
 #include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "vms/end.h"
 #include "vms/footprint.h"
 #include "vms/heard.h"
 #include "vms/links.h"
@@ -149,7 +150,7 @@ static void test_args(void **state)
 
 static void expect_end(int status, const char *reason, const char *key, int value, const char *said)
 {
-	json_t *end = network_describe_end(status, "wisp-vmm: a: why");
+	json_t *end = end_describe(status, "wisp-vmm: a: why");
 
 	assert_string_equal(record_text(end, "reason"), reason);
 	assert_int_equal(json_integer_value(json_object_get(end, key)), value);
