@@ -452,6 +452,9 @@ int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *
 
 	if (!there)
 		return error_set(err, -ENOMEM, "out of memory");
+	/* Looking takes no time; a hole in nothing takes the kernel 400 us a GiB. */
+	if (lseek(memfd, 0, SEEK_DATA) < 0 && errno == ENXIO)
+		return 0;
 	for (uint64_t first = 0; first < pages; first = end) {
 		end = run_end(set, first, pages);
 		if (in_set(set, first) &&
