@@ -10,7 +10,7 @@ TMP=$(mktemp -d "${TMPDIR:-/tmp}/wisp-test.XXXXXX")
 export PATH WISP_BUILD TMP
 at_exit_commands="rm -rf '$TMP'"
 at_failure=consoles
-trap 'case $? in 0 | 77) ;; *) $at_failure >&2 ;; esac; eval "$at_exit_commands"' EXIT
+trap 'case $? in 0 | 77) ;; *) $at_failure >&2 || : ;; esac; eval "$at_exit_commands"' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
