@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <fts.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,6 +22,8 @@
 #define TMP_PREFIX ".tmp-"
 #define OLD_PREFIX ".old-" /* stepped aside for a new one */
 #define SCRATCH ".scratch"
+#define REMOVE_TRIES 40
+#define REMOVE_NAP_MS 50
 
 /*
  * A root that an ordinary user makes has files of other users of a user namespace; only in
@@ -35,7 +38,20 @@ static int remove_in_namespace(const char *path, struct error *err)
 			   err);
 }
 
-static int remove_tree(const char *path, struct error *err)
+/* 0, or why not; what somebody else removes meanwhile is removed. */
+static int remove_entry(const FTSENT *entry)
+{
+	int flags = entry->fts_info == FTS_DP ? AT_REMOVEDIR : 0;
+
+	if (entry->fts_info == FTS_D)
+		return 0;
+	if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR)
+		return entry->fts_errno == ENOENT ? 0 : -entry->fts_errno;
+	return unlinkat(AT_FDCWD, entry->fts_path, flags) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* All that can be removed. */
+static int remove_once(const char *path, struct error *err)
 {
 	char *const roots[] = {(char *)path, NULL};
 	FTS *fts;
@@ -47,16 +63,25 @@ static int remove_tree(const char *path, struct error *err)
 	fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
 	if (!fts)
 		return error_errno(err, -errno, "cannot remove %s", path);
-	while (rc == 0 && (entry = fts_read(fts))) {
-		if (entry->fts_info == FTS_D)
-			continue;
-		if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR ||
-		    unlinkat(AT_FDCWD, entry->fts_path,
-			     entry->fts_info == FTS_DP ? AT_REMOVEDIR : 0) < 0)
-			rc = error_errno(err, entry->fts_errno ? -entry->fts_errno : -errno,
-					 "cannot remove %s", entry->fts_path);
+	while ((entry = fts_read(fts))) {
+		int r = remove_entry(entry);
+
+		if (r && !rc)
+			rc = error_errno(err, r, "cannot remove %s", entry->fts_path);
 	}
 	fts_close(fts);
+	return rc;
+}
+
+/* Programs of a build that was interrupted may be at it still, adding or removing. */
+static int remove_tree(const char *path, struct error *err)
+{
+	int rc = remove_once(path, err);
+
+	for (unsigned i = 0; rc == -ENOTEMPTY && i < REMOVE_TRIES; i++) {
+		poll(NULL, 0, REMOVE_NAP_MS);
+		rc = remove_once(path, err);
+	}
 	if ((rc == -EACCES || rc == -EPERM) && geteuid() != 0)
 		rc = remove_in_namespace(path, err);
 	return rc;
