@@ -73,10 +73,11 @@ launch() {
 	expect "$launch_what started both" "$(grep -c started "$TMP/mpi")" 2
 }
 if command -v orterun >/dev/null; then
-	# One folder for all: mpirun makes it before the daemons, which would race for it.
+	# One folder for all: mpirun makes it before the daemons, which would race for it. rtc/hwloc
+	# gives the ranks a map of the machine at an address that it hopes is free: daemons crash.
 	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 launch OpenMPI \
 		orterun --mca plm_rsh_agent "$rsh" --mca oob_tcp_if_include lo --mca btl self \
-		--mca orte_tmpdir_base "$TMP" \
+		--mca orte_tmpdir_base "$TMP" --mca rtc ^hwloc \
 		--host n1:1,n2:1 --oversubscribe -np 2 echo started
 fi
 if command -v mpiexec.hydra >/dev/null; then
