@@ -168,7 +168,6 @@ static int check_left(const struct network *n, const char *name, struct error *e
 int entry_add(struct network *n, const char *name, const json_t *spec, struct vm **ret,
 	      struct error *err)
 {
-	CLEANUP_CLOSE int lock = -1;
 	struct vm *vm, *before = entry_find(n, name);
 	uint32_t address;
 	int r = paths_check_name(name, "VM", err);

@@ -28,17 +28,19 @@ struct guard {
 struct guards {
 	struct loop *loop;
 	guard_fn *fn;
+	guard_keep_fn *keep;
 	void *arg;
 	struct guard *list;
 };
 
-int guards_create(struct loop *loop, guard_fn *fn, void *arg, struct guards **ret)
+int guards_create(struct loop *loop, guard_fn *fn, guard_keep_fn *keep, void *arg,
+		  struct guards **ret)
 {
 	struct guards *guards = calloc(1, sizeof(*guards));
 
 	if (!guards)
 		return -ENOMEM;
-	*guards = (struct guards){.loop = loop, .fn = fn, .arg = arg};
+	*guards = (struct guards){.loop = loop, .fn = fn, .keep = keep, .arg = arg};
 	*ret = guards;
 	return 0;
 }
@@ -69,7 +71,8 @@ static void on_time(void *arg)
 {
 	struct guard *g = arg;
 
-	g->guards->fn(g->guards->arg, g->request);
+	if (!g->guards->keep(g->guards->arg, g->request))
+		g->guards->fn(g->guards->arg, g->request);
 	remove_guard(g);
 }
 
@@ -78,7 +81,8 @@ static void on_word(void *arg, uint32_t events)
 	struct guard *g = arg;
 	char word[1];
 
-	if (read(g->fd, word, sizeof(word)) > 0) {
+	/* Later what is recorded now may be settled, by a command with --again, and gone. */
+	if (read(g->fd, word, sizeof(word)) > 0 || g->guards->keep(g->guards->arg, g->request)) {
 		remove_guard(g);
 		return;
 	}

@@ -9,6 +9,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct error;
 struct guards;
@@ -16,8 +17,11 @@ struct loop;
 
 /* Takes back what was begun, as guards_add() was told. */
 typedef void guard_fn(void *arg, const json_t *request);
+/* Whether it has gone so far, as of now, that nothing is ever taken back. */
+typedef bool guard_keep_fn(void *arg, const json_t *request);
 
-int guards_create(struct loop *loop, guard_fn *fn, void *arg, struct guards **ret);
+int guards_create(struct loop *loop, guard_fn *fn, guard_keep_fn *keep, void *arg,
+		  struct guards **ret);
 void guards_destroy(struct guards *guards);
 
 /*

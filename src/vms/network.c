@@ -28,7 +28,6 @@
 #include "vms/record.h"
 
 #define IDLE_NS 3000000000ULL /* a network without VMs ends after this */
-#define SAID_MAX (64 * 1024)
 
 /* -------- starting -------- */
 
@@ -213,10 +212,15 @@ static void abandon(struct vm *vm)
 	kill(vm->vmm, SIGKILL);
 }
 
-/*
- * A command died that had begun to move a VM. Once its hand-over is recorded this or the other
- * place may have the only copy, and both have to be reached.
- */
+/* Once a hand-over is recorded either place may have the only copy, and both have to be reached. */
+static bool is_recorded(void *arg, const json_t *request)
+{
+	const struct vm *vm = entry_find(arg, record_text(request, "name"));
+
+	return vm && vm->dir && hand_over_look(vm->dir);
+}
+
+/* A command died that had begun to move a VM. */
 static void on_abandoned(void *arg, const json_t *request)
 {
 	struct network *n = arg;
@@ -224,8 +228,6 @@ static void on_abandoned(void *arg, const json_t *request)
 	struct vm *vm = entry_find(n, name);
 	CLEANUP_FREE char *token = vm && vm->dir ? io_format("%s/" TOKEN_SEND, vm->dir) : NULL;
 
-	if (vm && vm->dir && hand_over_look(vm->dir))
-		return;
 	log_info(network_log(n), "vms", "%s: what was begun is taken back, wisp was killed", name);
 	if (json_array_size(json_object_get(request, "peers")))
 		links_drop(n->links, request, NULL);
@@ -369,7 +371,8 @@ static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 	if (!r)
 		r = links_create(keeper, links_vni(n->config->id), on_links, n, &n->links);
 	if (!r)
-		r = guards_create(net_keeper_loop(keeper), on_abandoned, n, &n->guards);
+		r = guards_create(net_keeper_loop(keeper), on_abandoned, is_recorded, n,
+				  &n->guards);
 	if (!r)
 		r = relay_create(net_keeper_loop(keeper), network_log(n), on_lookup, n, &n->relay);
 	return r ? error_errno(err, r, "cannot start network %s", n->config->name) : 0;
