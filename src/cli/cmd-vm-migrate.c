@@ -15,6 +15,7 @@
 #include "cli/vm-launch.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
+#include "vms/handover.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
@@ -49,7 +50,8 @@ static int forget(const struct migration *m)
 
 static int send_to(struct migration *m, const char *address)
 {
-	const struct vm_errand errand = {.listen = -1, .hangup = -1, .guard = &m->guard};
+	const struct vm_errand errand = {
+		.listen = -1, .hangup = -1, .dry_run = m->dry_run, .guard = &m->guard};
 
 	args_add(&m->options, "--to=%s", address);
 	return vm_hand_over(m->cmd, "send", m->dir, &m->options, &errand);
@@ -333,6 +335,10 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 	} else {
 		r = m.again ? vms_hand_over_dir(m.name, &m.dir, &err)
 			    : vms_dir(m.name, &m.dir, &err);
+		/* Another machine there would wipe what is known of the first hand-over. */
+		if (!r && !m.again && !m.dry_run)
+			r = hand_over_check(m.name, m.dir, HAND_OVER_UNDECIDED,
+					    "forget that with wisp vm stop --kill", &err);
 		r = r		       ? cli_fail(cmd, EXIT_FAILURE, &err)
 		    : is_address(m.to) ? to_address(&m)
 				       : to_node(&m);

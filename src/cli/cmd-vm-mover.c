@@ -172,7 +172,7 @@ int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir
 	/* In this order: without the record a guard would take back what has come to its end. */
 	if (!r && e.guard)
 		vms_release(e.guard);
-	if (!r)
+	if (!r && !e.dry_run)
 		unlink(record);
 	return r;
 }

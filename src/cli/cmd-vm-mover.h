@@ -96,6 +96,7 @@ struct vm_errand {
 	int listen;	    /* its descriptor 3, or -1 */
 	int hangup;	    /* wisp-mover gives up when this ends, or -1 */
 	bool quiet;	    /* it says nothing but what failed */
+	bool dry_run;	    /* it settles nothing */
 	const char *record; /* set by vm_hand_over() */
 	int *guard;	    /* released when the hand-over is settled; or NULL */
 };

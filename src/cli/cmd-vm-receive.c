@@ -33,10 +33,13 @@ struct receipt {
 	int guard; /* of the machine and its links, or -1 */
 };
 
-/* Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end. */
+/*
+ * Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end. With
+ * --again something came: without its record it has come to its end, by another command.
+ */
 static void give_up(const struct receipt *c)
 {
-	if (!record_exists(c->dir, RECORD_RECEIVE))
+	if (!c->again && !record_exists(c->dir, RECORD_RECEIVE))
 		vm_give_up(c->name);
 }
 
