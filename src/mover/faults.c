@@ -20,6 +20,8 @@
 #include "mover/index.h"
 
 #define AT_ONCE 16
+#define DISCARD_TRIES 10
+#define DISCARD_NAP_US 2000
 #define TAKE_MS 2000 /* for the mover that was killed to be gone */
 #define RETRY_MS 20
 
@@ -444,17 +446,10 @@ static uint64_t run_end(const uint64_t *set, uint64_t first, uint64_t pages)
 	return end < pages ? end : pages;
 }
 
-int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *err)
+static int punch(int memfd, uint64_t size, const uint64_t *set, struct error *err)
 {
-	CLEANUP_FREE uint64_t *there = calloc(index_chunks(size), sizeof(*there));
 	uint64_t pages = size / PAGE_BYTES, end;
-	int rc = 0;
 
-	if (!there)
-		return error_set(err, -ENOMEM, "out of memory");
-	/* Looking takes no time; a hole in nothing takes the kernel 400 us a GiB. */
-	if (lseek(memfd, 0, SEEK_DATA) < 0 && errno == ENXIO)
-		return 0;
 	for (uint64_t first = 0; first < pages; first = end) {
 		end = run_end(set, first, pages);
 		if (in_set(set, first) &&
@@ -462,13 +457,40 @@ int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *
 			      (off_t)(first * PAGE_BYTES), (off_t)((end - first) * PAGE_BYTES)))
 			return error_errno(err, -errno, "cannot discard memory of the VM");
 	}
-	/* A part of a huge page would only become zero, and nobody would be told of its use. */
-	rc = faults_there(memfd, size, there, err);
-	for (uint64_t c = 0; rc == 0 && c < index_chunks(size); c++)
+	return 0;
+}
+
+static bool meet(const uint64_t *there, const uint64_t *set, uint64_t size)
+{
+	for (uint64_t c = 0; c < index_chunks(size); c++)
 		if (there[c] & (set ? set[c] : ~0ull))
-			rc = error_set(err, -EOPNOTSUPP,
-				       "this kernel does not discard pages of the VM's memory: "
-				       "start its machine with transparent_hugepage/enabled "
-				       "set to never");
-	return rc;
+			return true;
+	return false;
+}
+
+/*
+ * A part of a huge page is only made zero, and nobody would be told of its use, as long as somebody
+ * else in the kernel has the page in hand: it is looked at, and asked for again.
+ */
+int faults_discard(int memfd, uint64_t size, const uint64_t *set, struct error *err)
+{
+	CLEANUP_FREE uint64_t *there = calloc(index_chunks(size), sizeof(*there));
+
+	if (!there)
+		return error_set(err, -ENOMEM, "out of memory");
+	/* Looking takes no time; a hole in nothing takes the kernel 400 us a GiB. */
+	if (lseek(memfd, 0, SEEK_DATA) < 0 && errno == ENXIO)
+		return 0;
+	for (unsigned i = 0; i < DISCARD_TRIES; i++) {
+		int rc = punch(memfd, size, set, err);
+
+		if (rc == 0)
+			rc = faults_there(memfd, size, there, err);
+		if (rc < 0 || !meet(there, set, size))
+			return rc;
+		usleep(DISCARD_NAP_US);
+	}
+	return error_set(err, -EOPNOTSUPP,
+			 "this kernel does not discard pages of the VM's memory: start its machine "
+			 "with transparent_hugepage/enabled set to never");
 }

@@ -83,6 +83,8 @@ int receiver_init(struct receiver *r, struct error *err);
 int receiver_start(struct receiver *r, struct error *err);
 /* Waits until all of a round is in memory. 0, or why that will not be. */
 int receiver_wait(struct receiver *r, uint64_t round, unsigned timeout_ms, struct error *err);
+/* From here on the kernel makes no huge pages of what it sees through our map. */
+void receiver_keep_holes(struct receiver *r);
 /* Ends the threads and closes the channels. */
 void receiver_done(struct receiver *r);
 

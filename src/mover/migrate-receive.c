@@ -326,6 +326,13 @@ int receiver_wait(struct receiver *r, uint64_t round, unsigned timeout_ms, struc
 	return 0;
 }
 
+/* hugetlbfs has no holes, and refuses. */
+void receiver_keep_holes(struct receiver *r)
+{
+	if (r->map)
+		madvise(r->map, r->memory, MADV_NOHUGEPAGE);
+}
+
 void receiver_done(struct receiver *r)
 {
 	r->ending = true;

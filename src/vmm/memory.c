@@ -206,6 +206,12 @@ int memory_create(struct memory *mem, uint64_t size, uint64_t page_size, bool pr
 	return 0;
 }
 
+void memory_want_huge(const struct memory *mem, bool want)
+{
+	if (mem->page_size == 4096)
+		madvise(mem->region[0].host, mem->size, want ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
 void memory_destroy(struct memory *mem)
 {
 	if (!mem->nregions)

@@ -48,6 +48,9 @@ int memory_create(struct memory *mem, uint64_t size, uint64_t page_size, bool pr
 		  struct error *err);
 void memory_destroy(struct memory *mem);
 
+/* Whether the kernel may make huge pages of what has small ones; it may, until this is asked. */
+void memory_want_huge(const struct memory *mem, bool want);
+
 /*
  * Host address of [gpa, gpa + len), NULL unless all of it is inside one region. len 0 is
  * an address of one byte. Whoever writes there calls memory_mark_dirty(). Any thread.

@@ -74,6 +74,11 @@ static int register_memory(const struct vm *vm, int fd, unsigned modes, struct e
 			"this kernel cannot serve such faults (features "
 			"0x%llx)",
 			(unsigned long long)features_of(modes, vm->mem.page_size != 4096));
+	/*
+	 * Kernels before Linux 6.4 put huge pages together that have holes, and fill those with
+	 * zeros without a fault (khugepaged).
+	 */
+	memory_want_huge(&vm->mem, false);
 	for (unsigned i = 0; i < vm->mem.nregions; i++) {
 		struct uffdio_register reg = {
 			.range = {.start = (uintptr_t)vm->mem.region[i].host,
@@ -149,5 +154,6 @@ void userfault_stop(struct vm *vm)
 
 		ioctl(u->fd, UFFDIO_UNREGISTER, &range);
 	}
+	memory_want_huge(&vm->mem, true);
 	destroy(u);
 }
