@@ -42,6 +42,16 @@ static void send_away(struct greeter *g, struct caller *c, const char *why)
 }
 
 /* Somebody connects. */
+/* Who has waited longest of those that have not proven the token; of all, if all have. */
+static struct caller *first_stranger(const struct greeter *g)
+{
+	struct caller *c = g->callers;
+
+	while (c && c->proven)
+		c = c->next;
+	return c ? c : g->callers;
+}
+
 static int let_in(struct greeter *g, struct error *err)
 {
 	const _Atomic bool *const cancel[2] = {g->cancel};
@@ -60,7 +70,7 @@ static int let_in(struct greeter *g, struct error *err)
 		n++;
 	*at = c;
 	if (n == GREETER_ROOM)
-		send_away(g, g->callers, "too many connect at once");
+		send_away(g, first_stranger(g), "too many connect at once");
 	return 0;
 }
 

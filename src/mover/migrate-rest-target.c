@@ -66,7 +66,8 @@ void target_rest_mode(struct target *t, const json_t *config, json_t *obstacles)
 
 int target_rest_unit(struct target *t, const json_t *config, struct error *err)
 {
-	if (!t->may_follow || t->receiver.page_size == PAGE_BYTES ||
+	/* Others are obstacles, which the source is told instead. */
+	if (!t->may_follow || t->receiver.page_size != FAULTS_UNIT_MAX ||
 	    !json_is_true(json_object_get(config, "units")))
 		return 0;
 	return message_send_u64(&t->control, MESSAGE_UNIT, t->receiver.page_size, err);
@@ -137,8 +138,10 @@ bool target_rest_known(const struct target *t)
 int target_rest_begin(struct target *t, struct error *err)
 {
 	struct catcher_options o = options_of(t);
-	int rc = catcher_create(&o, t->missing, t->zero, &t->catcher, err);
+	int rc;
 
+	receiver_keep_holes(&t->receiver);
+	rc = catcher_create(&o, t->missing, t->zero, &t->catcher, err);
 	t->note.rest = true;
 	/* The VMM is about to load: if pages do not come it can only end. */
 	if (rc == 0)
@@ -350,6 +353,9 @@ int target_rest_follow(struct target *t, struct error *err)
 	for (;;) {
 		int rc = follow_session(t, err);
 
+		/* It never ran, whatever else has failed since. */
+		if (t->note.state == NOTE_ABORTED)
+			return rc;
 		if (rc == -EAGAIN && !catcher_lost(t->catcher)) {
 			rc = target_let_in(t, patience(t), err);
 			if (rc == 0)
