@@ -43,7 +43,7 @@ struct lazy {
 	uint8_t *map;		/* the memfd, of huge pages; else NULL */
 	pthread_t thread;
 	bool started;
-	_Atomic bool failed;
+	_Atomic bool failed, letting_go;
 	/* Of the thread that serves faults, once it has ended. */
 	int rc;
 	struct error err;
@@ -144,7 +144,8 @@ static int serve(struct lazy *lazy, struct lane *lane, const struct fault *fault
 	if (!lazy->map && !chain_find(lazy->chain, fault->page)) {
 		rc = faults_zero(&lazy->faults, fault->page, err);
 		end_waits(lazy, span, bit);
-		return rc;
+		/* Let go of meanwhile: who waited has been woken, and takes what is there. */
+		return rc == -ENOENT && lazy->letting_go ? 0 : rc;
 	}
 	rc = bring(lazy, lane, span, err);
 	/* If another thread brings it, that one may have woken the guest before it slept. */
@@ -296,6 +297,12 @@ static void stop_serving(struct lazy *lazy)
 	lazy->started = false;
 }
 
+static int let_go(struct lazy *lazy, struct vmm *vmm, struct error *err)
+{
+	lazy->letting_go = true;
+	return vmm_call(vmm, "userfault-stop", NULL, -1, NULL, err);
+}
+
 int lazy_finish(struct lazy *lazy, struct vmm *vmm, json_t **faults, struct error *err)
 {
 	struct work work = {.threads = work_threads(lazy->chain->memory),
@@ -309,7 +316,7 @@ int lazy_finish(struct lazy *lazy, struct vmm *vmm, json_t **faults, struct erro
 		wait_for_the_last(lazy);
 	/* The thread goes on until the VMM has let go: what is zero is asked for until then. */
 	if (rc == 0 && !lazy->failed)
-		rc = vmm_call(vmm, "userfault-stop", NULL, -1, NULL, err);
+		rc = let_go(lazy, vmm, err);
 	stop_serving(lazy);
 	if (lazy->rc < 0) {
 		rc = lazy->rc;
