@@ -287,9 +287,13 @@ int vm_claim(struct vm *vm, bool claim, struct error *err)
 {
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < vm->ndevices; i++)
-		if (vm->devices[i]->ops->claim)
-			r = vm->devices[i]->ops->claim(vm->devices[i], claim, err);
+	for (unsigned i = 0; !(r && claim) && i < vm->ndevices; i++) {
+		const struct device_ops *ops = vm->devices[i]->ops;
+		int one = ops->claim ? ops->claim(vm->devices[i], claim, r ? NULL : err) : 0;
+
+		if (!r)
+			r = one;
+	}
 	if (r && claim)
 		vm_claim(vm, false, NULL);
 	return r;
