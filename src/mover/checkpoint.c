@@ -104,7 +104,7 @@ static int pause_vm(struct checkpoint *c, struct error *err)
 {
 	int rc;
 
-	if (!c->was_running || c->paused)
+	if (c->paused)
 		return 0;
 	c->pause_start = io_now_ns();
 	rc = vmm_call(&c->vmm, "pause", json_pack("{s:b}", "hold", 1), -1, NULL, err);
@@ -112,15 +112,19 @@ static int pause_vm(struct checkpoint *c, struct error *err)
 	return rc;
 }
 
-/* For a suspend the pause is not held any more: it outlives our connection. */
+/*
+ * For a suspend the pause is not held any more: it outlives our connection. A VM that was paused
+ * stays so; it was held all the same, for nobody may resume it while its memory is read.
+ */
 static int resume_vm(struct checkpoint *c, bool stay, struct error *err)
 {
 	int rc;
 
 	if (!c->paused)
 		return 0;
-	rc = vmm_call(&c->vmm, stay ? "pause" : "resume", NULL, -1, NULL, err);
-	c->pause_ns = io_now_ns() - c->pause_start;
+	rc = vmm_call(&c->vmm, stay || !c->was_running ? "pause" : "resume", NULL, -1, NULL, err);
+	if (c->was_running)
+		c->pause_ns = io_now_ns() - c->pause_start;
 	c->paused = false;
 	return rc;
 }

@@ -44,6 +44,7 @@ struct control {
 	struct loop_source *source;
 	struct client client[CLIENTS_MAX];
 	const void *holder; /* the connection that a pause belongs to */
+	bool found_paused;  /* by the holder: it stays so afterwards */
 	uint64_t started_ns;
 	char instance[PROCESS_INSTANCE];
 };
@@ -102,10 +103,9 @@ static int cmd_pause(struct call *call, struct error *err)
 	r = vm_pause(call->vm);
 	if (r)
 		return error_errno(err, r, "cannot pause");
-	if (!hold)
-		call->control->holder = NULL;
-	else if (!was_paused)
-		call->control->holder = call->owner;
+	if (hold && !call->control->holder)
+		call->control->found_paused = was_paused;
+	call->control->holder = hold ? call->owner : NULL;
 	return 0;
 }
 
@@ -270,6 +270,8 @@ static void let_go(struct client *client)
 	if (c->holder != client)
 		return;
 	c->holder = NULL;
+	if (c->found_paused)
+		return;
 	log_info(&c->vm->log, "control", "who paused the VM is gone: it runs on");
 	if (vm_resume(c->vm, &err))
 		log_error(&c->vm->log, "control", "%s", err.text);

@@ -579,6 +579,23 @@ static void test_hold(void **state)
 	close(other);
 }
 
+/* What was paused is held all the same, and stays paused when that ends. */
+static void test_hold_paused(void **state)
+{
+	struct fixture *f = *state;
+	int fd = client(f), other = client(f);
+
+	ok(f, other, "{\"command\":\"pause\"}");
+	ok(f, fd, "{\"command\":\"pause\",\"hold\":true}");
+	refused(f, other, "{\"command\":\"resume\"}", EBUSY, "holds the VM");
+	close(fd);
+	guest_run(&f->guest);
+	assert_true(f->guest.paused);
+	ok(f, other, "{\"command\":\"resume\"}");
+	assert_false(f->guest.paused);
+	close(other);
+}
+
 /* More descriptors than a request can want: the client is dropped. */
 static void test_many_descriptors(void **state)
 {
@@ -618,25 +635,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(status),
-		TEST(pause),
-		TEST(stop),
-		TEST(describe),
-		TEST(stats),
-		TEST(log_level),
-		TEST(envelope),
-		TEST(garbage),
-		TEST(framing),
-		TEST(oversize),
-		TEST(slow_reader),
-		TEST(many_clients),
-		TEST(other_user),
-		TEST(console),
-		TEST(listen_errors),
-		TEST(dirty),
-		TEST(throttle),
-		TEST(hold),
-		TEST(many_descriptors),
+		TEST(status),	  TEST(pause),	   TEST(stop),		TEST(describe),
+		TEST(stats),	  TEST(log_level), TEST(envelope),	TEST(garbage),
+		TEST(framing),	  TEST(oversize),  TEST(slow_reader),	TEST(many_clients),
+		TEST(other_user), TEST(console),   TEST(listen_errors), TEST(dirty),
+		TEST(throttle),	  TEST(hold),	   TEST(hold_paused),	TEST(many_descriptors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
