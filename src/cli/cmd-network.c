@@ -271,7 +271,7 @@ static int run_unlink(const struct command *cmd, int argc, char **argv)
 	if (r)
 		return usage(cmd, r, &err);
 	peers = parser.argc > 1 ? addresses(parser.argc - 1, parser.argv + 1) : NULL;
-	r = vms_unlink(parser.argv[0], peers, &err);
+	r = vms_unlink(parser.argv[0], peers, false, &err);
 	json_decref(peers);
 	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
 }

@@ -211,7 +211,7 @@ static int arrange(struct migration *m, char **ret, struct error *err)
 static void undo(struct migration *m)
 {
 	if (m->added && json_array_size(m->added))
-		vms_unlink(record_text(m->config, "network"), m->added, NULL);
+		vms_unlink(record_text(m->config, "network"), m->added, true, NULL);
 	if (m->token_file)
 		unlink(m->token_file);
 }

@@ -229,7 +229,7 @@ int links_add(struct links *l, const json_t *request, json_t *answer, struct err
 	return r;
 }
 
-int links_drop(struct links *l, const json_t *request, struct error *err)
+int links_drop(struct links *l, const json_t *request, bool undone, struct error *err)
 {
 	uint32_t peers[LINKS_MAX];
 	size_t n;
@@ -241,7 +241,8 @@ int links_drop(struct links *l, const json_t *request, struct error *err)
 		size_t at = find(l, peers[i]);
 
 		/* It goes on sending until it is told as well. */
-		heard_unlink(&l->heard, peers[i]);
+		if (!undone)
+			heard_unlink(&l->heard, peers[i]);
 		if (at == l->npeers)
 			continue;
 		r = vxlan_remove_peer(DEVICE, peers[i], err);

@@ -28,8 +28,11 @@ uint32_t links_vni(uint64_t id);
 /* {"local": ADDRESS, "peers": [ADDRESS...]}: links, or adds to the links; "added" are the new. */
 int links_add(struct links *links, const json_t *request, json_t *answer, struct error *err);
 
-/* {"peers": [...]}: without these; {}: without any. */
-int links_drop(struct links *links, const json_t *request, struct error *err);
+/*
+ * {"peers": [...]}: without these; {}: without any. They do not come back by what they send, unless
+ * the link is undone: then it is as if it had never been.
+ */
+int links_drop(struct links *links, const json_t *request, bool undone, struct error *err);
 
 bool links_any(const struct links *links);
 

@@ -230,7 +230,7 @@ static void on_abandoned(void *arg, const json_t *request)
 
 	log_info(network_log(n), "vms", "%s: what was begun is taken back, wisp was killed", name);
 	if (json_array_size(json_object_get(request, "peers")))
-		links_drop(n->links, request, NULL);
+		links_drop(n->links, request, true, NULL);
 	if (token)
 		unlink(token);
 	if (vm && json_is_true(json_object_get(request, "empty")))
@@ -257,7 +257,8 @@ static int on_request(struct net_keeper *keeper, void *arg, const char *op, cons
 	if (!strcmp(op, "link"))
 		return links_add(n->links, request, answer, err);
 	if (!strcmp(op, "unlink"))
-		return links_drop(n->links, request, err);
+		return links_drop(n->links, request,
+				  json_is_true(json_object_get(request, "undone")), err);
 	return strcmp(op, "leave") ? -ENOSYS : op_leave(n, answer);
 }
 

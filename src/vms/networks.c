@@ -240,10 +240,11 @@ int vms_link(const char *network, const char *local, const json_t *nodes, json_t
 	return r;
 }
 
-int vms_unlink(const char *network, const json_t *nodes, struct error *err)
+int vms_unlink(const char *network, const json_t *nodes, bool undone, struct error *err)
 {
 	const struct vms_network net = {.name = network};
-	json_t *request = json_pack("{ss,sO*}", "op", "unlink", "peers", nodes);
+	json_t *request =
+		json_pack("{ss,sO*,sb}", "op", "unlink", "peers", nodes, "undone", undone);
 	int r = request ? vms_network_call(&net, false, request, NULL, err) : -ENOMEM;
 
 	json_decref(request);

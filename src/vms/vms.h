@@ -95,8 +95,11 @@ int vms_link(const char *network, const char *local, const json_t *nodes, json_t
 /* The address that this machine sends from when it sends to this one. */
 int vms_address_towards(const char *node, char ret[16], struct error *err);
 
-/* Cuts the links to these nodes, or (NULL) all. */
-int vms_unlink(const char *network, const json_t *nodes, struct error *err);
+/*
+ * Cuts the links to these nodes, or (NULL) all. undone: as if they had never been; else the nodes
+ * come back only when they are linked again.
+ */
+int vms_unlink(const char *network, const json_t *nodes, bool undone, struct error *err);
 
 /*
  * A descriptor for a command that begins to move a VM to or from here: when it dies before
