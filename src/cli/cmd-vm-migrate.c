@@ -137,10 +137,16 @@ static int link_here(struct migration *m, struct error *err)
 	return r;
 }
 
-/* When we are killed, the network's keeper takes back what is new here. */
+/*
+ * When we are killed, the network's keeper takes back what is new here. It also settles now what a
+ * command before us began, so this comes before the first of that, and again when more is new.
+ */
 static int watch_over(struct migration *m, struct error *err)
 {
+	int before = m->guard;
+
 	m->guard = vms_guard(record_text(m->config, "network"), m->name, false, m->added, err);
+	vms_release(&before);
 	return m->guard < 0 ? m->guard : 0;
 }
 
@@ -183,6 +189,8 @@ static int arrange(struct migration *m, char **ret, struct error *err)
 		r = find_host(m, err);
 	if (!r && !m->no_link)
 		r = add_own_node(m, err);
+	if (!r)
+		r = watch_over(m, err);
 	if (!r)
 		r = make_token(m, token, err);
 	if (!r)
