@@ -73,7 +73,8 @@ static void *stop_job(void *arg)
 {
 	struct vm_job *job = arg;
 	const struct vm_flags *f = job->options;
-	struct vms_stop stop = {.timeout_ms = f->timeout_s * 1000, .kill = f->kill};
+	struct vms_stop stop = {
+		.timeout_ms = f->timeout_s * 1000, .kill = f->kill, .forget = f->kill};
 
 	job->r = vms_stop(job->name, &stop, &job->err);
 	job->how = stop.how;

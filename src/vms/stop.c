@@ -126,7 +126,7 @@ int vms_stop(const char *name, struct vms_stop *stop, struct error *err)
 		return error_set(err, -ENOENT, "there is no VM %s (\"wisp vm list\" shows all)",
 				 name);
 	stop->how = "had ended before";
-	if (!stop->kill)
+	if (!stop->kill && !stop->forget)
 		r = hand_over_check(name, dir,
 				    state_alive(dir) ? HAND_OVER_UNDECIDED : HAND_OVER_UNTOLD,
 				    "forget that with --kill", err);
@@ -141,6 +141,9 @@ int vms_stop(const char *name, struct vms_stop *stop, struct error *err)
 	if (!stop->how)
 		return error_set(err, -ETIMEDOUT,
 				 "VM %s cannot be ended: look for its wisp-vmm in D state", name);
+	/* A VM that came may be unsettled where it came from, or may have become so meanwhile. */
+	if (!stop->forget && hand_over_look(dir) != HAND_OVER_NONE)
+		return 0;
 	r = state_sweep(dir, err);
 	return r < 0 ? r : 0;
 }

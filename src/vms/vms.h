@@ -61,13 +61,15 @@ int vms_names(char ***ret, struct error *err);
 
 struct vms_stop {
 	unsigned timeout_ms; /* for each step */
-	bool kill;	     /* at once, also with a hand-over that is not settled (-EBUSY else) */
+	bool kill;	     /* at once */
+	bool forget;	     /* also a hand-over that is not settled (see vms_stop()) */
 	const char *how;     /* out: what it took */
 };
 
 /*
- * Ends the VM by the gentlest way that works and removes its state. Returns 0 also when it had
- * ended before; -ENOENT: no such VM.
+ * Ends the VM by the gentlest way that works and removes its state, but not what another place may
+ * still wait for, unless forget. Without kill and forget a VM that is being handed over is refused
+ * (-EBUSY). Returns 0 also when it had ended before; -ENOENT: no such VM.
  */
 int vms_stop(const char *name, struct vms_stop *stop, struct error *err);
 
