@@ -70,7 +70,7 @@ goes_on "$here"
 
 echo "the record of a hand-over that is not settled stays, and nothing begins"
 echo '{}' >"$here/vm/a/send.record"
-refuse 1 "go on with --again" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token"
+refuse 1 "--token FILE --again" wisp vm migrate a "unix:$TMP/socket" --token "$TMP/token"
 [ -f "$here/vm/a/send.record" ] || fail "the record is gone"
 wisp vm pause a
 refuse 1 "may run there" wisp vm resume a
