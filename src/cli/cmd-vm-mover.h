@@ -11,10 +11,7 @@
 #include "lib/args.h"
 #include "lib/command.h"
 #include "lib/error.h"
-
-/* Of wisp-mover, and so of ours. */
-#define EXIT_UNDECIDED 3 /* the hand-over was cut off */
-#define EXIT_UNTOLD 4	 /* the VM runs here, and where it came from that may not be known */
+#include "mover/exit-code.h"
 
 #define VM_AGENT_TIMEOUT_S 60 /* for the agent of a VM that goes on, to answer */
 

@@ -9,13 +9,12 @@
 
 #include "lib/busy.h"
 #include "lib/command.h"
+#include "mover/exit-code.h"
 
 struct error;
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
-#define EXIT_UNDECIDED 3
-#define EXIT_UNTOLD 4 /* the VM runs here, and where it came from that may not be known */
 #define EXIT_CANCELLED 130
 
 struct head {
