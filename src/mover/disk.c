@@ -15,6 +15,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "mover/page.h"
 
 #define BLOCK DISK_BLOCK
 #define PIECE (16 * BLOCK) /* read at once */
@@ -29,11 +30,6 @@ static uint64_t next_data(const struct disk_walk *w, uint64_t at)
 	return (uint64_t)data / BLOCK * BLOCK;
 }
 
-static bool all_zero(const uint8_t *data, size_t n)
-{
-	return !data[0] && !memcmp(data, data + 1, n - 1);
-}
-
 static int walk_piece(const struct disk_walk *w, uint64_t at, const uint8_t *data, size_t n,
 		      struct error *err)
 {
@@ -42,7 +38,7 @@ static int walk_piece(const struct disk_walk *w, uint64_t at, const uint8_t *dat
 	for (size_t done = 0; rc == 0 && done < n; done += BLOCK) {
 		size_t left = n - done < BLOCK ? n - done : BLOCK;
 
-		if (!all_zero(data + done, left))
+		if (!page_is_zero(data + done, left))
 			rc = w->block(w->arg, at + done, data + done, left, err);
 	}
 	return rc;

@@ -331,12 +331,9 @@ static int prepare(struct target *t, const struct message *state, struct error *
 /* Nothing has been given to this side: the VM here goes. */
 static void give_up(struct target *t, const char *reason)
 {
-	struct message m = {0};
-
 	t->control.cancel[0] = t->control.cancel[1] = NULL;
 	if (t->control.fd >= 0)
 		message_send(&t->control, MESSAGE_ABORT, reason, strlen(reason), NULL);
-	message_done(&m);
 	if (t->catcher)
 		t->o.vmm->ops->faults_end(t->o.vmm, reason, NULL);
 	t->o.vmm->ops->stop(t->o.vmm, NULL);

@@ -45,8 +45,8 @@ bool entry_any_live(const struct network *n)
 	return false;
 }
 
-/* Whether others may talk to it. */
-bool entry_is_known(const struct vm *vm)
+/* Whether others may talk to it: it lives here or elsewhere. */
+static bool is_known(const struct vm *vm)
 {
 	return entry_is_live(vm) || vm->elsewhere;
 }
@@ -88,7 +88,7 @@ static uint32_t free_address(const struct network *n)
 
 		if (!holder)
 			return a;
-		if (!entry_is_known(holder) && !second_best)
+		if (!is_known(holder) && !second_best)
 			second_best = a;
 	}
 	return second_best;
@@ -108,7 +108,7 @@ static int choose_address(const struct network *n, const char *name, const char 
 	}
 	r = subnet_parse_address(&n->config->subnet, wanted, ret, err);
 	holder = r ? NULL : entry_of_address(n, *ret);
-	if (holder && entry_is_known(holder) && holder != before)
+	if (holder && is_known(holder) && holder != before)
 		return error_set(err, -EADDRINUSE, "address %s belongs to VM %s%s", wanted,
 				 holder->name, holder->elsewhere ? " on another node" : "");
 	return r;
@@ -121,7 +121,7 @@ char *entry_hosts(const struct network *n)
 
 	args_add(&list, "%s", "");
 	for (const struct vm *vm = n->vms; vm; vm = vm->next)
-		if (entry_is_known(vm))
+		if (is_known(vm))
 			args_extend(&list, "%s%s=%s", *list.v[0] ? "," : "", vm->name,
 				    subnet_format(vm->address, address));
 	text = list.failed ? NULL : take_ptr(list.v[0]);
@@ -136,7 +136,7 @@ json_t *entry_list(const struct network *n)
 	char address[16];
 
 	for (const struct vm *vm = n->vms; vm; vm = vm->next)
-		if (entry_is_known(vm))
+		if (is_known(vm))
 			json_array_append_new(list,
 					      json_pack("{ss,ss,sb}", "name", vm->name, "address",
 							subnet_format(vm->address, address), "here",

@@ -50,8 +50,6 @@ const struct vm *entry_of_address(const struct network *n, uint32_t address);
 /* It has processes here. */
 bool entry_is_live(const struct vm *vm);
 bool entry_any_live(const struct network *n);
-/* Others may talk to it: it lives here or elsewhere. */
-bool entry_is_known(const struct vm *vm);
 
 /*
  * A new entry, its directory locked, for a VM of that name and description, which is copied; the
