@@ -531,11 +531,10 @@ int catcher_create(const struct catcher_options *o, const uint64_t *missing, con
 
 	if (rc == 0)
 		rc = o->vmm->ops->memory(o->vmm, &c->memfd, err);
-	/* In this order: from then on the kernel fills no hole by itself. */
-	if (rc == 0)
-		rc = o->vmm->ops->faults_open(o->vmm, o->patience_ms, &c->faults, err);
 	if (rc == 0 && o->page_size == PAGE_BYTES)
 		rc = faults_discard(c->memfd, o->memory, missing, err);
+	if (rc == 0)
+		rc = o->vmm->ops->faults_open(o->vmm, o->patience_ms, &c->faults, err);
 	if (rc == 0) {
 		know_zeros(c, missing, zero);
 		rc = prepare(c, missing, err);
