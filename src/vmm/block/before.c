@@ -25,8 +25,7 @@
 #include "vmm/block/store.h"
 
 #define STACK_SIZE (64 * 1024)
-#define PATIENCE_S 10 /* of a VM that is to pause, with a copy that does not get on */
-
+#define NS 1000000000ull
 struct io_list {
 	struct store_io *first, **tail;
 };
@@ -41,10 +40,9 @@ struct before {
 	uint8_t *buf;		/* a cluster; the thread's. Mapped: the heap would keep it */
 	struct io_list waiting, ready;
 	struct store_io *current; /* what the thread copies for, until somebody takes it away */
-	bool busy, stop;
+	bool stop;
 	int error;
 	uint64_t bytes;
-	unsigned users; /* the VM's thread and ours: the last one frees it */
 };
 
 static void list_init(struct io_list *list)
@@ -71,15 +69,8 @@ static struct store_io *list_take(struct io_list *list)
 	return io;
 }
 
-static void release(struct before *b)
+static void before_free(struct before *b)
 {
-	bool last;
-
-	pthread_mutex_lock(&b->lock);
-	last = !--b->users;
-	pthread_mutex_unlock(&b->lock);
-	if (!last)
-		return;
 	if (b->state)
 		munmap((void *)b->state, b->clusters + 1);
 	if (b->buf)
@@ -193,11 +184,9 @@ static void serve(struct before *b, struct store_io *io)
 	int64_t n;
 
 	b->current = io;
-	b->busy = true;
 	pthread_mutex_unlock(&b->lock);
 	n = copy_range(b, offset, length);
 	pthread_mutex_lock(&b->lock);
-	b->busy = false;
 	if (n < 0)
 		give_up(b, (int)n);
 	else
@@ -222,11 +211,14 @@ static void *before_main(void *arg)
 			pthread_cond_wait(&b->work, &b->lock);
 	}
 	pthread_mutex_unlock(&b->lock);
-	release(b);
+	before_free(b);
 	return NULL;
 }
 
-/* Detached: a file system that hangs must not keep the VM. No signal interrupts it or ends us. */
+/*
+ * Detached, and the one that closes the copy: a file system that hangs must not keep the VM. No
+ * signal interrupts it or ends us.
+ */
 static int start_thread(struct before *b)
 {
 	pthread_attr_t attr;
@@ -239,10 +231,7 @@ static int start_thread(struct before *b)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	b->users++;
 	r = pthread_create(&thread, &attr, before_main, b);
-	if (r)
-		b->users--;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	return -r;
@@ -292,8 +281,7 @@ int before_create(const struct before_request *request, struct before **ret, str
 			     .disk = fcntl(request->disk, F_DUPFD_CLOEXEC, 0),
 			     .file = fcntl(request->file, F_DUPFD_CLOEXEC, 0),
 			     .event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-			     .shared = -1,
-			     .users = 1};
+			     .shared = -1};
 	list_init(&b->waiting);
 	list_init(&b->ready);
 	pthread_mutex_init(&b->lock, NULL);
@@ -308,7 +296,7 @@ int before_create(const struct before_request *request, struct before **ret, str
 	if (!r)
 		r = start_thread(b);
 	if (r) {
-		release(b);
+		before_free(b);
 		return error_errno(err, r, "copy of a disk");
 	}
 	*ret = b;
@@ -323,7 +311,6 @@ void before_destroy(struct before *b)
 	b->stop = true;
 	pthread_cond_signal(&b->work);
 	pthread_mutex_unlock(&b->lock);
-	release(b);
 }
 
 const void *before_owner(const struct before *b)
@@ -358,6 +345,7 @@ bool before_hold(struct before *b, struct store_io *io)
 	SCOPED_LOCK(&b->lock);
 	if (b->error)
 		return false;
+	io->held_ns = io_now_ns();
 	list_add(&b->waiting, io);
 	pthread_cond_signal(&b->work);
 	return true;
@@ -380,19 +368,41 @@ struct store_io *before_take(struct before *b)
 	return take_ready(b);
 }
 
+/* With the lock held. When the patience with the oldest request ends; 0: none is held. */
+static uint64_t deadline(const struct before *b)
+{
+	const struct store_io *oldest = b->current ? b->current : b->waiting.first;
+
+	return oldest ? oldest->held_ns + BEFORE_PATIENCE_NS : 0;
+}
+
 struct store_io *before_wait(struct before *b)
 {
-	struct timespec end;
+	uint64_t end;
 	int r = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += PATIENCE_S;
 	SCOPED_LOCK(&b->lock);
-	while (!b->error && !r && (b->waiting.first || b->busy))
-		r = pthread_cond_clockwait(&b->progress, &b->lock, CLOCK_MONOTONIC, &end);
+	while (!r && (end = deadline(b))) {
+		struct timespec until = {(time_t)(end / NS), (long)(end % NS)};
+
+		r = pthread_cond_clockwait(&b->progress, &b->lock, CLOCK_MONOTONIC, &until);
+	}
 	if (r)
 		give_up(b, -r);
 	return take_ready(b);
+}
+
+uint64_t before_look(struct before *b)
+{
+	uint64_t end, now = io_now_ns();
+
+	SCOPED_LOCK(&b->lock);
+	end = deadline(b);
+	if (end > now)
+		return end - now;
+	if (end)
+		give_up(b, -ETIMEDOUT);
+	return 0;
 }
 
 void before_give_up(struct before *b, int error)
@@ -404,6 +414,13 @@ void before_give_up(struct before *b, int error)
 int before_result(struct before *b, uint64_t *bytes, struct error *err)
 {
 	SCOPED_LOCK(&b->lock);
+	if (b->error == -ETIMEDOUT)
+		return error_set(
+			err, -ETIMEDOUT,
+			"a write of the VM waited %llu s for what it changes to be copied: "
+			"the copy's file system hangs or is too slow; the VM goes on, save "
+			"it elsewhere",
+			BEFORE_PATIENCE_NS / NS);
 	if (b->error)
 		return error_errno(err, b->error, "what the VM changed could not be copied before");
 	*bytes = b->bytes;

@@ -6,7 +6,8 @@
  * Copy before write: another process copies a disk as it was at one moment, while the guest goes
  * on with it (docs/formats/control.md, disk-copy-start). What a request is about to change and
  * the other has not copied is copied first, by a thread of its own, and the request waits for
- * that alone. A copy that fails, or takes too long, is given up: the guest comes first.
+ * that alone. A copy that fails, or that a request waited too long for, is given up: the guest
+ * comes first.
  *
  * All functions are for the thread that has the VM's lock.
  */
@@ -20,6 +21,8 @@ struct store_io;
 struct before;
 
 #define BEFORE_CLUSTER 65536u /* bytes that are copied or not; part of the protocol */
+/* A request is held so long at most; then the copy is given up. */
+#define BEFORE_PATIENCE_NS 10000000000ull
 
 /* The file a disk is copied to, and who asked for that. */
 struct before_request {
@@ -46,14 +49,23 @@ int before_shared(const struct before *b);
 /* An eventfd that is readable when before_take() has something. */
 int before_event(const struct before *b);
 
-/* True: the request is held, and changes hands by before_take() or before_wait(). */
+/*
+ * True: the request is held, and changes hands by before_take() or before_wait(). before_look() is
+ * to be called when BEFORE_PATIENCE_NS are over.
+ */
 bool before_hold(struct before *b, struct store_io *io);
 
 /* The requests that may go on, linked by next; NULL: none. */
 struct store_io *before_take(struct before *b);
 
-/* Waits a while for all that are held, or gives the copy up, and takes them. */
+/* Waits for all that are held until the patience with one ends, and takes them. */
 struct store_io *before_wait(struct before *b);
+
+/*
+ * Gives the copy up when the patience with a request is over. Returns after how many ns it will be;
+ * 0: nothing is held.
+ */
+uint64_t before_look(struct before *b);
 
 /* Gives the copy up: what is held may go on. */
 void before_give_up(struct before *b, int error);

@@ -56,9 +56,36 @@ static void on_before(void *arg, uint32_t events)
 	store_commit(&f->store);
 }
 
+/* What is held longest tells when to look again: a timer for each request would cost too much. */
+static void on_timer(void *arg)
+{
+	struct file_store *f = arg;
+	uint64_t rest = before_look(f->before);
+
+	f->timed = rest && !loop_set_timer(f->before_timer, rest, 0);
+}
+
+bool file_copy_hold(struct file_store *f, struct store_io *io)
+{
+	if (!f->before || !before_hold(f->before, io))
+		return false;
+	if (!f->timed)
+		f->timed = !loop_set_timer(f->before_timer, BEFORE_PATIENCE_NS, 0);
+	return true;
+}
+
 void file_copy_drain(struct file_store *f)
 {
 	start_all(f, before_wait(f->before));
+}
+
+void file_copy_done(struct file_store *f)
+{
+	loop_remove(&f->before_source);
+	loop_remove(&f->before_timer);
+	before_destroy(f->before);
+	f->before = NULL;
+	f->timed = false;
 }
 
 int file_copy_start(struct store *store, int file, const void *owner, struct error *err)
@@ -75,9 +102,10 @@ int file_copy_start(struct store *store, int file, const void *owner, struct err
 		return r;
 	r = loop_add_fd(f->loop, before_event(f->before), EPOLLIN, on_before, f, &f->before_source);
 	if (!r)
+		r = loop_add_timer(f->loop, on_timer, f, &f->before_timer);
+	if (!r)
 		return before_shared(f->before);
-	before_destroy(f->before);
-	f->before = NULL;
+	file_copy_done(f);
 	return error_errno(err, r, "disk %s: its copy", f->path);
 }
 
@@ -95,9 +123,7 @@ int file_copy_stop(struct store *store, const void *owner, uint64_t *bytes, stru
 		return error_set(err, -ENOENT, "you have disk %s not copied", f->path);
 	file_copy_drain(f);
 	r = before_result(f->before, bytes, err);
-	loop_remove(&f->before_source);
-	before_destroy(f->before);
-	f->before = NULL;
+	file_copy_done(f);
 	store_commit(store);
 	return r < 0 ? error_prefix(err, r, "disk %s", f->path) : 0;
 }

@@ -245,7 +245,7 @@ static void file_submit(struct store *store, struct store_io *io)
 {
 	struct file_store *f = file_of(store);
 
-	if (!f->before || !before_hold(f->before, io))
+	if (!file_copy_hold(f, io))
 		file_start(f, io);
 }
 
@@ -328,8 +328,7 @@ static void file_destroy(struct store *store)
 {
 	struct file_store *f = file_of(store);
 
-	loop_remove(&f->before_source);
-	before_destroy(f->before);
+	file_copy_done(f);
 	file_io_done(f);
 	if (f->fd >= 0)
 		close(f->fd);

@@ -33,7 +33,8 @@ struct file_store {
 	struct store_io **ready_tail;
 
 	struct before *before; /* somebody copies it, or NULL */
-	struct loop_source *before_source;
+	struct loop_source *before_source, *before_timer;
+	bool timed; /* the timer is armed */
 };
 
 extern const struct store_ops file_store_ops;
@@ -45,8 +46,14 @@ int file_copy_start(struct store *store, int file, const void *owner, struct err
 int file_copy_stop(struct store *store, const void *owner, uint64_t *bytes, struct error *err);
 void file_copy_gone(struct store *store, const void *owner);
 
+/* True: a copy holds the request, which is started later. */
+bool file_copy_hold(struct file_store *f, struct store_io *io);
+
 /* Waits for the requests that a copy holds, and starts them. */
 void file_copy_drain(struct file_store *f);
+
+/* No copy any more. Nothing may be held. */
+void file_copy_done(struct file_store *f);
 
 /* Starts a request that nothing holds, or takes its next step. */
 void file_start(struct file_store *f, struct store_io *io);

@@ -37,6 +37,7 @@ struct store_io {
 	/* 0, -EOPNOTSUPP (the store cannot do that) or another -errno. May free io. */
 	void (*done)(struct store_io *io, int result);
 	struct store_io *next; /* the store's */
+	uint64_t held_ns;      /* likewise: since when it waits for a copy (io_now_ns()) */
 };
 
 struct store_ops {

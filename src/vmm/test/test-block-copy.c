@@ -7,8 +7,10 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "lib/cleanup.h"
+#include "lib/io.h"
 #include "lib/loop.h"
 #include "vmm/block/before.h"
 #include "vmm/block/store.h"
@@ -18,6 +20,16 @@
 #define CLUSTERS (DISK_SIZE / BEFORE_CLUSTER)
 
 static const int us, others; /* owners are told apart by their address */
+
+static _Atomic bool hangs; /* as a file system whose server is away */
+
+/* In place of the C library's. */
+ssize_t pwrite(int fd, const void *buf, size_t n, off_t at)
+{
+	while (hangs)
+		usleep(1000);
+	return syscall(SYS_pwrite64, fd, buf, n, at);
+}
 
 struct copy {
 	struct store *store;
@@ -240,6 +252,64 @@ static void test_held(void **state)
 	end(f);
 }
 
+static void assert_written(struct fixture *f)
+{
+	struct virtq_used used;
+
+	assert_true(guest_used(f->q, &used));
+	assert_int_equal(*(uint8_t *)at(f, f->status), VIRTIO_BLK_S_OK);
+}
+
+/* The copy was given up, and says why. */
+static void assert_late(struct copy *c)
+{
+	struct error err = {0};
+	uint64_t bytes;
+
+	assert_true(c->state[CLUSTERS]);
+	assert_int_equal(store_copy_stop(c->store, &us, &bytes, &err), -ETIMEDOUT);
+	assert_non_null(strstr(err.text, "waited 10 s"));
+	end_copy(c);
+}
+
+/*
+ * A copy that hangs costs the guest so much time and no more: a write that waits, and a pause of
+ * all its disks together.
+ */
+static void test_hangs(void **state)
+{
+	struct fixture *f[3];
+	struct copy c[3];
+	uint64_t start = io_now_ns(), took;
+	struct virtq_used used;
+	unsigned i;
+
+	for (i = 0; i < ARRAY_SIZE(f); i++) {
+		f[i] = begin("");
+		c[i] = begin_copy(f[i]);
+		hangs = true;
+		add_write(f[i], 0);
+		add_write(f[i], 128 + 128 * i);
+	}
+	for (i = 1; i < ARRAY_SIZE(f); i++) {
+		assert_false(guest_used(f[i]->q, &used));
+		f[i]->device->ops->pause(f[i]->device);
+		assert_written(f[i]);
+		assert_written(f[i]);
+	}
+	assert_false(guest_used(f[0]->q, &used));
+	assert_true(guest_wait(f[0]->q, &used));
+	assert_true(guest_wait(f[0]->q, &used));
+	took = io_now_ns() - start;
+	assert_true(took >= BEFORE_PATIENCE_NS && took < 3 * BEFORE_PATIENCE_NS / 2);
+	assert_int_equal(byte_at(f[0], 128), 0x77);
+	hangs = false;
+	for (i = 0; i < ARRAY_SIZE(f); i++) {
+		assert_late(&c[i]);
+		end(f[i]);
+	}
+}
+
 /* A copy that cannot be written costs the guest nothing, and the copy is not taken for whole. */
 static void test_fails(void **state)
 {
@@ -330,10 +400,11 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_keeps),	 cmocka_unit_test(test_keeps_direct),
-		cmocka_unit_test(test_zeros),	 cmocka_unit_test(test_race),
-		cmocka_unit_test(test_held),	 cmocka_unit_test(test_fails),
-		cmocka_unit_test(test_nonsense), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_keeps),	cmocka_unit_test(test_keeps_direct),
+		cmocka_unit_test(test_zeros),	cmocka_unit_test(test_race),
+		cmocka_unit_test(test_held),	cmocka_unit_test(test_hangs),
+		cmocka_unit_test(test_fails),	cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests_name("block-copy", tests, NULL, NULL);
