@@ -322,6 +322,23 @@ static int check(const struct migration *m, int argc, struct error *err)
 	return 0;
 }
 
+/* Its state directory; of one that is to leave, or that may have left. */
+static int find_vm(struct migration *m, struct error *err)
+{
+	int r = m->again ? vms_hand_over_dir(m->name, &m->dir, err)
+			 : vms_dir(m->name, &m->dir, err);
+
+	if (!r && m->again && !record_exists(m->dir, RECORD_SEND))
+		r = error_set(err, -ENOENT,
+			      "no hand-over of VM %s from this machine is unsettled: it is here",
+			      m->name);
+	/* Another machine there would wipe what is known of the first hand-over. */
+	if (!r && !m->again && !m->dry_run)
+		r = hand_over_check(m->name, m->dir, HAND_OVER_UNDECIDED,
+				    "forget that with wisp vm stop --kill", err);
+	return r;
+}
+
 static int run_migrate(const struct command *cmd, int argc, char **argv)
 {
 	const char *launcher = getenv("WISP_LAUNCHER"), *value;
@@ -341,12 +358,7 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 	if (r) {
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	} else {
-		r = m.again ? vms_hand_over_dir(m.name, &m.dir, &err)
-			    : vms_dir(m.name, &m.dir, &err);
-		/* Another machine there would wipe what is known of the first hand-over. */
-		if (!r && !m.again && !m.dry_run)
-			r = hand_over_check(m.name, m.dir, HAND_OVER_UNDECIDED,
-					    "forget that with wisp vm stop --kill", &err);
+		r = find_vm(&m, &err);
 		r = r		       ? cli_fail(cmd, EXIT_FAILURE, &err)
 		    : is_address(m.to) ? to_address(&m)
 				       : to_node(&m);
@@ -367,7 +379,8 @@ const struct command cmd_vm_migrate = {
 		"anything fails before the hand-over it runs on here, and nothing is left there. "
 		"NODE must have the same image and disk files at the same paths, and wisp.\n\n"
 		"ADDRESS is tcp:HOST:PORT or unix:PATH of a wisp vm receive that somebody "
-		"started. Exit code 3: the hand-over was cut off; --again goes on with it.",
+		"started. Exit code 3: the hand-over was cut off; 5: the VM has stayed here, but "
+		"the other place has not heard that. --again goes on with it, or tells it.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_LAUNCHER,

@@ -15,6 +15,7 @@
 #include "cli/vm-launch.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
+#include "vms/handover.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
@@ -34,12 +35,13 @@ struct receipt {
 };
 
 /*
- * Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end. With
- * --again something came: without its record it has come to its end, by another command.
+ * Nothing came: nothing stays, unless a hand-over that was cut off may still come to its end, or
+ * the place it comes from does not know. With --again something came: without its record it has
+ * come to its end, by another command.
  */
 static void give_up(const struct receipt *c)
 {
-	if (!c->again && !record_exists(c->dir, RECORD_RECEIVE))
+	if (record_exists(c->dir, RECORD_RECEIVE) ? !hand_over_look(c->dir) : !c->again)
 		vm_give_up(c->name);
 }
 
@@ -328,9 +330,9 @@ const struct command cmd_vm_receive = {
 		"Reads the VM's description (vm.json of its state directory) from standard input, "
 		"starts an empty machine like it, waits for a wisp vm migrate, and ends when the "
 		"VM runs here or never will.\n\n"
-		"Exit code 3: the hand-over was cut off; 4: the VM runs here, but where it comes "
-		"from "
-		"has not heard that. --again NAME goes on with it, or tells it.",
+		"Exit code 3: the hand-over was cut off; 4: the VM runs here, 5: it never will, "
+		"but where it comes from has not heard that. --again NAME goes on with it, or "
+		"tells it.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_ARRANGED,

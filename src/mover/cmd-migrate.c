@@ -15,6 +15,7 @@
 #include "mover/address.h"
 #include "mover/commands.h"
 #include "mover/head.h"
+#include "mover/migrate-note.h"
 #include "mover/migrate.h"
 #include "mover/outcome.h"
 #include "mover/pace.h"
@@ -248,24 +249,44 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 	return rc;
 }
 
-/* The file of an old hand-over may be all that is known of a VM. */
+/*
+ * The file of an old hand-over may be all that is known of a VM; but not of one that has stayed
+ * here: if it leaves now, its place is known by the new one.
+ */
 static int check_record(const struct request *r, struct error *err)
 {
-	bool there = access(r->o.note, F_OK) == 0;
+	struct note note;
 
-	if (there && !r->again && !r->o.dry_run)
-		return error_set(
-			err, -EEXIST,
-			"%s is the record of a hand-over: go on with --again, or remove it "
-			"once that is settled",
-			r->o.note);
-	return 0;
+	if (access(r->o.note, F_OK) || r->again || r->o.dry_run)
+		return 0;
+	if (note_read(r->o.note, &note, NULL) == 0 && note.state == NOTE_BACK) {
+		unlink(r->o.note);
+		return 0;
+	}
+	return error_set(err, -EEXIST,
+			 "%s is the record of a hand-over: go on with --again, or remove it once "
+			 "that is settled",
+			 r->o.note);
+}
+
+/* The other side may wait to hear how it went. */
+static int say_untold(const struct request *r, const struct migrate_result *result, int rc,
+		      const struct error *err)
+{
+	bool came = result->outcome == MIGRATE_MOVED;
+	struct error text;
+
+	if (rc < 0)
+		head_fail(&r->head, 0, err);
+	error_set(&text, 0,
+		  "%s, and the other side has not come to hear that: keep %s, and let "
+		  "--again tell it",
+		  came ? "the VM runs here" : "the VM is where it came from", r->o.note);
+	return head_fail(&r->head, came ? EXIT_UNTOLD : EXIT_STAYED, &text);
 }
 
 static int finish(struct request *r, int rc, struct migrate_result *result, const struct error *err)
 {
-	struct error untold;
-
 	show_end(&r->show);
 	head_end(&r->head, rc);
 	if (r->json)
@@ -275,14 +296,8 @@ static int finish(struct request *r, int rc, struct migrate_result *result, cons
 	outcome_obstacles(result->obstacles);
 	json_decref(result->obstacles);
 	json_decref(result->report);
-	if (result->untold) {
-		error_set(
-			&untold, 0,
-			"the VM runs here; the source has not come to hear that: keep %s, and let "
-			"--again tell it when it asks",
-			r->o.note);
-		return head_fail(&r->head, EXIT_UNTOLD, &untold);
-	}
+	if (result->untold)
+		return say_untold(r, result, rc, err);
 	if (rc == 0)
 		return 0;
 	if (result->outcome == MIGRATE_UNDECIDED)
@@ -355,9 +370,11 @@ const struct command command_send = {
 	.name = "send",
 	.args = "",
 	.summary = "Move a running VM to a wisp-mover that receives",
-	.details = "The VM runs on here when this fails before the hand-over. After it, the record "
-		   "says whose\nthe VM is: exit code 3 means that this is not decided; go on with "
-		   "--again. SIGUSR1: switch now.",
+	.details =
+		"The VM runs on here when this fails before the hand-over. After it, the record "
+		"says whose\nthe VM is: exit code 3 means that this is not decided; go on with "
+		"--again; 5 that the VM has stayed here, which\nthe receiver may not know: --again "
+		"tells it. SIGUSR1: switch now.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_CONTROL, "control", 0, "SOCKET",
@@ -412,8 +429,8 @@ const struct command command_receive = {
 	.details =
 		"Ends when the VM runs here, or never will. The VMM has the same options as the "
 		"one it comes from.\nExit code 3: it is not decided whether it runs here; 4: it "
-		"does, but the source has not heard it.\nThe record is kept then, and --again goes "
-		"on with it.",
+		"does, but the source has not heard it;\n5: it never will, but the source has not "
+		"heard it. The record is kept then, and --again\ngoes on with it.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_CONTROL, "control", 0, "SOCKET",

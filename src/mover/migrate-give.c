@@ -15,7 +15,7 @@
 #include "mover/migrate-source.h"
 
 #define RETRY_MS 50
-#define ABORT_MS 1000u /* for telling a target that may be gone */
+#define ABORT_MS 2000u /* for telling a target that may be gone */
 
 static int set_note(struct source *s, enum note_state state, struct error *err)
 {
@@ -34,34 +34,58 @@ static int come_back(struct source *s, enum session_state *ret, struct error *er
 	return rc < 0 ? rc : welcome_receive(&s->control, ret, err);
 }
 
-/* Says it on the control connection; true when the peer has surely read it. */
-static bool abort_delivered(struct channel *ch, const char *reason)
+/*
+ * Says it on the control connection; true when the target answers that, which it does when it has
+ * recorded it. That the connection ends may also say that the target's mover had died before.
+ */
+static bool abort_answered(struct channel *ch, const char *reason)
 {
+	bool answered = false;
 	struct message m = {0};
-	int rc;
 
-	if (ch->fd < 0 || message_send(ch, MESSAGE_ABORT, reason, strlen(reason), NULL) < 0)
+	if (ch->fd < 0)
 		return false;
+	message_send(ch, MESSAGE_ABORT, reason, strlen(reason), NULL);
 	shutdown(ch->fd, SHUT_WR);
-	while ((rc = message_receive(ch, &m, NULL)) == 0)
+	while (message_receive(ch, &m, NULL) == 0) {
+		answered |= m.type == MESSAGE_ABORT;
 		message_done(&m);
-	return rc == -EPIPE;
+	}
+	return answered;
 }
 
-/* Tells the target that nothing will come of it; it may be gone. */
-static void say_abort(struct source *s, const char *reason)
+/* Tells the target that nothing will come of it; it may be gone. True when it knows. */
+static bool say_abort(struct source *s, const char *reason)
 {
+	uint64_t end = io_now_ns() + ABORT_MS * 1000000ull;
+	const struct timespec pause = {0, RETRY_MS * 1000000l};
 	enum session_state state;
+	bool told;
 
 	s->cancel = s->control.cancel[0] = s->control.cancel[1] = NULL;
 	if (s->o.timeout_ms > ABORT_MS)
 		s->o.timeout_ms = ABORT_MS;
 	s->control.timeout_ms = s->o.timeout_ms;
-	/* That the connection ended may also say that the target's mover had died before. */
-	if ((!abort_delivered(&s->control, reason) || s->may_be_prepared) &&
-	    come_back(s, &state, NULL) == 0)
-		abort_delivered(&s->control, reason);
+	told = abort_answered(&s->control, reason);
+	/* Another mover may be about to go on there. */
+	while (!told && s->may_be_prepared) {
+		if (come_back(s, &state, NULL) == 0)
+			told = abort_answered(&s->control, reason);
+		if (told || io_now_ns() >= end)
+			break;
+		nanosleep(&pause, NULL);
+	}
 	channel_close(&s->control);
+	return told;
+}
+
+/* It runs. A target that may have a record, and may not know, is to be told later. */
+static void settle_note(struct source *s, bool told)
+{
+	if (!told && s->may_be_prepared)
+		s->untold = set_note(s, NOTE_BACK, NULL) == 0;
+	else if (s->noted)
+		unlink(s->o.note);
 }
 
 int source_take_back(struct source *s, int rc, struct error *err)
@@ -69,6 +93,7 @@ int source_take_back(struct source *s, int rc, struct error *err)
 	const struct machine_ops *ops = s->o.vmm->ops;
 	struct error reason = {{0}};
 	int bad = 0;
+	bool told;
 
 	source_rest_stop(s);
 	if (s->may_be_paused)
@@ -77,12 +102,13 @@ int source_take_back(struct source *s, int rc, struct error *err)
 	if (s->logging)
 		ops->dirty_stop(s->o.vmm, NULL);
 	s->may_be_paused = s->logging = false;
-	say_abort(s, err && err->text[0] ? err->text : "failed");
+	told = say_abort(s, err && err->text[0] ? err->text : "failed");
 	if (bad < 0)
 		return error_set(err, bad, "the VM could not be resumed: %.400s", reason.text);
-	/* It runs: the record has nothing to say any more. Whoever reads it looks at the VM. */
-	if (s->noted)
-		unlink(s->o.note);
+	bad = source_at(s, STEP_TOLD);
+	if (bad < 0)
+		return bad;
+	settle_note(s, told);
 	return rc;
 }
 
@@ -103,12 +129,20 @@ static int let_go(struct source *s, struct migrate_result *ret, struct error *er
 	return rc == -ENOTCONN ? 0 : rc; /* gone already */
 }
 
+/*
+ * The right to run is here again, as before COMMIT; the target waits to hear that we know. If that
+ * cannot be recorded the VM, which will run, says it.
+ */
 static int aborted(struct source *s, struct migrate_result *ret, struct error *err)
 {
+	int rc;
+
+	set_note(s, NOTE_GIVING, NULL);
+	rc = source_at(s, STEP_ABORTED);
+	if (rc < 0)
+		return rc;
 	ret->outcome = MIGRATE_HERE;
-	s->may_be_paused = true;
-	s->may_be_prepared = false;
-	channel_close(&s->control);
+	s->may_be_paused = s->may_be_prepared = true;
 	return error_set(err, -ECONNABORTED, "the target could not run the VM");
 }
 
@@ -121,8 +155,10 @@ static int hear(struct source *s, struct error *err)
 	message_done(&m);
 	if (rc == 0)
 		return 1;
+	if (rc == -ECONNABORTED)
+		return rc;
 	channel_close(&s->control);
-	return rc == -ECONNABORTED ? rc : 0;
+	return 0;
 }
 
 /* The same, and what comes after it when pages follow the VM. */
@@ -148,7 +184,7 @@ static int ask(struct source *s, struct error *err)
 	case SESSION_RUNNING_REST:
 		rc = source_rest_return(s, err);
 		if (s->memory_gone)
-			abort_delivered(&s->control, err->text);
+			abort_answered(&s->control, err->text);
 		if (rc < 0)
 			return s->memory_gone || rc == MIGRATE_KILLED ? rc : 0;
 		if (state == SESSION_RUNNING_REST)
@@ -255,6 +291,10 @@ static int decide(struct source *s, struct migrate_result *ret, struct error *er
 		ret->outcome = MIGRATE_HERE;
 		s->may_be_paused = s->may_be_prepared = true;
 		return error_set(err, -ECANCELED, "the migration had not come to its end");
+	case NOTE_BACK: /* its user may have paused it since */
+		ret->outcome = MIGRATE_HERE;
+		s->may_be_prepared = true;
+		return error_set(err, -ECONNABORTED, "the VM has stayed here");
 	default:
 		return error_set(err, -EINVAL, "%s is the record of a target", s->o.note);
 	}
@@ -276,6 +316,7 @@ int migrate_send_again(const struct migrate_options *o, struct migrate_result *r
 		rc = decide(&s, ret, err);
 		if (rc < 0 && rc != MIGRATE_KILLED && ret->outcome == MIGRATE_HERE)
 			rc = source_take_back(&s, rc, err);
+		ret->untold = s.untold;
 	}
 	source_done(&s);
 	return rc;

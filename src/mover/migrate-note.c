@@ -17,8 +17,8 @@
 
 #define NOTE_MAX 65536
 
-static const char *const names[NOTE_STATES] = {"prepared", "running", "aborted",
-					       "giving",   "given",   "gone"};
+static const char *const names[NOTE_STATES] = {"prepared", "running", "aborted", "giving",
+					       "given",	   "gone",    "back"};
 
 static void to_hex(const uint8_t *bytes, size_t n, char *out)
 {
@@ -122,9 +122,9 @@ int note_write(const char *path, const struct note *note, struct error *err)
 
 	to_hex(note->session, SESSION_SIZE, session);
 	to_hex(note->token, TOKEN_SIZE, token);
-	root = json_pack("{s:s,s:b,s:s,s:s,s:s,s:s,s:i}", "session", session, "rest", note->rest,
-			 "state", names[note->state], "token", token, "vm", note->vm, "control",
-			 note->control, "version", 1);
+	root = json_pack("{s:s,s:b,s:b,s:s,s:s,s:s,s:s,s:i}", "session", session, "rest",
+			 note->rest, "told", note->told, "state", names[note->state], "token",
+			 token, "vm", note->vm, "control", note->control, "version", 1);
 	text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
 	json_decref(root);
 	rc = text ? replace(path, text) : -ENOMEM;
@@ -156,6 +156,7 @@ static int parse(const json_t *root, struct note *ret)
 		return -EBADMSG;
 	note.state = (enum note_state)i;
 	note.rest = json_is_true(json_object_get(root, "rest"));
+	note.told = json_is_true(json_object_get(root, "told"));
 	*ret = note;
 	return 0;
 }

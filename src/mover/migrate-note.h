@@ -21,12 +21,14 @@ enum note_state {
 	NOTE_GIVING,   /* source: COMMIT was never sent */
 	NOTE_GIVEN,    /* source: COMMIT may have been sent */
 	NOTE_GONE,     /* source: the target runs */
+	NOTE_BACK,     /* source: it has stayed here, the target may not know */
 	NOTE_STATES,
 };
 
 struct note {
 	enum note_state state;
 	bool rest; /* pages follow the VM (post-copy) and have not all come */
+	bool told; /* target, aborted: the source has said that it knows */
 	uint8_t session[SESSION_SIZE];
 	uint8_t token[TOKEN_SIZE];
 	char vm[MACHINE_NAME];	    /* which one it is about */

@@ -21,7 +21,8 @@ const char *migrate_phase(enum migrate_step step)
 		[STEP_HELD] = "hand over",	[STEP_GIVEN] = "hand over",
 		[STEP_COMMITTED] = "hand over", [STEP_RUNNING] = "done",
 		[STEP_REST] = "load",		[STEP_FOLLOW] = "follow",
-		[STEP_WHOLE] = "done",
+		[STEP_WHOLE] = "done",		[STEP_ABORTED] = "hand over",
+		[STEP_TOLD] = "done",
 	};
 
 	return names[step];

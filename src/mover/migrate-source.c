@@ -420,6 +420,8 @@ static int switch_over(struct source *s, struct error *err)
 	rc = message_expect(&s->control, MESSAGE_PREPARED, &m, err);
 	s->control.timeout_ms = s->o.timeout_ms;
 	message_done(&m);
+	/* An answer: it has no record. */
+	s->may_be_prepared = rc != -ECONNABORTED;
 	return rc < 0 ? rc : source_at(s, STEP_PREPARED);
 }
 
@@ -451,6 +453,7 @@ int migrate_send(const struct migrate_options *o, struct migrate_result *ret, st
 	}
 	if (rc < 0 && rc != MIGRATE_KILLED && ret->outcome == MIGRATE_HERE)
 		rc = source_take_back(&s, rc, err);
+	ret->untold = s.untold;
 	watch_stop(&s.watch);
 	source_report(&s, ret);
 	source_done(&s);

@@ -31,6 +31,7 @@ struct source {
 	uint64_t start, round_ns, step_ns[STEP_COUNT];
 	struct brake brake;
 	bool logging, may_be_paused, may_be_prepared, noted;
+	bool untold; /* it has stayed here, and the target may not know */
 };
 
 void source_init(struct source *s, const struct migrate_options *o);
@@ -47,7 +48,7 @@ int source_connect(struct source *s, uint32_t kind, uint32_t stream, struct chan
  */
 int source_hand_over(struct source *s, struct migrate_result *ret, struct error *err);
 
-/* The VM runs here again, as if nothing had been; returns rc, or worse. */
+/* The VM runs here again, and the target is told; returns rc, or worse. */
 int source_take_back(struct source *s, int rc, struct error *err);
 
 /* What it took, into ret->report. */

@@ -20,27 +20,44 @@ int target_note(struct target *t, enum note_state state, bool rest, struct error
 	return note_write(t->o.note, &t->note, err);
 }
 
+/* The VM that will not run. */
+static void end_vm(struct target *t, const char *reason)
+{
+	/* One that waits for its memory would not hear. */
+	if (t->note.rest)
+		t->o.vmm->ops->faults_end(t->o.vmm, reason, NULL);
+	t->o.vmm->ops->stop(t->o.vmm, NULL);
+}
+
 /*
  * It will never run here. If that cannot be recorded nobody is told, and the VM stays as it is: a
  * later mover would find `prepared` and think it whole.
  */
-int target_abort(struct target *t, int code, struct error *err)
+static int give_up(struct target *t, bool told, int code, struct error *err)
 {
-	enum note_state before = t->note.state;
-	int rc = target_note(t, NOTE_ABORTED, t->note.rest, err);
+	const char *reason = err ? err->text : "aborted";
+	const struct note before = t->note;
+	int rc;
 
+	t->note.told = told;
+	rc = target_note(t, NOTE_ABORTED, t->note.rest, err);
 	if (rc < 0) {
-		t->note.state = before;
+		t->note = before;
 		return rc;
 	}
-	/* One that waits for its memory would not hear. */
-	if (t->note.rest)
-		t->o.vmm->ops->faults_end(t->o.vmm, err ? err->text : "aborted", NULL);
-	t->o.vmm->ops->stop(t->o.vmm, NULL);
+	rc = target_at(t, STEP_ABORTED);
+	if (rc < 0)
+		return rc;
+	end_vm(t, reason);
 	t->control.cancel[0] = NULL;
-	if (t->control.fd >= 0 && err)
-		message_send(&t->control, MESSAGE_ABORT, err->text, strlen(err->text), NULL);
+	if (t->control.fd >= 0)
+		message_send(&t->control, MESSAGE_ABORT, reason, strlen(reason), NULL);
 	return code;
+}
+
+int target_abort(struct target *t, int code, struct error *err)
+{
+	return give_up(t, false, code, err);
 }
 
 int target_refused(struct target *t, int rc, struct error *err)
@@ -153,8 +170,8 @@ static int await_commit(struct target *t, struct error *err)
 	if (rc == 0 && type == MESSAGE_COMMIT && !cut)
 		return commit(t, err);
 	if (rc == 0 && type == MESSAGE_ABORT)
-		return target_abort(t, -ECONNABORTED,
-				    (error_set(err, 0, "the source gave up"), err));
+		return give_up(t, true, -ECONNABORTED,
+			       (error_set(err, 0, "the source gave up"), err));
 	return -EAGAIN;
 }
 
@@ -179,11 +196,44 @@ static int prepared(struct target *t, struct error *err)
 	}
 }
 
-/* In `aborted`: the source may return and ask. */
-static void tell_aborted(struct target *t)
+/* The source has heard *aborted*. 0 when it has said that it knows, which is recorded. */
+static int hear_abort(struct target *t)
 {
-	if (target_let_in(t, farewell_ms(t), NULL) == 0)
-		channel_close(&t->control);
+	static const char known[] = "known";
+	uint32_t type = MESSAGE_COMMIT;
+	struct message m = {0};
+	int rc = t->control.fd < 0 ? -EPIPE : 0;
+
+	/* A COMMIT may have been on its way. */
+	while (rc == 0 && type == MESSAGE_COMMIT) {
+		rc = message_receive(&t->control, &m, NULL);
+		type = m.type;
+		message_done(&m);
+	}
+	if (rc == 0 && type != MESSAGE_ABORT)
+		rc = -EPROTO;
+	if (rc == 0) {
+		t->note.told = true;
+		rc = target_note(t, NOTE_ABORTED, t->note.rest, NULL);
+		t->note.told = rc == 0;
+	}
+	if (rc == 0)
+		rc = target_at(t, STEP_TOLD);
+	if (rc == 0)
+		message_send(&t->control, MESSAGE_ABORT, known, strlen(known), NULL);
+	channel_close(&t->control);
+	return rc;
+}
+
+/* Until the source knows that the VM will never run here, as tell_running(). */
+static int tell_aborted(struct target *t)
+{
+	uint64_t end = io_now_ns() + farewell_ms(t) * 1000000ull;
+	int rc = 0;
+
+	while (rc == 0 && !t->note.told && (rc = hear_abort(t)) < 0 && rc != MIGRATE_KILLED)
+		rc = io_now_ns() < end ? target_let_in(t, farewell_ms(t), NULL) : -ETIMEDOUT;
+	return rc;
 }
 
 /* Until the source knows that the VM runs. -ETIMEDOUT, -ECANCELED: it was not to be found. */
@@ -207,6 +257,18 @@ static int tell_lost(struct target *t, int rc)
 	return rc;
 }
 
+/* The VM is the source's. */
+static int aborted(struct target *t, int rc, struct migrate_result *ret, struct error *err)
+{
+	if (rc == 0)
+		rc = error_set(err, -ECONNABORTED, "the migration was aborted");
+	ret->outcome = MIGRATE_HERE;
+	if (tell_aborted(t) == MIGRATE_KILLED)
+		return MIGRATE_KILLED;
+	ret->untold = !t->note.told;
+	return rc;
+}
+
 int target_take_over(struct target *t, struct migrate_result *ret, struct error *err)
 {
 	struct error local = {{0}};
@@ -215,6 +277,9 @@ int target_take_over(struct target *t, struct migrate_result *ret, struct error 
 	if (!err)
 		err = &local;
 	ret->outcome = MIGRATE_UNDECIDED;
+	/* The mover that recorded it may not have come to that. */
+	if (t->note.state == NOTE_ABORTED)
+		end_vm(t, "the migration was aborted");
 	rc = t->note.state == NOTE_PREPARED ? target_at(t, STEP_PREPARED) : 0;
 	if (rc == 0 && t->note.state == NOTE_RUNNING)
 		rc = run(t, err);
@@ -228,14 +293,8 @@ int target_take_over(struct target *t, struct migrate_result *ret, struct error 
 		rc = target_rest_follow(t, err);
 	if (rc == MIGRATE_KILLED)
 		return rc;
-	if (t->note.state == NOTE_ABORTED) {
-		ret->outcome = MIGRATE_HERE;
-		if (rc == 0) {
-			tell_aborted(t);
-			rc = error_set(err, -ECONNABORTED, "the migration was aborted");
-		}
-		return rc;
-	}
+	if (t->note.state == NOTE_ABORTED)
+		return aborted(t, rc, ret, err);
 	if (rc == -ECANCELED)
 		return rc;
 	ret->outcome = rc < 0 && t->note.state != NOTE_RUNNING ? MIGRATE_UNDECIDED : MIGRATE_MOVED;

@@ -50,7 +50,9 @@ int target_accept(struct target *t, uint32_t kind, unsigned timeout_ms, struct c
 /* Records a state. rest: pages have still to come. */
 int target_note(struct target *t, enum note_state state, bool rest, struct error *err);
 
-/* It will never run here: records that, and says err->text to the source. Returns code, or worse.
+/*
+ * It will never run here, which the source may not know: records that, and says err->text to it.
+ * Returns code, or worse.
  */
 int target_abort(struct target *t, int code, struct error *err);
 

@@ -34,6 +34,8 @@ enum migrate_step {
 	STEP_REST,	/* post-copy: a session is up */
 	STEP_FOLLOW,	/* post-copy: the VM runs at the target, pages follow */
 	STEP_WHOLE,	/* post-copy: all of them are there; target: and it is recorded */
+	STEP_ABORTED,	/* it will not run at the target: recorded */
+	STEP_TOLD,	/* target: the source knows that, recorded; source: the target knows */
 	STEP_COUNT,
 };
 
@@ -93,7 +95,8 @@ struct migrate_options {     /* of both sides */
 
 struct migrate_result {
 	enum migrate_outcome outcome;
-	bool untold; /* target: the VM runs, and the source may not know: the record has to stay */
+	/* It is settled here, and the other side may not know: the record has to stay. */
+	bool untold;
 	json_t *obstacles; /* array, or NULL; the caller's */
 	json_t *report;	   /* numbers of bytes, pages, ns; or NULL; the caller's */
 };

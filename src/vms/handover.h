@@ -9,12 +9,20 @@
 
 struct error;
 
+/* The more, the less may be done with the VM. */
 enum hand_over {
 	HAND_OVER_NONE,
-	HAND_OVER_UNTOLD,    /* it came, and where it comes from may not know */
-	HAND_OVER_UNDECIDED, /* it may run at the other place, or never here */
+	HAND_OVER_STAYED,    /* it has stayed here, and where it was to go may not know */
+	HAND_OVER_CAME,	     /* it came, and where it comes from may not know */
+	HAND_OVER_GIVEN_UP,  /* it never runs here, and where it comes from may not know */
+	HAND_OVER_RECEIVING, /* it may run where it comes from, or never here */
+	HAND_OVER_SENDING,   /* it may run at the other place */
+	/* From these on: the directory is needed; the VM itself is to be left alone. */
+	HAND_OVER_UNTOLD = HAND_OVER_CAME,
+	HAND_OVER_UNDECIDED = HAND_OVER_GIVEN_UP,
 };
 
+/* The most of what is open. */
 enum hand_over hand_over_look(const char *dir);
 
 /*

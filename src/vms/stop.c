@@ -142,7 +142,7 @@ int vms_stop(const char *name, struct vms_stop *stop, struct error *err)
 		return error_set(err, -ETIMEDOUT,
 				 "VM %s cannot be ended: look for its wisp-vmm in D state", name);
 	/* A VM that came may be unsettled where it came from, or may have become so meanwhile. */
-	if (!stop->forget && hand_over_look(dir) != HAND_OVER_NONE)
+	if (!stop->forget && hand_over_look(dir) >= HAND_OVER_UNTOLD)
 		return 0;
 	r = state_sweep(dir, err);
 	return r < 0 ? r : 0;

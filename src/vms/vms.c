@@ -213,7 +213,7 @@ int vms_describe(const char *name, json_t **ret, struct error *err)
 	else
 		describe_dead(dir, vm);
 	if (!json_object_get(vm, "operation") &&
-	    hand_over_check(name, dir, HAND_OVER_UNTOLD, "forget it with wisp vm stop --kill",
+	    hand_over_check(name, dir, HAND_OVER_STAYED, "forget it with wisp vm stop --kill",
 			    &open))
 		json_object_set_new(vm, "hand_over", json_string(open.text));
 	*ret = vm;

@@ -135,12 +135,21 @@ static inline void pair_done(struct pair *p)
 	fake_done(&p->from);
 }
 
+/* The first mover of the target. */
+static inline void *receiver_once(void *arg)
+{
+	struct pair *p = arg;
+
+	p->receive_rc = migrate_receive(&p->receive, &p->received, &p->receive_err);
+	return NULL;
+}
+
 /* A mover that is killed loses its connections; a new one with the record goes on. */
 static inline void *receiver_main(void *arg)
 {
 	struct pair *p = arg;
 
-	p->receive_rc = migrate_receive(&p->receive, &p->received, &p->receive_err);
+	receiver_once(p);
 	if (p->receive_rc == MIGRATE_KILLED) {
 		fake_disconnect(&p->to);
 		result_done(&p->received);

@@ -14,8 +14,10 @@
 #include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "vms/end.h"
 #include "vms/footprint.h"
+#include "vms/handover.h"
 #include "vms/heard.h"
 #include "vms/links.h"
 #include "vms/network.h"
@@ -216,13 +218,73 @@ static void test_record(void **state)
 	rmdir(dir);
 }
 
+static void expect_open(const char *dir, const char *file, const char *text, enum hand_over is,
+			const char *words)
+{
+	CLEANUP_FREE char *path = io_format("%s/%s", dir, file);
+	struct error err = {""};
+
+	assert_int_equal(io_write_file(path, text, strlen(text), &err), 0);
+	assert_int_equal(hand_over_look(dir), is);
+	assert_int_equal(hand_over_check("a", dir, HAND_OVER_STAYED, "go", &err), is ? -EBUSY : 0);
+	if (!strstr(err.text, words))
+		fail_msg("not \"%s\": %s", words, err.text);
+	assert_int_equal(hand_over_check("a", dir, HAND_OVER_UNTOLD, "go", &err),
+			 is >= HAND_OVER_CAME ? -EBUSY : 0);
+	assert_int_equal(hand_over_check("a", dir, HAND_OVER_UNDECIDED, "go", &err),
+			 is >= HAND_OVER_GIVEN_UP ? -EBUSY : 0);
+	unlink(path);
+}
+
+/* What each state of a record leaves open; more than it says is never believed. */
+static void test_hand_over(void **state)
+{
+	static const struct {
+		const char *file, *text;
+		enum hand_over is;
+		const char *words;
+	} cases[] = {
+		{RECORD_SEND, "{\"state\":\"giving\"}", HAND_OVER_SENDING, "may run there"},
+		{RECORD_SEND, "{\"state\":\"given\"}", HAND_OVER_SENDING, "migrate a ADDRESS"},
+		{RECORD_SEND, "{\"state\":\"gone\"}", HAND_OVER_SENDING, "may run there"},
+		{RECORD_SEND, "{\"state\":\"back\"}", HAND_OVER_STAYED, "has stayed here"},
+		{RECORD_SEND, "{\"state\":\"aborted\",\"told\":true}", HAND_OVER_SENDING,
+		 ", or go"},
+		{RECORD_SEND, "{\"st", HAND_OVER_SENDING, "may run there"},
+		{RECORD_RECEIVE, "{\"state\":\"prepared\"}", HAND_OVER_RECEIVING,
+		 "may run where it comes from"},
+		{RECORD_RECEIVE, "{\"state\":\"running\"}", HAND_OVER_CAME, "has come here"},
+		{RECORD_RECEIVE, "{\"state\":\"aborted\"}", HAND_OVER_GIVEN_UP,
+		 "will not run here"},
+		{RECORD_RECEIVE, "{\"state\":\"aborted\",\"told\":false}", HAND_OVER_GIVEN_UP,
+		 "wisp vm receive --again a --listen ADDRESS, or go"},
+		{RECORD_RECEIVE, "{\"state\":\"aborted\",\"told\":true}", HAND_OVER_NONE, ""},
+		{RECORD_RECEIVE, "{\"state\":\"back\"}", HAND_OVER_RECEIVING, ", or go"},
+		{RECORD_RECEIVE, "", HAND_OVER_RECEIVING, "may run where it comes from"},
+	};
+	char dir[] = "/tmp/wisp-vms-XXXXXX";
+	CLEANUP_FREE char *back = NULL;
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(hand_over_look(dir), HAND_OVER_NONE);
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++)
+		expect_open(dir, cases[i].file, cases[i].text, cases[i].is, cases[i].words);
+	/* Both: the one that leaves more open. */
+	back = io_format("%s/" RECORD_SEND, dir);
+	assert_int_equal(io_write_file(back, "{\"state\":\"back\"}", 16, NULL), 0);
+	expect_open(dir, RECORD_RECEIVE, "{\"state\":\"running\"}", HAND_OVER_CAME,
+		    "has come here");
+	unlink(back);
+	rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_subnet), cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_heard),  cmocka_unit_test(test_args),
 		cmocka_unit_test(test_ends),   cmocka_unit_test(test_footprint),
-		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_record), cmocka_unit_test(test_hand_over),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
