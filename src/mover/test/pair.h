@@ -17,6 +17,15 @@
 #define MEMORY ((9u << 20) + 3 * PAGE_BYTES)
 #define PATIENCE_MS 1000 /* a busy machine does not pass for a peer that is gone */
 
+/*
+ * A folder for the records, in memory where that can be had: a disk that others write to may take
+ * many seconds to sync one, which is more than the patience of a test.
+ */
+static inline int pair_setup(void **state)
+{
+	return scratch_make(state, access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
+}
+
 /* One migration: two VMMs, two movers; each of them may be killed at a step. */
 struct pair {
 	struct world world;

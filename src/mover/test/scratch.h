@@ -39,11 +39,16 @@
 				 err.text);                                                 \
 	} while (0)
 
-/* A folder below /tmp that a group's setup and teardown make and remove, in *state. */
+/* A folder that a group's setup and teardown make and remove, in *state. */
+static inline int scratch_make(void **state, const char *below)
+{
+	*state = io_format("%s/wisp-test-mover-XXXXXX", below);
+	return *state && mkdtemp(*state) ? 0 : -1;
+}
+
 static inline int scratch_setup(void **state)
 {
-	*state = strdup("/tmp/wisp-test-mover-XXXXXX");
-	return mkdtemp(*state) ? 0 : -1;
+	return scratch_make(state, "/tmp");
 }
 
 static inline int scratch_teardown(void **state)

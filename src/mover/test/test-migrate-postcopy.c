@@ -251,5 +251,5 @@ int main(void)
 		return 0;
 	}
 	close(fd);
-	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
+	return cmocka_run_group_tests(tests, pair_setup, scratch_teardown);
 }
