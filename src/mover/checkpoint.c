@@ -363,6 +363,14 @@ static int finish_disks(struct checkpoint *c, json_t **files, struct error *err)
 	return rc;
 }
 
+/* What the host still has in memory of them would be waited for in the pause. */
+static int flush_disks(struct checkpoint *c, struct error *err)
+{
+	const struct progress *progress = c->request->progress;
+
+	return disks_flush(&c->disks, progress ? progress->cancel : NULL, err);
+}
+
 static int run(struct checkpoint *c, const json_t *status, json_t **report, struct error *err)
 {
 	int resumed;
@@ -374,14 +382,17 @@ static int run(struct checkpoint *c, const json_t *status, json_t **report, stru
 	size_t size = 0;
 	int rc = take_log(c, err);
 
+	if (rc == 0)
+		rc = disks_open(&c->vmm, false, &c->disks, err);
+	if (rc == 0)
+		rc = flush_disks(c, err);
 	if (rc == 0 && c->request->live && c->was_running)
 		rc = take_brake(c, status, err);
 	if (rc == 0 && c->request->live && c->was_running)
 		rc = write_live(c, err);
 	if (rc == 0)
-		rc = disks_open(&c->vmm, false, &c->disks, err);
+		rc = flush_disks(c, err);
 	if (rc == 0) {
-		disks_flush(&c->disks);
 		rc = pause_vm(c, err);
 		brake_release(&c->brake);
 	}

@@ -5,7 +5,9 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,7 +20,8 @@
 #include "mover/page.h"
 
 #define BLOCK DISK_BLOCK
-#define PIECE (16 * BLOCK) /* read at once */
+#define PIECE (16 * BLOCK)   /* read at once */
+#define FLUSH (1024 * BLOCK) /* written out at once */
 
 /* Where data may be, from at on; at itself where holes cannot be told. */
 static uint64_t next_data(const struct disk_walk *w, uint64_t at)
@@ -95,6 +98,33 @@ int disk_sum(int fd, uint64_t size, const struct progress *progress, char ret[DI
 	}
 	*bytes = sum.bytes;
 	return digest_end(sum.digest, ret, err);
+}
+
+int disk_open_again(int fd, bool write)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+}
+
+/* fdatasync() alone could not be cancelled, nor would it end while others write on. */
+int disk_flush(int fd, uint64_t size, const _Atomic bool *cancel, struct error *err)
+{
+	const unsigned now =
+		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+	int failed = 0;
+
+	for (uint64_t at = 0; !failed && at < size; at += FLUSH) {
+		if (cancel && *cancel)
+			return error_set(err, -ECANCELED, "cancelled");
+		if (sync_file_range(fd, (off_t)at, FLUSH, now) < 0)
+			failed = errno;
+	}
+	/* Where there is no such call all of it is left to this one. */
+	if (!failed || failed == ENOSYS || failed == EINVAL || failed == ESPIPE)
+		failed = fdatasync(fd) < 0 ? errno : 0;
+	return failed ? error_errno(err, -failed, "cannot sync it") : 0;
 }
 
 int disk_write(int fd, uint64_t offset, const uint8_t *data, size_t n, struct error *err)

@@ -42,6 +42,15 @@ struct disk_walk {
 };
 int disk_walk(const struct disk_walk *w, struct error *err);
 
+/* The same file by a descriptor of our own: whatever it was opened with, without O_DIRECT. -1. */
+int disk_open_again(int fd, bool write);
+
+/*
+ * Writes out what the host still has in memory of it, piece by piece, so that what has to wait for
+ * that later need not wait long. cancel may be NULL.
+ */
+int disk_flush(int fd, uint64_t size, const _Atomic bool *cancel, struct error *err);
+
 /* Writes all of it there. */
 int disk_write(int fd, uint64_t offset, const uint8_t *data, size_t n, struct error *err);
 

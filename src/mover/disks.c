@@ -18,15 +18,6 @@
 #include "mover/disk.h"
 #include "mover/disks-kept.h"
 
-/* A name of our own, whatever it was opened with. */
-static int open_again(int fd, bool write)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-}
-
 static int open_one(struct vmm *vmm, bool write, const json_t *told, struct disk *disk,
 		    struct error *err)
 {
@@ -45,7 +36,7 @@ static int open_one(struct vmm *vmm, bool write, const json_t *told, struct disk
 	if (rc < 0)
 		return rc;
 	fd = jsonline_take_fd(&vmm->line);
-	disk->fd = fd < 0 ? fd : open_again(fd, write);
+	disk->fd = fd < 0 ? fd : disk_open_again(fd, write);
 	if (disk->fd < 0 || !disk->path)
 		return error_errno(err, -errno, "cannot open disk %s of the VM", path);
 	return 0;
@@ -86,10 +77,16 @@ void disks_close(struct disks *disks)
 	*disks = (struct disks){0};
 }
 
-void disks_flush(const struct disks *disks)
+int disks_flush(const struct disks *disks, const _Atomic bool *cancel, struct error *err)
 {
-	for (size_t i = 0; i < disks->n; i++)
-		fdatasync(disks->disk[i].fd);
+	for (size_t i = 0; i < disks->n; i++) {
+		const struct disk *d = &disks->disk[i];
+		int rc = disk_flush(d->fd, d->size, cancel, err);
+
+		if (rc < 0)
+			return error_prefix(err, rc, "disk %s", d->path);
+	}
+	return 0;
 }
 
 int disks_take(struct disks *disks, struct vmm *vmm, int dir, struct error *err)

@@ -38,8 +38,8 @@ struct disks {
 int disks_open(struct vmm *vmm, bool write, struct disks *ret, struct error *err);
 void disks_close(struct disks *disks);
 
-/* Writes out what the host still has in memory of them, so that disks_take() need not wait. */
-void disks_flush(const struct disks *disks);
+/* Writes out what the host still has in memory of them, so that a pause need not wait for it. */
+int disks_flush(const struct disks *disks, const _Atomic bool *cancel, struct error *err);
 
 /*
  * In a pause: the copies in the folder of an epoch that is being written will have what the disks

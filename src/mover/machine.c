@@ -11,12 +11,16 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "mover/disk.h"
+#include "mover/disk-sample.h"
+#include "mover/disks.h"
 #include "mover/vmm.h"
 
 struct remote {
 	struct machine machine;
 	pthread_mutex_t mutex; /* one command at a time */
 	struct vmm vmm;
+	struct disks disks; /* since the first flush */
 	char *path;
 };
 
@@ -135,6 +139,68 @@ static int remote_describe(struct machine *machine, json_t **ret, struct error *
 	json_decref(memory);
 	json_decref(vm);
 	return rc;
+}
+
+static int open_disks(struct remote *r, struct error *err)
+{
+	int rc;
+
+	SCOPED_LOCK(&r->mutex);
+	if (r->disks.disk)
+		return 0;
+	if (r->vmm.fd < 0)
+		return error_set(err, -ENOTCONN, "no connection to wisp-vmm");
+	rc = disks_open(&r->vmm, false, &r->disks, err);
+	if (rc < 0)
+		disks_close(&r->disks);
+	if (rc < 0 && r->vmm.lost) {
+		vmm_close(&r->vmm);
+		return -ENOTCONN;
+	}
+	return rc;
+}
+
+static int remote_flush(struct machine *machine, const _Atomic bool *cancel, struct error *err)
+{
+	struct remote *r = remote_of(machine);
+	int rc = open_disks(r, err);
+
+	return rc < 0 ? rc : disks_flush(&r->disks, cancel, err);
+}
+
+/* Opened now: what this host knew of a file that others write is looked at again. */
+static int sample_device(struct machine *machine, json_t *device, struct error *err)
+{
+	CLEANUP_CLOSE int fd = -1;
+	CLEANUP_CLOSE int own = -1;
+	uint64_t size = (uint64_t)json_integer_value(json_object_get(device, "size"));
+	char text[DISK_SAMPLE_TEXT];
+	int rc = call(machine, "disk", json_pack("{s:O}", "id", json_object_get(device, "id")), -1,
+		      NULL, err);
+
+	if (rc < 0)
+		return rc;
+	fd = jsonline_take_fd(&remote_of(machine)->vmm.line);
+	own = fd < 0 ? -1 : disk_open_again(fd, false);
+	json_object_del(device, "sample");
+	if (own >= 0 && disk_sample(own, size, text))
+		json_object_set_new(device, "sample", json_string(text));
+	return 0;
+}
+
+static int remote_sample(struct machine *machine, json_t *vm, struct error *err)
+{
+	json_t *device;
+	size_t i;
+
+	json_array_foreach (json_object_get(vm, "devices"), i, device) {
+		const char *kind = json_string_value(json_object_get(device, "kind"));
+		int rc = kind && !strcmp(kind, "block") ? sample_device(machine, device, err) : 0;
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
 }
 
 static int remote_pause(struct machine *machine, bool hold, struct error *err)
@@ -260,6 +326,7 @@ static void remote_close(struct machine *machine)
 {
 	struct remote *r = remote_of(machine);
 
+	disks_close(&r->disks);
 	vmm_close(&r->vmm);
 	free(r->path);
 	pthread_mutex_destroy(&r->mutex);
@@ -272,6 +339,8 @@ static const struct machine_ops remote_ops = {
 	.name = remote_name,
 	.memory = remote_memory,
 	.describe = remote_describe,
+	.flush = remote_flush,
+	.sample = remote_sample,
 	.pause = remote_pause,
 	.resume = remote_resume,
 	.stop = remote_stop,

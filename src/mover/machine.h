@@ -7,8 +7,8 @@
  * a stand-in of the tests. All functions return 0 or -errno; -ENOTCONN says that the connection
  * to the VMM is lost, so that what was asked may have happened or not; every other code is an
  * answer: it has not. What dirty_start(), throttle() and a held pause() began ends with the
- * connection (docs/formats/control.md). dirty_collect() may be called by several threads, the
- * others by one.
+ * connection (docs/formats/control.md). dirty_collect() may be called by several threads, flush()
+ * by another one, the others by one.
  */
 
 #include <jansson.h>
@@ -39,6 +39,13 @@ struct machine_ops {
 	int (*memory)(struct machine *vmm, int *fd, struct error *err);
 	/* A new object: vcpus, memory {size, page_size, regions}, and what "describe" says. */
 	int (*describe)(struct machine *vmm, json_t **ret, struct error *err);
+	/*
+	 * What the host still has in memory of the disks that the VM writes is written out, while
+	 * it runs. -ECANCELED when cancel (may be NULL) says so.
+	 */
+	int (*flush)(struct machine *vmm, const _Atomic bool *cancel, struct error *err);
+	/* Adds to what describe() said what each disk has now in some places. */
+	int (*sample)(struct machine *vmm, json_t *vm, struct error *err);
 	int (*pause)(struct machine *vmm, bool hold, struct error *err);
 	int (*resume)(struct machine *vmm, struct error *err);
 	int (*stop)(struct machine *vmm, struct error *err);

@@ -172,8 +172,8 @@ static const json_t *device_with(const json_t *map, const char *id)
 #define SAMPLE 8 /* digits of one */
 
 /*
- * A disk that the VM writes differs here and there from what another host still sees of it;
- * another disk differs in most places. Zeros in both tell nothing.
+ * A disk that the VM writes differs here and there from what the other host sees of it; another
+ * disk differs in most places. Where the source found zeros the VM may have written since.
  */
 static void compare_samples(json_t *list, const char *id, const json_t *a, const json_t *b)
 {
@@ -187,10 +187,10 @@ static void compare_samples(json_t *list, const char *id, const json_t *a, const
 	if (!n || strnlen(right, TEXT_MAX) / SAMPLE != n)
 		return;
 	for (size_t i = 0; i < n; i++, left += SAMPLE, right += SAMPLE) {
-		bool same = !memcmp(left, right, SAMPLE);
-
-		differ += !same;
-		all += !same || memcmp(left, "00000000", SAMPLE) != 0;
+		if (!memcmp(left, "00000000", SAMPLE))
+			continue;
+		all++;
+		differ += !!memcmp(left, right, SAMPLE);
 	}
 	if (differ < 2 || differ <= all / 2)
 		return;

@@ -35,6 +35,7 @@ int source_at(struct source *s, enum migrate_step step)
 void source_init(struct source *s, const struct migrate_options *o)
 {
 	*s = (struct source){.o = *o, .control = {.fd = -1}, .report = json_object()};
+	s->flusher.vmm = o->vmm;
 	s->start = io_now_ns();
 	if (!s->o.timeout_ms)
 		s->o.timeout_ms = 10000;
@@ -53,6 +54,7 @@ void source_init(struct source *s, const struct migrate_options *o)
 
 void source_done(struct source *s)
 {
+	flusher_stop(&s->flusher);
 	channel_close(&s->control);
 	source_rest_done(s);
 	sender_done(&s->sender);
@@ -108,8 +110,14 @@ static int look_at_vm(struct source *s, struct error *err)
 		rc = note_name(&s->note, s->o.vmm, s->o.control, err);
 	if (rc == 0)
 		rc = s->o.vmm->ops->describe(s->o.vmm, &vm, err);
-	if (rc < 0)
+	if (rc == 0)
+		rc = s->o.vmm->ops->flush(s->o.vmm, s->cancel, err);
+	if (rc == 0)
+		rc = s->o.vmm->ops->sample(s->o.vmm, vm, err);
+	if (rc < 0) {
+		json_decref(vm);
 		return rc;
+	}
 	memory = json_object_get(vm, "memory");
 	s->obstacles = obstacle_at_source(vm);
 	s->sender.memory = (uint64_t)json_integer_value(json_object_get(memory, "size"));
@@ -253,16 +261,21 @@ static int send_round(struct source *s, struct error *err)
 static int look_ahead(struct source *s, struct error *err)
 {
 	uint64_t pages = 0, rate = s->now.rate ? s->now.rate : GUESS;
-	int rc = sender_left(&s->sender, &pages, err);
+	uint64_t start = io_now_ns(), flushed;
+	int rc = flusher_go(&s->flusher, s->o.timeout_ms / 4, s->cancel, err);
 
+	flushed = io_now_ns() - start;
+	if (rc >= 0)
+		rc = sender_left(&s->sender, &pages, err);
 	if (rc < 0)
 		return rc;
 	brake_look(&s->brake);
 	s->now.left = pages * PAGE_BYTES;
-	s->now.dirty_rate = (uint64_t)((double)s->now.left * 1e9 / (double)s->round_ns);
+	s->now.dirty_rate = (uint64_t)((double)s->now.left * 1e9 / (double)(s->round_ns + flushed));
 	s->now.downtime_ms = (uint64_t)((double)s->now.left * 1e3 / (double)rate);
 	json_array_append_new(s->rounds,
-			      json_pack("{s:I,s:I,s:I,s:I}", "ns", (json_int_t)s->round_ns, "bytes",
+			      json_pack("{s:I,s:I,s:I,s:I,s:I}", "ns", (json_int_t)s->round_ns,
+					"flush_ns", (json_int_t)flushed, "bytes",
 					(json_int_t)s->now.bytes, "left", (json_int_t)s->now.left,
 					"dirty_rate", (json_int_t)s->now.dirty_rate));
 	return source_at(s, STEP_ROUND);
@@ -303,6 +316,13 @@ static bool is_short_enough(const struct source *s, uint64_t before)
 	       (!shrinks || s->now.round >= s->o.max_rounds);
 }
 
+/* The target is to find all of the disks: in the pause there is only so much to write out. */
+static bool is_written_out(const struct source *s)
+{
+	return s->now.round >= s->o.max_rounds ||
+	       (!s->flusher.runs && flusher_is_short(&s->flusher, s->o.max_downtime_ms));
+}
+
 /* Rounds do not come to an end. */
 static int no_end(struct source *s, bool less, struct error *err)
 {
@@ -317,7 +337,7 @@ static int copy(struct source *s, struct error *err)
 {
 	uint64_t before = UINT64_MAX;
 	unsigned slow = 0;
-	bool less;
+	bool less, enough;
 	int rc = 0;
 
 	json_object_set_new(s->report, "rounds", s->rounds = json_array());
@@ -328,13 +348,14 @@ static int copy(struct source *s, struct error *err)
 			rc = look_ahead(s, err);
 		if (rc < 0)
 			return rc;
-		if (is_short_enough(s, before))
+		enough = is_short_enough(s, before);
+		if (enough && is_written_out(s))
 			return 0;
 		if (s->o.switch_now && *s->o.switch_now) {
 			s->follows = s->o.mode == MIGRATE_HYBRID;
 			return 0;
 		}
-		slow = s->now.left / 7 > before / 10 ? slow + 1 : 0;
+		slow = !enough && s->now.left / 7 > before / 10 ? slow + 1 : 0;
 		less = s->now.left < before;
 		before = s->now.left;
 		if (slow >= 2 || s->now.round >= s->o.max_rounds)

@@ -5,6 +5,7 @@
 /* What the files of the source share. */
 
 #include "mover/brake.h"
+#include "mover/flusher.h"
 #include "mover/migrate-copy.h"
 #include "mover/migrate-note.h"
 #include "mover/migrate-postcopy.h"
@@ -30,6 +31,7 @@ struct source {
 	struct watch watch;
 	uint64_t start, round_ns, step_ns[STEP_COUNT];
 	struct brake brake;
+	struct flusher flusher; /* disks are written out while the VM runs, not in the pause */
 	bool logging, may_be_paused, may_be_prepared, noted;
 	bool untold; /* it has stayed here, and the target may not know */
 };

@@ -153,6 +153,9 @@ static int check(struct target *t, struct error *err)
 	if (rc == 0)
 		rc = message_json(&m, &config, err);
 	if (rc == 0) {
+		/* The source has written out what its disks have, and looked: now it is seen here.
+		 */
+		t->o.vmm->ops->sample(t->o.vmm, t->vm, NULL);
 		list = obstacle_at_target(json_object_get(config, "vm"), t->vm, room(t));
 		target_rest_mode(t, config, list);
 		comes = !json_array_size(list) && !json_is_true(json_object_get(config, "dry_run"));

@@ -12,7 +12,7 @@
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
-/* The disk that the device writes. False: none. */
+/* The device's disk. False: none. */
 static bool get_disk(struct device *dev, struct device_disk *ret)
 {
 	return dev->ops->disk && dev->ops->disk(dev, ret);
@@ -27,7 +27,7 @@ int cmd_disks(struct call *call, struct error *err)
 		struct device_disk disk;
 		json_t *path;
 
-		if (!get_disk(dev, &disk))
+		if (!get_disk(dev, &disk) || disk.readonly)
 			continue;
 		path = json_string(disk.path);
 		json_array_append_new(array, json_pack("{s:s, s:o, s:I}", "id", dev->id, "path",
@@ -46,8 +46,7 @@ static int find_disk(const struct call *call, struct device_disk *ret, struct er
 	for (unsigned i = 0; id && i < call->vm->ndevices; i++)
 		if (!strcmp(call->vm->devices[i]->id, id) && get_disk(call->vm->devices[i], ret))
 			return 0;
-	return error_set(err, -ENOENT, "no disk \"%s\" is written here (disks tells)",
-			 id ? id : "");
+	return error_set(err, -ENOENT, "there is no disk \"%s\" here (disks tells)", id ? id : "");
 }
 
 int cmd_disk(struct call *call, struct error *err)
@@ -66,6 +65,9 @@ int cmd_disk_copy_start(struct call *call, struct error *err)
 	struct device_disk disk;
 	int r = fd < 0 ? fd : find_disk(call, &disk, err);
 
+	if (!r && disk.readonly)
+		r = error_set(err, -EROFS, "disk %s is only read here: copy it as it is",
+			      disk.path);
 	if (!r && !vcpus_paused(call->vm))
 		r = error_set(err, -EBUSY, "the VM runs: pause it before its disks are copied");
 	if (!r)

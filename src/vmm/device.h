@@ -49,11 +49,12 @@ struct device_desc {
 		      struct error *err);
 };
 
-/* The disk behind a device that writes to one. */
+/* The disk behind a device. */
 struct device_disk {
 	int fd; /* the device's */
 	const char *path;
 	struct store *store;
+	bool readonly;
 };
 
 struct device_ops {
@@ -76,8 +77,8 @@ struct device_ops {
 	 */
 	int (*claim)(struct device *dev, bool claim, struct error *err);
 	/*
-	 * What belongs to the VM beside its memory and state: the disk that the device writes to.
-	 * False: it writes to none. May be NULL.
+	 * The disk that the device has: unless it is only read it belongs to the VM beside its
+	 * memory and state. False: it has none. May be NULL.
 	 */
 	bool (*disk)(struct device *dev, struct device_disk *ret);
 	/*

@@ -189,6 +189,40 @@ def other_record(*args):
     winner.stop()
 
 
+def disks(*args):
+    """What the disks contain tells whether they are the same, also those that are only read."""
+    same, read, other, empty = (f"{TMP}/{name}" for name in ("same", "read", "other", "empty"))
+    for path in same, read, other:
+        with open(path, "wb") as f:
+            f.write(os.urandom(8 << 20))
+    with open(empty, "wb") as f:
+        f.truncate(8 << 20)
+    def options(written, only_read):
+        return (*args, "--device", f"block,path={written}",
+                "--device", f"block,path={only_read},readonly")
+    m = start("work=4096", *options(same, read))
+    for device, there in ("block0", (other, read)), ("block0", (empty, read)), \
+            ("block1", (same, other)):
+        new = incoming(*options(*there))
+        movers = Movers(m, new)
+        assert f"device {device}: content" in end_of(movers.sender, None)[1]
+        movers.receiver.terminate()
+        end_of(movers.receiver, None)
+        new.process.kill()
+        new.process.wait()
+        assert state(m) == "running"
+    # Not what it was when the target was started.
+    new = incoming(*options(same, read))
+    with open(same, "r+b") as f:
+        f.write(os.urandom(8 << 20))
+    movers = Movers(m, new)
+    report = json.loads(end_of(movers.sender)[0])
+    end_of(movers.receiver)
+    assert all("flush_ns" in r for r in report["rounds"]), report
+    assert m.process.wait(20) == 0 and state(new) == "running"
+    new.stop()
+
+
 def soak(moves, *args):
     source = random.Random(moves)
     m = Machine("-k", GUEST, "-a", "work=4096", *args)
@@ -210,6 +244,7 @@ def main():
     journey("work=4096", "-m", "64")
     journey("dirty=2", "-m", "256", "-c", "2")
     refusals("-m", "64")
+    disks("-m", "64")
     limited("-m", "64")
     slowed("-m", "48", "-c", "2")
     cancelled("-m", "64")

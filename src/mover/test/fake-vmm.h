@@ -36,6 +36,8 @@ enum fake_op {
 	FAKE_NAME,
 	FAKE_MEMORY,
 	FAKE_DESCRIBE,
+	FAKE_FLUSH,
+	FAKE_SAMPLE,
 	FAKE_PAUSE,
 	FAKE_HOLD, /* pause without hold */
 	FAKE_RESUME,
@@ -205,6 +207,20 @@ static inline int fake_describe(struct machine *vmm, json_t **ret, struct error 
 		*ret = json_pack("{s:i,s:{s:I,s:i,s:[]}}", "vcpus", (int)f->vcpus, "memory", "size",
 				 (json_int_t)f->size, "page_size", PAGE_BYTES, "regions");
 	return fake_leave(f, rc);
+}
+
+static inline int fake_flush(struct machine *vmm, const _Atomic bool *cancel, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+
+	return fake_leave(f, fake_enter(f, FAKE_FLUSH, err));
+}
+
+static inline int fake_sample(struct machine *vmm, json_t *vm, struct error *err)
+{
+	struct fake_vmm *f = fake_of(vmm);
+
+	return fake_leave(f, fake_enter(f, FAKE_SAMPLE, err));
 }
 
 static inline int fake_pause(struct machine *vmm, bool hold, struct error *err)
@@ -441,6 +457,8 @@ static const struct machine_ops fake_ops = {
 	.name = fake_name,
 	.memory = fake_memory,
 	.describe = fake_describe,
+	.flush = fake_flush,
+	.sample = fake_sample,
 	.pause = fake_pause,
 	.resume = fake_resume,
 	.stop = fake_stop,

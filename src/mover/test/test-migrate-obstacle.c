@@ -148,6 +148,10 @@ static void test_samples(void **state)
 			 1);
 	assert_int_equal(samples("111111112222222233333333", "000000000000000000000000"), 1);
 	assert_int_equal(samples("0000000011111111", "0000000022222222"), 0);
+	/* The VM made a file system on an empty disk meanwhile. */
+	assert_int_equal(samples("0000000011111111000000000000000000000000",
+				 "2222222211111111333333334444444455555555"),
+			 0);
 	/* Whatever a peer says. */
 	assert_int_equal(samples("", ""), 0);
 	assert_int_equal(samples("1111111122222222", "1111"), 0);

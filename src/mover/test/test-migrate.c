@@ -149,6 +149,20 @@ static void test_switch_now(void **state)
 	pair_done(&p);
 }
 
+/* The disks are written out before it begins, and again before the pause. */
+static void test_flush(void **state)
+{
+	struct pair p;
+
+	pair_init(&p, *state, false);
+	pair_run(&p);
+	assert_moved(&p);
+	assert_true(p.from.calls[FAKE_FLUSH] >= 2);
+	assert_int_equal(p.from.calls[FAKE_SAMPLE], 1);
+	assert_int_equal(p.to.calls[FAKE_SAMPLE], 1);
+	pair_done(&p);
+}
+
 /* Killing either mover at each step; new ones take over where there is a record. */
 static void test_kill(void **state)
 {
@@ -458,16 +472,27 @@ static void test_silence(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_moves),	       cmocka_unit_test(test_obstacles),
-		cmocka_unit_test(test_dry_run),	       cmocka_unit_test(test_strangers),
-		cmocka_unit_test(test_bandwidth),      cmocka_unit_test(test_convergence),
-		cmocka_unit_test(test_switch_now),     cmocka_unit_test(test_kill),
-		cmocka_unit_test(test_cancel),	       cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_resume_refused), cmocka_unit_test(test_resume_refused_later),
-		cmocka_unit_test(test_target_dies),    cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_undecided),      cmocka_unit_test(test_untold),
-		cmocka_unit_test(test_other_vm),       cmocka_unit_test(test_no_record),
-		cmocka_unit_test(test_garbage),	       cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_moves),
+		cmocka_unit_test(test_obstacles),
+		cmocka_unit_test(test_dry_run),
+		cmocka_unit_test(test_strangers),
+		cmocka_unit_test(test_bandwidth),
+		cmocka_unit_test(test_convergence),
+		cmocka_unit_test(test_switch_now),
+		cmocka_unit_test(test_flush),
+		cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_resume_refused),
+		cmocka_unit_test(test_resume_refused_later),
+		cmocka_unit_test(test_target_dies),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_undecided),
+		cmocka_unit_test(test_untold),
+		cmocka_unit_test(test_other_vm),
+		cmocka_unit_test(test_no_record),
+		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_silence),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

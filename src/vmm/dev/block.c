@@ -16,7 +16,6 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/parse.h"
-#include "vmm/block/sample.h"
 #include "vmm/block/store.h"
 #include "vmm/config.h"
 #include "vmm/devices.h"
@@ -382,7 +381,8 @@ static bool block_disk(struct virtio *dev, struct device_disk *ret)
 
 	ret->fd = store_file(b->store, &ret->path);
 	ret->store = b->store;
-	return !b->readonly;
+	ret->readonly = b->readonly;
+	return true;
 }
 
 static void block_deactivate(struct virtio *dev)
@@ -396,13 +396,9 @@ static void block_deactivate(struct virtio *dev)
 static void block_describe(struct virtio *dev, json_t *object)
 {
 	struct block *b = block_of(dev);
-	char sample[SAMPLE_TEXT];
-	const char *path;
 
 	json_object_set_new(object, "size", json_integer((json_int_t)b->store->size));
 	json_object_set_new(object, "readonly", json_boolean(b->readonly));
-	if (sample_disk(store_file(b->store, &path), b->store->size, sample))
-		json_object_set_new(object, "sample", json_string(sample));
 }
 
 static void block_stats(struct virtio *dev, json_t *object)

@@ -398,44 +398,6 @@ static void test_refused(void **state)
 	refused("/dev/null", "", "neither a file nor a block device");
 }
 
-/* What "describe" says of the disk's content; for json_decref(). */
-static json_t *sample(struct fixture *f, const char **ret)
-{
-	json_t *object = json_object();
-
-	f->device->ops->describe(f->device, object);
-	*ret = json_string_value(json_object_get(object, "sample"));
-	assert_non_null(*ret);
-	assert_int_equal(strlen(*ret), 64 * 8);
-	return object;
-}
-
-static void test_sample(void **state)
-{
-	struct fixture *f = begin(""), *g = begin_in(".", ",cache=none", ~0ULL);
-	const char *a, *b;
-	json_t *first = sample(f, &a), *second = sample(g, &b);
-	unsigned differ = 0;
-
-	assert_string_equal(a, b);
-	/* 16 blocks of the first half are on this disk. */
-	assert_memory_not_equal(a, "00000000", 8);
-	assert_memory_not_equal(a + 15 * 8, "00000000", 8);
-	assert_memory_equal(a + 16 * 8, "00000000", 8);
-	assert_memory_not_equal(a + 63 * 8, "00000000", 8);
-	json_decref(second);
-	memset(at(g, g->data), 0, 512);
-	assert_int_equal(request(g, VIRTIO_BLK_T_OUT, 128, 512, false), VIRTIO_BLK_S_OK);
-	second = sample(g, &b);
-	for (unsigned i = 0; i < 64; i++)
-		differ += !!memcmp(a + i * 8, b + i * 8, 8);
-	assert_int_equal(differ, 2); /* of each half */
-	json_decref(first);
-	json_decref(second);
-	end(f);
-	end(g);
-}
-
 /* Takes io_uring away from this process, as containers do. */
 static void forbid_io_uring(void)
 {
@@ -468,7 +430,6 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_large),
-		cmocka_unit_test(test_sample),
 		cmocka_unit_test(test_refused),
 	};
 

@@ -2,19 +2,16 @@
 /* Samples of a disk: half of them from its first 2 MiB, where file systems and boot loaders begin.
  */
 
-#include "vmm/block/sample.h"
+#include "mover/disk-sample.h"
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/cleanup.h"
-
 #define BYTES 4096u
 #define STEP 65536u
-#define HALF (SAMPLE_BLOCKS / 2)
+#define HALF (DISK_SAMPLES / 2)
 
 static uint64_t place(unsigned i, uint64_t size)
 {
@@ -36,13 +33,11 @@ static uint32_t hash(const uint8_t *data, size_t n)
 	return all ? (uint32_t)(sum >> 32) | 1 : 0;
 }
 
-bool sample_disk(int fd, uint64_t size, char ret[SAMPLE_TEXT])
+bool disk_sample(int fd, uint64_t size, char ret[DISK_SAMPLE_TEXT])
 {
-	CLEANUP_FREE uint8_t *buf = NULL;
+	uint8_t buf[BYTES];
 
-	if (posix_memalign((void **)&buf, BYTES, BYTES))
-		return false;
-	for (unsigned i = 0; i < SAMPLE_BLOCKS; i++) {
+	for (unsigned i = 0; i < DISK_SAMPLES; i++) {
 		uint64_t at = place(i, size);
 		ssize_t n = at < size ? pread(fd, buf, BYTES, (off_t)at) : 0;
 
@@ -50,7 +45,8 @@ bool sample_disk(int fd, uint64_t size, char ret[SAMPLE_TEXT])
 			return false;
 		/* Elsewhere it may be newer when we are to use it. */
 		posix_fadvise(fd, (off_t)at, BYTES, POSIX_FADV_DONTNEED);
-		snprintf(ret + i * SAMPLE_DIGITS, SAMPLE_DIGITS + 1, "%08x", hash(buf, (size_t)n));
+		snprintf(ret + i * DISK_SAMPLE_DIGITS, DISK_SAMPLE_DIGITS + 1, "%08x",
+			 hash(buf, (size_t)n));
 	}
 	return true;
 }
