@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "doctor/tree.h"
+#include "lib/tree.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/parse.h"

@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "doctor/tree.h"
+#include "lib/tree.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 

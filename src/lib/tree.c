@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Facts from files, below a root. */
 
-#include "doctor/tree.h"
+#include "lib/tree.h"
 
 #include <glob.h>
 #include <limits.h>
@@ -60,6 +60,19 @@ unsigned tree_count(const char *root, const char *pattern)
 
 	tree_each(root, pattern, count_one, &n);
 	return n;
+}
+
+bool tree_link(const char *root, const char *path, char *buf, size_t size)
+{
+	CLEANUP_FREE char *full = io_format("%s%s", root, path);
+	char target[PATH_MAX];
+	ssize_t n = full ? readlink(full, target, sizeof(target) - 1) : -1;
+
+	if (n <= 0)
+		return false;
+	target[n] = 0;
+	snprintf(buf, size, "%s", strrchr(target, '/') ? strrchr(target, '/') + 1 : target);
+	return true;
 }
 
 bool tree_program(const char *root, const char *name)

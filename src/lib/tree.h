@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef WISP_DOCTOR_TREE_H
-#define WISP_DOCTOR_TREE_H
+#ifndef WISP_LIB_TREE_H
+#define WISP_LIB_TREE_H
 
 /* Reading facts from files below a root that may be a made-up one. */
 
@@ -23,6 +23,9 @@ unsigned tree_count(const char *root, const char *pattern);
 /* Calls fn for each of them with the path without the root. */
 void tree_each(const char *root, const char *pattern, void (*fn)(const char *path, void *arg),
 	       void *arg);
+
+/* Where a symbolic link points to, its last part alone; false when there is none. */
+bool tree_link(const char *root, const char *path, char *buf, size_t size);
 
 /* The program is in one of the usual folders. */
 bool tree_program(const char *root, const char *name);
