@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tables. What a primary key says cannot be said wrong by any code: a hardware thread and a
+ * device have one owner. Text n of the array brings version n to n + 1 and is never changed once
+ * it has been released; times are seconds since 1970, memory is in bytes.
+ */
+
+#include "node/store-schema.h"
+
+#include "lib/cleanup.h"
+
+static const char version_1[] =
+	/* A lease on this node. A reservation becomes one that runs, or ends at its time. */
+	"CREATE TABLE cluster ("
+	" id TEXT PRIMARY KEY, user INTEGER NOT NULL,"
+	" state TEXT NOT NULL CHECK (state IN ('reserved', 'running')),"
+	" since INTEGER NOT NULL, until INTEGER) STRICT, WITHOUT ROWID;"
+	/* node: where a shared VM has to stay, else null. dir, instance: of its VMM, once it runs.
+	 */
+	"CREATE TABLE vm ("
+	" id INTEGER PRIMARY KEY, cluster TEXT NOT NULL REFERENCES cluster ON DELETE CASCADE,"
+	" name TEXT NOT NULL, since INTEGER NOT NULL, cpus INTEGER NOT NULL CHECK (cpus > 0),"
+	" dedicated INTEGER NOT NULL CHECK (dedicated IN (0, 1)), node INTEGER,"
+	" dir TEXT, instance TEXT, UNIQUE (cluster, name)) STRICT;"
+	"CREATE TABLE cpu ("
+	" cpu INTEGER PRIMARY KEY, vm INTEGER NOT NULL REFERENCES vm ON DELETE CASCADE) STRICT;"
+	"CREATE INDEX cpu_vm ON cpu (vm);"
+	"CREATE TABLE device ("
+	" address TEXT PRIMARY KEY, vm INTEGER NOT NULL REFERENCES vm ON DELETE CASCADE)"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE INDEX device_vm ON device (vm);"
+	"CREATE TABLE memory ("
+	" vm INTEGER NOT NULL REFERENCES vm ON DELETE CASCADE, node INTEGER NOT NULL,"
+	" page_size INTEGER NOT NULL CHECK (page_size > 0), bytes INTEGER NOT NULL CHECK (bytes > "
+	"0),"
+	" PRIMARY KEY (vm, node, page_size)) STRICT, WITHOUT ROWID;"
+	/* What VMs used; stays when they have gone. ended is null while it runs, seen its last
+	   record. */
+	"CREATE TABLE usage ("
+	" id INTEGER PRIMARY KEY, cluster TEXT NOT NULL, vm TEXT NOT NULL, user INTEGER NOT NULL,"
+	" started INTEGER NOT NULL, seen INTEGER NOT NULL, ended INTEGER, how TEXT,"
+	" cpus INTEGER NOT NULL, cores INTEGER NOT NULL, memory INTEGER NOT NULL,"
+	" devices INTEGER NOT NULL, cpu_us INTEGER NOT NULL DEFAULT 0,"
+	" peak_memory INTEGER NOT NULL DEFAULT 0, exits INTEGER NOT NULL DEFAULT 0,"
+	" bytes INTEGER NOT NULL DEFAULT 0, CHECK (seen >= started)) STRICT;"
+	"CREATE INDEX usage_cluster ON usage (cluster, vm);"
+	"CREATE INDEX usage_user ON usage (user, started);"
+	"CREATE TABLE event ("
+	" id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, cluster TEXT, vm TEXT,"
+	" what TEXT NOT NULL, text TEXT NOT NULL) STRICT;";
+
+const char *const store_schema[] = {version_1};
+const unsigned store_schema_version = ARRAY_SIZE(store_schema);
