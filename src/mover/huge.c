@@ -13,12 +13,18 @@
 #include "mover/index.h"
 #include "mover/page.h"
 
+enum huge_state {
+	HUGE_HIDDEN,
+	HUGE_COMING, /* a thread is about to show it */
+	HUGE_SHOWN,
+};
+
 struct huge {
 	const struct faults *faults;
 	uint64_t memory, count; /* bytes; huge pages */
 	unsigned chunks;	/* of one */
 	uint8_t *map;
-	_Atomic bool *shown;
+	_Atomic uint8_t *state; /* enum huge_state of each */
 	_Atomic unsigned *left; /* pages of each that are to come */
 	const _Atomic uint64_t *zero;
 };
@@ -35,16 +41,16 @@ int huge_create(const struct faults *faults, int memfd, uint64_t memory, struct 
 			   .memory = memory,
 			   .count = memory / PAGE_BYTES / faults->unit,
 			   .chunks = faults->unit / CHUNK_PAGES};
-	h->shown = calloc(h->count, sizeof(*h->shown));
+	h->state = calloc(h->count, sizeof(*h->state));
 	h->left = calloc(h->count, sizeof(*h->left));
 	map = mmap(NULL, memory, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	h->map = map == MAP_FAILED ? NULL : map;
-	if (!h->shown || !h->left || !h->map) {
+	if (!h->state || !h->left || !h->map) {
 		huge_destroy(h);
 		return error_set(err, -ENOMEM, "no memory to put huge pages together");
 	}
 	for (uint64_t i = 0; i < h->count; i++)
-		h->shown[i] = faults_was_shown(faults, i);
+		h->state[i] = faults_was_shown(faults, i) ? HUGE_SHOWN : HUGE_HIDDEN;
 	*ret = h;
 	return 0;
 }
@@ -55,7 +61,7 @@ void huge_destroy(struct huge *h)
 		return;
 	if (h->map)
 		munmap(h->map, h->memory);
-	free(h->shown);
+	free(h->state);
 	free(h->left);
 	free(h);
 }
@@ -77,7 +83,7 @@ uint8_t *huge_at(const struct huge *h, uint64_t chunk)
 
 bool huge_is_shown(const struct huge *h, uint64_t chunk)
 {
-	return h->shown[chunk / h->chunks];
+	return h->state[chunk / h->chunks] == HUGE_SHOWN;
 }
 
 int huge_expect(struct huge *h, const uint64_t *pages, const _Atomic uint64_t *zero,
@@ -88,7 +94,7 @@ int huge_expect(struct huge *h, const uint64_t *pages, const _Atomic uint64_t *z
 		unsigned left = 0;
 
 		for (uint64_t c = i * h->chunks; c < (i + 1) * h->chunks; c++) {
-			if (~(pages[c] | zero[c]) && !h->shown[i])
+			if (~(pages[c] | zero[c]) && h->state[i] != HUGE_SHOWN)
 				return error_set(err, -EBADMSG,
 						 "a huge page is to come in parts only");
 			left += (unsigned)__builtin_popcountll(pages[c]);
@@ -104,7 +110,7 @@ static int show_run(struct huge *h, uint64_t first, uint64_t end, struct error *
 	int rc = first < end ? faults_show(h->faults, first * unit, (end - first) * unit, err) : 0;
 
 	for (uint64_t i = first; rc == 0 && i < end; i++)
-		h->shown[i] = true;
+		h->state[i] = HUGE_SHOWN;
 	return rc;
 }
 
@@ -130,18 +136,21 @@ int huge_show_others(struct huge *h, const uint64_t *missing, struct error *err)
 	return rc < 0 ? rc : show_run(h, first, h->count, err);
 }
 
-/* By one thread: who comes second has nothing to do. */
+/*
+ * By one thread. Who comes second has nothing to do, and hears whether it is there already: who
+ * waits for it is woken when it is.
+ */
 static int show(struct huge *h, uint64_t number, struct error *err)
 {
+	uint8_t before = HUGE_HIDDEN;
 	int rc;
 
-	if (atomic_exchange(&h->shown[number], true))
-		return 1;
+	if (!atomic_compare_exchange_strong(&h->state[number], &before, HUGE_COMING))
+		return before == HUGE_SHOWN;
 	for (uint64_t c = number * h->chunks; c < (number + 1) * h->chunks; c++)
 		page_clear(huge_at(h, c), h->zero[c]);
 	rc = faults_show(h->faults, number * h->faults->unit, h->faults->unit, err);
-	if (rc < 0)
-		h->shown[number] = false;
+	h->state[number] = rc < 0 ? HUGE_HIDDEN : HUGE_SHOWN;
 	return rc < 0 ? rc : 1;
 }
 

@@ -42,7 +42,10 @@ int huge_show_others(struct huge *h, const uint64_t *missing, struct error *err)
 /* n pages have been put into the chunk. 1: that made the huge page whole, and it is shown now. */
 int huge_came(struct huge *h, uint64_t chunk, unsigned n, struct error *err);
 
-/* Shows the huge page if nothing of it is to come any more: 1. Else 0. */
+/*
+ * Shows the huge page if nothing of it is to come any more. 1: it is shown. 0: it is not, something
+ * has to come, or another thread is showing it; that wakes who waits.
+ */
 int huge_show_if_whole(struct huge *h, uint64_t chunk, struct error *err);
 
 #endif

@@ -99,12 +99,87 @@ static void test_refused(void **state)
 	end(&v);
 }
 
+/* What the page table says of the page at p, without touching it. */
+static bool is_mapped(const void *p)
+{
+	CLEANUP_CLOSE int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	assert_int_equal(pread(fd, &entry, 8, (off_t)((uintptr_t)p / PAGE_BYTES * 8)), 8);
+	return entry >> 63;
+}
+
+#define LARGE_UNIT (32 * CHUNK_PAGES)
+#define LARGE ((uint64_t)LARGE_UNIT * PAGE_BYTES)
+
+static void *show_large(void *arg)
+{
+	struct vm *v = arg;
+
+	assert_int_equal(huge_show_if_whole(v->huge, 0, NULL), 1);
+	return NULL;
+}
+
+/* While one thread makes it zero, which takes some time, it is not shown to anybody. */
+static void show_at_once(void)
+{
+	static const uint64_t none[32];
+	static _Atomic uint64_t zero[32];
+	pthread_t thread;
+	struct vm v = {0};
+
+	for (unsigned i = 0; i < 32; i++)
+		zero[i] = ~0ull;
+	fake_init(&v.fake, &v.world, LARGE, true);
+	v.fake.unit = LARGE_UNIT;
+	memset(v.fake.ram, 0x5a, LARGE);
+	ok(fake_faults_open(&v.fake.vmm, 0, &v.faults, &err));
+	ok(huge_create(&v.faults, v.fake.fd, LARGE, &v.huge, &err));
+	ok(huge_expect(v.huge, none, zero, &err));
+	assert_int_equal(pthread_create(&thread, NULL, show_large, &v), 0);
+	while (*(volatile uint8_t *)huge_at(v.huge, 0))
+		sched_yield();
+	assert_true(!huge_show_if_whole(v.huge, 1, NULL) || is_mapped(v.fake.ram));
+	assert_true(!huge_is_shown(v.huge, 0) || is_mapped(v.fake.ram));
+	/* Who comes meanwhile waits until it is there. */
+	assert_bytes(v.fake.ram + LARGE - PAGE_BYTES, 0, PAGE_BYTES);
+	pthread_join(thread, NULL);
+	assert_true(huge_is_shown(v.huge, 0));
+	assert_int_equal(huge_show_if_whole(v.huge, 1, NULL), 1);
+	end(&v);
+}
+
+/* Often enough that both threads have run at the same time. */
+static void test_at_once(void **state)
+{
+	for (unsigned i = 0; i < 20; i++)
+		show_at_once();
+}
+
+/* One that could not be shown is as it was before. */
+static void test_failed(void **state)
+{
+	static const uint64_t none[4];
+	static const _Atomic uint64_t zero[4] = {~0ull, ~0ull};
+	struct vm v;
+
+	begin(&v);
+	ok(huge_expect(v.huge, none, zero, &err));
+	v.faults.nregions = 0;
+	refused(-EPROTO, "outside", huge_show_if_whole(v.huge, 0, &err));
+	assert_false(huge_is_shown(v.huge, 0));
+	v.faults.nregions = 1;
+	assert_int_equal(huge_show_if_whole(v.huge, 0, NULL), 1);
+	assert_bytes(v.fake.ram, 0, SIZE / 2);
+	end(&v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_parts),
-		cmocka_unit_test(test_zero),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_parts),	cmocka_unit_test(test_zero),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_at_once),
+		cmocka_unit_test(test_failed),
 	};
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
