@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -26,11 +25,11 @@
 #include "vmm/call.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
+#include "vmm/mapped.h"
 #include "vmm/vm.h"
 
 #define STACK_SIZE (256 * 1024)
-#define PATIENCE_S 1		     /* with a connection that says nothing */
-#define PAGEMAP_PRESENT (1ull << 63) /* Linux admin-guide/mm/pagemap.rst */
+#define PATIENCE_S 1 /* with a connection that says nothing */
 
 /*
  * Any other thread of the VMM may be waiting in a fault, the one that serves the control socket
@@ -79,33 +78,13 @@ static void lost(struct userfault_watch *w)
 	w->deadline = io_now_ns() + w->hold_ms * 1000000ull;
 }
 
-/*
- * Which pages the guest can see: a bit for each page of its memory, in a new memfd. mincore() says
- * of huge pages whether they are in the memfd; the page table is what counts.
- */
-static int mapped_pages(const struct memory *mem, struct error *err)
+/* Which pages the guest can see, in a new memfd. */
+static int see_mapped(const struct memory *mem, struct error *err)
 {
 	CLEANUP_CLOSE int table = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	CLEANUP_CLOSE int fd = memfd_create("mapped", MFD_CLOEXEC);
-	uint64_t pages = mem->size / mem->page_size, word = 0;
 
-	if (table < 0 || fd < 0)
-		return error_errno(err, -errno, "cannot look which memory is mapped");
-	for (uint64_t i = 0; i < pages; i++) {
-		uintptr_t at = (uintptr_t)mem->region[0].host + i * mem->page_size;
-		uint64_t entry;
-		int r = io_pread_full(table, &entry, sizeof(entry), (off_t)(at / 4096 * 8));
-
-		if (!r && entry & PAGEMAP_PRESENT)
-			word |= 1ull << i % 64;
-		if (!r && (i % 64 == 63 || i == pages - 1)) {
-			r = io_write_full(fd, &word, sizeof(word));
-			word = 0;
-		}
-		if (r < 0)
-			return error_errno(err, r, "cannot look which memory is mapped");
-	}
-	return take_fd(&fd);
+	return table < 0 ? error_errno(err, -errno, "cannot look which memory is mapped")
+			 : mapped_pages(table, mem, err);
 }
 
 /* One command; *pass is the descriptor of its answer, or -1. */
@@ -130,7 +109,7 @@ static int obey(struct userfault_watch *w, const json_t *request, bool allowed, 
 		return 0;
 	}
 	if (name && !strcmp(name, "mapped")) {
-		*pass = w->mapped_fd = mapped_pages(&w->vm->mem, err);
+		*pass = w->mapped_fd = see_mapped(&w->vm->mem, err);
 		return *pass < 0 ? *pass : 0;
 	}
 	return error_set(err, -ENOSYS,
