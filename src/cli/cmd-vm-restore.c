@@ -23,7 +23,7 @@ struct restore {
 	struct vm_place place;
 	const char *clock, *progress;
 	uint64_t at; /* 0: the newest */
-	bool lazy, json, force, set_clock;
+	bool lazy, json, force, again, set_clock;
 	struct args disks;
 };
 
@@ -104,6 +104,8 @@ static int load(const struct command *cmd, const struct restore *o, const char *
 		args_add(&options, "--json");
 	if (o->force)
 		args_add(&options, "--force");
+	if (o->again)
+		args_add(&options, "--again");
 	if (o->progress)
 		args_add(&options, "--progress=%s", o->progress);
 	r = vm_call_mover(cmd, "restore", vm_dir, &options);
@@ -221,6 +223,9 @@ static int restore_option(struct restore *o, int id, const char *value, struct e
 	case OPT_FORCE:
 		o->force = true;
 		return 0;
+	case OPT_AGAIN:
+		o->again = true;
+		return 0;
 	case OPT_RESTORE_DISK:
 		args_add(&o->disks, "%s", value);
 		return o->disks.failed ? error_errno(err, -ENOMEM, "--disk") : 0;
@@ -303,6 +308,10 @@ const struct command cmd_vm_restore = {
 			 .help = "Put disks back also when they were written since (that is lost), "
 				 "and "
 				 "make those that only the checkpoint names"},
+			{.id = OPT_AGAIN,
+			 .name = "again",
+			 .help = "After a restore that was killed: fill disks that have a part of "
+				 "what the checkpoint has and nothing else"},
 			VM_PROGRESS_OPTION,
 			{.id = OPT_JSON, .name = "json", .help = "Print the report as JSON"},
 			{0}},

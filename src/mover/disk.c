@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The content of a disk: its sum, and copies. */
+/* The content of a disk: looks at it, sums it, writes it. */
 
 #include "mover/disk.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
@@ -23,14 +20,25 @@
 #define PIECE (16 * BLOCK)   /* read at once */
 #define FLUSH (1024 * BLOCK) /* written out at once */
 
-/* Where data may be, from at on; at itself where holes cannot be told. */
-static uint64_t next_data(const struct disk_walk *w, uint64_t at)
+uint64_t disk_next_data(const struct disk_walk *w, uint64_t at)
 {
 	off_t data = lseek(w->fd, (off_t)at, SEEK_DATA);
 
 	if (data < 0)
 		return errno == ENXIO ? w->size : at;
 	return (uint64_t)data / BLOCK * BLOCK;
+}
+
+int disk_read(int fd, uint64_t offset, uint8_t *data, size_t n, struct error *err)
+{
+	int rc = io_pread_full(fd, data, n, (off_t)offset);
+
+	if (rc == -EPIPE)
+		return error_set(err, -EIO, "a disk was cut: it has no byte %llu",
+				 (unsigned long long)(offset + n - 1));
+	return rc < 0 ? error_errno(err, rc, "cannot read byte %llu of a disk",
+				    (unsigned long long)offset)
+		      : 0;
 }
 
 static int walk_piece(const struct disk_walk *w, uint64_t at, const uint8_t *data, size_t n,
@@ -53,15 +61,14 @@ int disk_walk(const struct disk_walk *w, struct error *err)
 	uint64_t at = 0;
 	int rc = buf ? 0 : error_set(err, -ENOMEM, "out of memory");
 
-	while (rc == 0 && (at = next_data(w, at)) < w->size) {
+	while (rc == 0 && (at = disk_next_data(w, at)) < w->size) {
 		size_t n = w->size - at < PIECE ? (size_t)(w->size - at) : PIECE;
 
 		if (w->progress && w->progress->cancel && *w->progress->cancel)
 			return error_set(err, -ECANCELED, "cancelled");
-		rc = io_pread_full(w->fd, buf, n, (off_t)at);
-		rc = rc < 0 ? error_errno(err, rc, "cannot read byte %llu of a disk",
-					  (unsigned long long)at)
-			    : walk_piece(w, at, buf, n, err);
+		rc = disk_read(w->fd, at, buf, n, err);
+		if (rc == 0)
+			rc = walk_piece(w, at, buf, n, err);
 		at += n;
 	}
 	return rc;
@@ -143,39 +150,4 @@ int disk_write(int fd, uint64_t offset, const uint8_t *data, size_t n, struct er
 		n -= (size_t)done;
 	}
 	return 0;
-}
-
-static int write_block(void *arg, uint64_t offset, const uint8_t *data, size_t n, struct error *err)
-{
-	return disk_write(*(int *)arg, offset, data, n, err);
-}
-
-/* Nothing but zeros. */
-static int clear(int fd, uint64_t size, struct error *err)
-{
-	uint64_t range[2] = {0, size};
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return error_errno(err, -errno, "cannot examine a disk");
-	if (S_ISBLK(st.st_mode) ? ioctl(fd, BLKZEROOUT, range) < 0
-				: ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)size) < 0)
-		return error_errno(err, -errno, "cannot clear a disk");
-	return 0;
-}
-
-bool disk_clone(int from, int to)
-{
-	return !ioctl(to, FICLONE, from);
-}
-
-int disk_copy(int from, int to, uint64_t size, const struct progress *progress, struct error *err)
-{
-	struct disk_walk w = {from, size, progress, write_block, &to};
-	int rc;
-
-	if (disk_clone(from, to))
-		return 0;
-	rc = clear(to, size, err);
-	return rc < 0 ? rc : disk_walk(&w, err);
 }

@@ -27,8 +27,19 @@ int disk_sum(int fd, uint64_t size, const struct progress *progress, char ret[DI
 /* Has the file to share the blocks of from, where the file system can: that takes no time. */
 bool disk_clone(int from, int to);
 
-/* Gives to the content of from, size bytes both. */
-int disk_copy(int from, int to, uint64_t size, const struct progress *progress, struct error *err);
+/*
+ * Gives to the content of from, size bytes both. What is the same is not written again; *written
+ * (or NULL) is how much was not.
+ */
+int disk_copy(int from, int to, uint64_t size, const struct progress *progress, uint64_t *written,
+	      struct error *err);
+
+/*
+ * Whether all that is not zero of a disk of size bytes, a multiple of 512, is what the whole one
+ * has there, as when somebody was killed who filled it. 1; 0: *place is a byte's where it is not.
+ */
+int disk_is_part(int fd, int whole, uint64_t size, const struct progress *progress, uint64_t *place,
+		 struct error *err);
 
 #define DISK_BLOCK 65536u /* what is zero or not; part of the format */
 
@@ -42,6 +53,9 @@ struct disk_walk {
 };
 int disk_walk(const struct disk_walk *w, struct error *err);
 
+/* The block from at on where data may be; at's own where holes cannot be told. */
+uint64_t disk_next_data(const struct disk_walk *w, uint64_t at);
+
 /* The same file by a descriptor of our own: whatever it was opened with, without O_DIRECT. -1. */
 int disk_open_again(int fd, bool write);
 
@@ -50,6 +64,9 @@ int disk_open_again(int fd, bool write);
  * that later need not wait long. cancel may be NULL.
  */
 int disk_flush(int fd, uint64_t size, const _Atomic bool *cancel, struct error *err);
+
+/* Reads all of it. */
+int disk_read(int fd, uint64_t offset, uint8_t *data, size_t n, struct error *err);
 
 /* Writes all of it there. */
 int disk_write(int fd, uint64_t offset, const uint8_t *data, size_t n, struct error *err);

@@ -77,7 +77,7 @@ int disks_make(const struct epoch *epoch, const char *name, const char *path,
 	if (rc == 0) {
 		rc = draft_open(path, &draft, err);
 		if (rc == 0)
-			rc = disk_copy(kept.fd, draft.fd, kept.size, progress, err);
+			rc = disk_copy(kept.fd, draft.fd, kept.size, progress, NULL, err);
 		if (rc == 0)
 			rc = draft_publish(&draft, path, err);
 		draft_done(&draft);

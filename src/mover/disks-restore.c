@@ -34,10 +34,35 @@ static int lock(const struct disk *d, struct error *err)
 			 d->path);
 }
 
+/* It has another content than the epoch: perhaps since a restore was killed that filled it. */
+static int check_part(const struct epoch *epoch, const struct disk *d, bool again,
+		      const struct progress *progress, const struct disks_put *put,
+		      struct error *err)
+{
+	uint64_t place = 0;
+	int part = disk_is_part(d->fd, put->kept.fd, d->size, progress, &place, err);
+
+	if (part < 0 || (part && again))
+		return part < 0 ? part : 0;
+	if (part)
+		return error_set(err, -EEXIST,
+				 "disk %s has a part of what it had in epoch %" PRIu64
+				 " and nothing else, as a restore leaves it that was killed: "
+				 "--again fills it",
+				 d->path, epoch->manifest.epoch);
+	return error_set(
+		err, -EEXIST,
+		"disk %s was written since epoch %" PRIu64 " (byte %" PRIu64
+		" is in no part of it): --force puts it back to what it was then, and what "
+		"was written since is lost; another path leaves it alone",
+		d->path, epoch->manifest.epoch, place);
+}
+
 /* Whether the disk is to be written, and whether that loses what it has. */
-static int examine(const struct epoch *epoch, const struct disk *d, bool force,
+static int examine(const struct epoch *epoch, const struct disk *d, enum disks_how how,
 		   const struct progress *progress, struct disks_put *put, struct error *err)
 {
+	bool force = how == DISKS_FORCE;
 	bool empty = is_empty(d->fd);
 	char sum[DIGEST_TEXT] = "";
 	uint64_t bytes;
@@ -50,19 +75,14 @@ static int examine(const struct epoch *epoch, const struct disk *d, bool force,
 	put->done = "unchanged";
 	if (!strcmp(sum, put->kept.sum))
 		return 0;
-	if (*sum)
-		return error_set(err, -EEXIST,
-				 "disk %s was written since epoch %" PRIu64
-				 ": --force puts it back to what it was then, and what was written "
-				 "since is lost; another path leaves it alone",
-				 d->path, epoch->manifest.epoch);
 	put->done = "restored";
 	put->write = true;
-	put->loses = !empty;
-	return kept_check(epoch, &put->kept, progress, err);
+	put->loses = force && !empty;
+	rc = kept_check(epoch, &put->kept, progress, err);
+	return rc == 0 && *sum ? check_part(epoch, d, how == DISKS_AGAIN, progress, put, err) : rc;
 }
 
-static int plan_one(const struct epoch *epoch, const struct disk *d, bool force,
+static int plan_one(const struct epoch *epoch, const struct disk *d, enum disks_how how,
 		    const struct progress *progress, struct disks_put *put, struct error *err)
 {
 	char name[DISKS_FILE];
@@ -71,7 +91,7 @@ static int plan_one(const struct epoch *epoch, const struct disk *d, bool force,
 	int rc;
 
 	put->done = "not saved";
-	if (!file && force)
+	if (!file && how == DISKS_FORCE)
 		return 0;
 	if (!file)
 		return error_set(err, -ENOENT,
@@ -84,7 +104,7 @@ static int plan_one(const struct epoch *epoch, const struct disk *d, bool force,
 			       "disk %s has %" PRIu64 " bytes, in the checkpoint %" PRIu64
 			       ": truncate -s %" PRIu64 " %s",
 			       d->path, d->size, put->kept.size, put->kept.size, d->path);
-	return rc < 0 ? rc : examine(epoch, d, force, progress, put, err);
+	return rc < 0 ? rc : examine(epoch, d, how, progress, put, err);
 }
 
 /* Every disk of the epoch is a disk of the VM. */
@@ -108,7 +128,7 @@ static int check_all(const struct epoch *epoch, const struct disks *disks, struc
 	return 0;
 }
 
-int disks_plan(struct vmm *vmm, const struct epoch *epoch, bool force,
+int disks_plan(struct vmm *vmm, const struct epoch *epoch, enum disks_how how,
 	       const struct progress *progress, struct disks_plan *ret, struct error *err)
 {
 	int rc;
@@ -123,9 +143,26 @@ int disks_plan(struct vmm *vmm, const struct epoch *epoch, bool force,
 	for (size_t i = 0; ret->put && i < ret->disks.n; i++)
 		ret->put[i].kept.fd = -1;
 	for (size_t i = 0; rc == 0 && i < ret->disks.n; i++) {
-		rc = plan_one(epoch, &ret->disks.disk[i], force, progress, &ret->put[i], err);
+		rc = plan_one(epoch, &ret->disks.disk[i], how, progress, &ret->put[i], err);
 		ret->loses |= ret->put[i].loses;
 	}
+	return rc;
+}
+
+/* Synced also when nothing is written: who was killed may not have come to it. */
+static int put_one(const struct disk *d, struct disks_put *put, const struct progress *progress,
+		   struct error *err)
+{
+	uint64_t written = 0;
+	int rc;
+
+	if (!put->write)
+		return 0;
+	rc = disk_copy(put->kept.fd, d->fd, d->size, progress, &written, err);
+	if (rc == 0 && fsync(d->fd) < 0)
+		rc = error_errno(err, -errno, "cannot sync it");
+	if (!written)
+		put->done = "unchanged";
 	return rc;
 }
 
@@ -138,10 +175,7 @@ int disks_put(struct disks_plan *plan, const struct progress *progress, json_t *
 	for (size_t i = 0; rc == 0 && i < plan->disks.n; i++) {
 		const struct disk *d = &plan->disks.disk[i];
 
-		if (plan->put[i].write)
-			rc = disk_copy(plan->put[i].kept.fd, d->fd, d->size, progress, err);
-		if (rc == 0 && plan->put[i].write && fsync(d->fd) < 0)
-			rc = error_errno(err, -errno, "cannot sync it");
+		rc = put_one(d, &plan->put[i], progress, err);
 		if (rc < 0)
 			error_prefix(err, rc, "disk %s", d->path);
 		json_object_set_new(*report, d->id, json_string(plan->put[i].done));

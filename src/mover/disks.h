@@ -73,12 +73,18 @@ struct disks_plan {
 	bool loses; /* content that somebody may want */
 };
 
+/* What is done to a disk that has another content than the epoch. */
+enum disks_how {
+	DISKS_KEEP,  /* nothing, unless it is empty: refused */
+	DISKS_AGAIN, /* it is filled, if it has a part of that and nothing else */
+	DISKS_FORCE, /* it is put back */
+};
+
 /*
  * Looks at the disks of the VM and at what the epoch, which must stay open, has of them, changes
- * nothing, and keeps others from them. A disk that was written since is refused without force.
- * End with disks_plan_done(), also after a failure.
+ * nothing, and keeps others from them. End with disks_plan_done(), also after a failure.
  */
-int disks_plan(struct vmm *vmm, const struct epoch *epoch, bool force,
+int disks_plan(struct vmm *vmm, const struct epoch *epoch, enum disks_how how,
 	       const struct progress *progress, struct disks_plan *ret, struct error *err);
 void disks_plan_done(struct disks_plan *plan);
 

@@ -142,8 +142,6 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 	if (rc == 0 && !r->checkpoint.live &&
 	    (r->checkpoint.throttle || r->checkpoint.max_pause_ms))
 		rc = error_set(err, -EINVAL, "--throttle and --max-pause are for --live");
-	if (rc == 0 && r->restore.again && !r->restore.lazy)
-		rc = error_set(err, -EINVAL, "--again is for restores with --lazy");
 	show_begin(&r->show, cmd->name, r->how);
 	r->progress = (struct progress){.cancel = &r->head.cancel, .arg = &r->show};
 	if (r->show.how != SHOW_NONE)
@@ -277,7 +275,9 @@ static const struct command restore = {
 			{OPT_FORCE, "force", 0, NULL,
 			 "Put disks back also when they were written since: that is lost", 0},
 			{OPT_AGAIN, "again", 0, NULL,
-			 "With --lazy: go on where a wisp-mover was that died", 0},
+			 "Go on where a wisp-mover was that died: disks that it had begun to fill "
+			 "are filled",
+			 0},
 			{0}},
 	.run = run_restore,
 };

@@ -41,7 +41,7 @@ struct restore_request {
 	const char *dir;
 	uint64_t epoch;	   /* 0: the newest */
 	bool lazy;	   /* the VM runs before its memory is there */
-	bool again;	   /* lazy: goes on where a mover was that died */
+	bool again;	   /* goes on where a mover was that died */
 	bool force;	   /* disks are put back also when they were written since */
 	bool elapsed;	   /* the guest's clock shows that time went by */
 	bool leave_paused; /* it is resumed else */

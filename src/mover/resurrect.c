@@ -189,6 +189,9 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 {
 	struct vmm_memory memory = {.fd = -1};
 	struct disks_plan plan = {0};
+	enum disks_how how = request->force   ? DISKS_FORCE
+			     : request->again ? DISKS_AGAIN
+					      : DISKS_KEEP;
 	int rc = check_incoming(vmm, err);
 
 	if (rc == 0)
@@ -196,8 +199,7 @@ static int run(struct vmm *vmm, const struct chain *chain, const struct restore_
 	if (rc == 0)
 		rc = check_memory(&memory, chain, request->lazy, err);
 	if (rc == 0)
-		rc = disks_plan(vmm, &chain->epoch[0], request->force, request->progress, &plan,
-				err);
+		rc = disks_plan(vmm, &chain->epoch[0], how, request->progress, &plan, err);
 	if (rc == 0)
 		rc = (request->lazy ? run_lazy : run_eager)(vmm, chain, request, &plan, &memory,
 							    report, err);

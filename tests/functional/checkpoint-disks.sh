@@ -321,8 +321,40 @@ not_synced() {
 	end
 }
 
+# What a restore that dies leaves is filled by --again, and nothing else is.
+half_filled() {
+	for how in "" --lazy; do
+		rm -f "$dir/new"
+		truncate -s 64M "$dir/new"
+		export LD_PRELOAD="$WISP_BUILD/tests/broken-disk.so"
+		export BROKEN_CALL=write BROKEN_PATH="$dir/new" BROKEN_FROM=20
+		restore "$dir/new" $how
+		unset LD_PRELOAD BROKEN_CALL
+		expect "a disk that cannot be filled" "$rc" 1
+		half=$(sum "$dir/new")
+		restore "$dir/new" $how
+		expect "half of a disk" "$rc $(sum "$dir/new")" "1 $half"
+		said "has a part of what it had in epoch 3 .*: --again fills it"
+		printf x | dd of="$dir/new" bs=1 seek=62999552 conv=notrunc status=none
+		restore "$dir/new" $how --again
+		expect "half of a disk that was written" "$rc" 1
+		said "was written since epoch 3 (byte 62999552 is"
+		dd if=/dev/zero of="$dir/new" bs=1 seek=62999552 count=1 conv=notrunc status=none
+		expect "nothing done" "$(sum "$dir/new")" "$half"
+		restore "$dir/new" $how --again
+		expect "filled" "$(done_to) $(sum "$dir/new")" "restored $second"
+		restore "$dir/new" --again
+		expect "filled already" "$(done_to)" unchanged
+		export LD_PRELOAD="$WISP_BUILD/tests/broken-disk.so" BROKEN_CALL=write BROKEN_FROM=1
+		restore "$dir/new" --force
+		unset LD_PRELOAD BROKEN_CALL
+		expect "nothing to put back" "$rc $(done_to)" "0 unchanged"
+	done
+}
+
 dir=$TMP
 disks copied
+half_filled
 not_synced
 refusals
 whole_or_nothing

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The content of a disk: samples that tell it from another, and writing it out. */
+/* The content of a disk: samples, writing it out, copies, parts of another. */
 
 #include "mover/test/scratch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "mover/disk.h"
 #include "mover/disk-sample.h"
@@ -79,11 +80,82 @@ static void test_flush(void **state)
 	close(pipes[1]);
 }
 
+static uint64_t room(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void assert_same(int a, int b)
+{
+	static uint8_t left[SIZE], right[SIZE];
+
+	ok(io_pread_full(a, left, SIZE, 0));
+	ok(io_pread_full(b, right, SIZE, 0));
+	assert_memory_equal(left, right, SIZE);
+}
+
+/* Only what differs is written, and zeros become holes. */
+static void test_copy(void **state)
+{
+	CLEANUP_CLOSE int from = make_disk(*state, "a"), to = make_disk(*state, "b");
+	CLEANUP_CLOSE int fresh = memfd_create("new", MFD_CLOEXEC);
+	static const uint8_t zeros[DISK_BLOCK];
+	const _Atomic bool cancel = true;
+	const struct progress progress = {.cancel = &cancel};
+	uint64_t written = 1, before = room(to);
+
+	/* Another file system than that of a file: no clone. */
+	ok(disk_copy(from, fresh, SIZE, NULL, &written, &err));
+	assert_int_equal(written, SIZE);
+	assert_same(from, fresh);
+	ok(disk_copy(from, fresh, SIZE, NULL, &written, &err));
+	assert_int_equal(written, 0);
+	ok(disk_write(fresh, 5 * DISK_BLOCK + 100, zeros, 1, &err));
+	ok(disk_write(fresh, 9 * DISK_BLOCK, zeros, DISK_BLOCK, &err));
+	ok(disk_write(from, 7 * DISK_BLOCK, zeros, DISK_BLOCK, &err));
+	refused(-ECANCELED, "cancelled", disk_copy(from, fresh, SIZE, &progress, NULL, &err));
+	ok(disk_copy(from, fresh, SIZE, NULL, &written, &err));
+	assert_int_equal(written, 3 * DISK_BLOCK);
+	assert_same(from, fresh);
+	assert_int_equal(room(fresh), SIZE - DISK_BLOCK);
+	/* And the other way round. */
+	ok(disk_copy(fresh, to, SIZE, NULL, &written, &err));
+	assert_int_equal(written, DISK_BLOCK);
+	assert_same(fresh, to);
+	assert_int_equal(room(to), before - DISK_BLOCK);
+}
+
+static void test_part(void **state)
+{
+	CLEANUP_CLOSE int whole = make_disk(*state, "a"), part = make_disk(*state, "b");
+	static const uint8_t zeros[SIZE];
+	uint64_t place = 0;
+
+	assert_int_equal(disk_is_part(part, whole, SIZE, NULL, &place, NULL), 1);
+	ok(disk_write(part, 0, zeros, SIZE / 2 + 4096, &err)); /* inside of a block */
+	ok(disk_write(part, SIZE - 512, zeros, 512, &err));
+	assert_int_equal(disk_is_part(part, whole, SIZE, NULL, &place, NULL), 1);
+	assert_int_equal(disk_is_part(whole, part, SIZE, NULL, &place, NULL), 0);
+	assert_int_equal(place, 0);
+	ok(disk_write(part, 3 * DISK_BLOCK + 1024, (const uint8_t *)"x", 1, &err));
+	assert_int_equal(disk_is_part(part, whole, SIZE, NULL, &place, NULL), 0);
+	assert_int_equal(place, 3 * DISK_BLOCK + 1024);
+	ok(disk_write(part, 0, zeros, SIZE, &err));
+	assert_int_equal(disk_is_part(part, whole, SIZE, NULL, &place, NULL), 1);
+	assert_int_equal(ftruncate(part, 0), 0);
+	refused(-EIO, "it has no byte", disk_is_part(whole, part, SIZE, NULL, &place, &err));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sample),
 		cmocka_unit_test(test_flush),
+		cmocka_unit_test(test_copy),
+		cmocka_unit_test(test_part),
 	};
 
 	return cmocka_run_group_tests_name("disk", tests, scratch_setup, scratch_teardown);
