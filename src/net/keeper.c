@@ -19,6 +19,7 @@
 #include "lib/jsonline.h"
 #include "lib/log.h"
 #include "lib/loop.h"
+#include "net/fabric.h"
 #include "net/link.h"
 #include "net/message.h"
 #include "net/namespace.h"
@@ -66,12 +67,15 @@ const char *net_keeper_dir(struct net_keeper *keeper)
 
 int net_keeper_tap(struct net_keeper *keeper, const char *name, int *ret, struct error *err)
 {
-	return link_add_tap(name, BRIDGE, ret, err);
+	return keeper->config->entered ? fabric_open_tap(name, ret, err)
+				       : link_add_tap(name, BRIDGE, ret, err);
 }
 
 int net_keeper_vxlan(struct net_keeper *keeper, const char *name, uint32_t vni, uint32_t local,
 		     struct error *err)
 {
+	if (keeper->config->entered)
+		return error_set(err, -EPERM, "the network is not the keeper's to link");
 	return vxlan_add(keeper->underlay, name, BRIDGE, vni, local, err);
 }
 
@@ -81,13 +85,13 @@ void net_keeper_stop(struct net_keeper *keeper)
 }
 
 /* {"op":"tap","name":"vm1"}: the descriptor of a new tap. */
-static int op_tap(const json_t *request, int *fd, struct error *err)
+static int op_tap(struct net_keeper *k, const json_t *request, int *fd, struct error *err)
 {
 	const char *name = json_string_value(json_object_get(request, "name"));
 
 	if (!name)
 		return error_set(err, -EINVAL, "tap: no \"name\"");
-	return link_add_tap(name, BRIDGE, fd, err);
+	return net_keeper_tap(k, name, fd, err);
 }
 
 /* {"op":"socket"}: a TCP socket that lives in the network; the client connects it. */
@@ -107,7 +111,7 @@ static int dispatch(struct net_keeper *k, const json_t *request, json_t *answer,
 	if (!op)
 		return error_set(err, -EINVAL, "the request has no \"op\"");
 	if (!strcmp(op, "tap"))
-		return op_tap(request, fd, err);
+		return op_tap(k, request, fd, err);
 	if (!strcmp(op, "socket"))
 		return op_socket(fd, err);
 	if (hooks && hooks->request)
@@ -276,8 +280,9 @@ static int set_up(struct net_keeper *k, struct error *err)
 		r = loop_add_fd(k->loop, k->leash, EPOLLIN, on_leash, k, &k->leash_source);
 	if (r)
 		return error_errno(err, r, "cannot set up the keeper");
-	r = link_up("lo", err);
-	if (!r)
+	if (!k->config->entered)
+		r = link_up("lo", err);
+	if (!r && !k->config->entered)
 		r = link_add_bridge(BRIDGE, k->config->address, err);
 	if (!r && hooks && hooks->start)
 		r = hooks->start(k, k->config->arg, err);
@@ -341,7 +346,8 @@ static int keep(const struct net_config *config, int leash, int underlay)
 
 /*
  * Between the starter and the keeper: unshare() gives the new PID namespace only to
- * children, so this process makes the namespaces, forks the keeper into them and leaves.
+ * children, so this process makes the namespaces, forks the keeper into them and leaves. Where
+ * they were entered before it is the keeper.
  */
 static void __attribute__((noreturn)) launch(const struct net_config *config, int leash, int lock)
 {
@@ -351,6 +357,8 @@ static void __attribute__((noreturn)) launch(const struct net_config *config, in
 
 	setsid();
 	r = take_fds(config->dir, &leash, &lock);
+	if (!r && config->entered)
+		_exit(keep(config, leash, -1));
 	if (!r)
 		r = underlay = netlink_open(0);
 	if (r < 0)
@@ -390,7 +398,8 @@ int net_keeper_start(const struct net_config *config, int *leash, struct error *
 		launch(config, theirs, lock);
 	close(take_fd(&theirs));
 	close(take_fd(&lock));
-	waitpid(pid, NULL, 0);
+	if (!config->entered)
+		waitpid(pid, NULL, 0);
 	r = message_receive(ours, NULL, NULL, err);
 	if (r) {
 		state_sweep(config->dir, NULL); /* when the keeper could not */

@@ -14,6 +14,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -44,6 +45,11 @@ struct net_config {
 	const char *name;    /* in the log's lines */
 	const char *address; /* of the bridge: "10.77.0.1/24" */
 	const struct net_hooks *hooks;
+	/*
+	 * The process has entered a network that somebody else made (net/fabric.h), and its next
+	 * child will be the first of a PID namespace: that child is the keeper. address is unused.
+	 */
+	bool entered;
 	void *arg; /* the keeper is a fork: it sees a copy of what this points to */
 };
 

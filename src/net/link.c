@@ -148,10 +148,11 @@ int link_add_bridge(const char *name, const char *address, struct error *err)
 	r = silence_ipv6(name);
 	if (r < 0)
 		return error_errno(err, r, "cannot set up bridge %s", name);
-	r = set_address(name, address, err);
+	r = address ? set_address(name, address, err) : 0;
 	return r ? r : link_up(name, err);
 }
 
+/* Makes it, or opens it where it is already. */
 static int open_tap(struct ifreq *ifr, int *ret, struct error *err)
 {
 	CLEANUP_CLOSE int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
@@ -196,4 +197,46 @@ int link_add_tap(const char *name, const char *bridge, int *ret, struct error *e
 	if (!r)
 		*ret = take_fd(&fd);
 	return r;
+}
+
+int link_make_tap(const char *name, uid_t uid, struct error *err)
+{
+	CLEANUP_CLOSE int fd = -1;
+	struct ifreq ifr;
+	int r = request_init(&ifr, name, err);
+
+	if (!r)
+		r = open_tap(&ifr, &fd, err);
+	if (r)
+		return r;
+	/* The owner first: nobody may open what has none. */
+	if (ioctl(fd, TUNSETOWNER, (unsigned long)uid) < 0 || ioctl(fd, TUNSETPERSIST, 1UL) < 0)
+		return error_errno(err, -errno, "cannot make tap %s for user %u", name, uid);
+	return 0;
+}
+
+int link_open_tap(const char *name, int *ret, struct error *err)
+{
+	struct ifreq ifr;
+	int r = request_init(&ifr, name, err);
+
+	if (r)
+		return r;
+	/* Who has the right to make one would make it, unconnected. */
+	if (!if_nametoindex(name))
+		return error_set(err, -EPERM, "there is no tap %s for this user", name);
+	return open_tap(&ifr, ret, err);
+}
+
+int link_remove(const char *name, struct error *err)
+{
+	const struct ifinfomsg info = {.ifi_index = (int)if_nametoindex(name)};
+	struct netlink_request q;
+	int r = -ENODEV;
+
+	if (info.ifi_index) {
+		netlink_begin(&q, RTM_DELLINK, 0, &info, sizeof(info));
+		r = netlink_call(&q);
+	}
+	return r ? error_errno(err, r, "cannot remove device %s", name) : 0;
 }

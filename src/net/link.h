@@ -7,9 +7,14 @@
  * themselves: no IPv6 addresses, no multicast. All return 0 or -errno with the reason.
  */
 
+#include <sys/types.h>
+
 struct error;
 
-/* A bridge with an address ("10.77.0.1/24"), up. Needs CAP_NET_ADMIN in the namespace. */
+/*
+ * A bridge with an address ("10.77.0.1/24"; NULL: without one), up. Needs CAP_NET_ADMIN in the
+ * namespace.
+ */
 int link_add_bridge(const char *name, const char *address, struct error *err);
 
 /*
@@ -17,6 +22,18 @@ int link_add_bridge(const char *name, const char *address, struct error *err);
  * lives as long as its descriptor *ret, which the caller owns (CLOEXEC).
  */
 int link_add_tap(const char *name, const char *bridge, int *ret, struct error *err);
+
+/*
+ * The same, down and no port yet, that stays without a descriptor; uid alone may open it with
+ * link_open_tap(), also without CAP_NET_ADMIN.
+ */
+int link_make_tap(const char *name, uid_t uid, struct error *err);
+
+/* Opens a tap that link_make_tap() made, as link_add_tap() does. -EPERM: there is none of ours. */
+int link_open_tap(const char *name, int *ret, struct error *err);
+
+/* Removes a device. */
+int link_remove(const char *name, struct error *err);
 
 /* Makes an existing device a port of the bridge, up. */
 int link_join(const char *name, const char *bridge, struct error *err);

@@ -90,21 +90,8 @@ int vxlan_add(int underlay, const char *name, const char *bridge, uint32_t vni, 
 	if (r == -EADDRINUSE)
 		explain(r, vni, err);
 	if (r)
-		vxlan_remove(name, NULL);
+		link_remove(name, NULL);
 	return r;
-}
-
-int vxlan_remove(const char *name, struct error *err)
-{
-	const struct ifinfomsg info = {.ifi_index = (int)if_nametoindex(name)};
-	struct netlink_request q;
-	int r = -ENODEV;
-
-	if (info.ifi_index) {
-		netlink_begin(&q, RTM_DELLINK, 0, &info, sizeof(info));
-		r = netlink_call(&q);
-	}
-	return r ? error_errno(err, r, "cannot remove device %s", name) : 0;
 }
 
 /* The entry for all that is known no better way: MAC address 0. */

@@ -23,7 +23,6 @@ struct error;
  */
 int vxlan_add(int underlay, const char *name, const char *bridge, uint32_t vni, uint32_t local,
 	      struct error *err);
-int vxlan_remove(const char *name, struct error *err);
 
 /* A node that gets what goes to all. Adding one that is there, or removing another, is fine. */
 int vxlan_add_peer(const char *name, uint32_t peer, struct error *err);

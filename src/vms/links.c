@@ -12,6 +12,7 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "net/keeper.h"
+#include "net/link.h"
 #include "net/vxlan.h"
 #include "vms/heard.h"
 #include "vms/record.h"
@@ -84,7 +85,7 @@ static void cut(struct links *l)
 	cleanup_close_fd(&l->watch);
 	l->watch = -1;
 	if (l->local)
-		vxlan_remove(DEVICE, NULL);
+		link_remove(DEVICE, NULL);
 	l->local = 0;
 	l->npeers = 0;
 	l->heard.believed = 0;
