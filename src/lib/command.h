@@ -23,6 +23,7 @@ enum complete {
 	COMPLETE_IMAGE, /* `wisp image list --names` */
 	COMPLETE_VM,	/* `wisp vm list --names` */
 	COMPLETE_NODE,	/* `wisp lab status --names` */
+	COMPLETE_FIELD, /* `wisp env fields --names` */
 };
 
 struct option_desc {
