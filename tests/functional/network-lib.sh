@@ -80,3 +80,48 @@ import json, sys
 value = json.load(sys.stdin)[sys.argv[1]]
 print(*(value if isinstance(value, list) else [value]))' "$3"
 }
+
+# command_of NODE WORDS: the process whose command line has these words after the program
+command_of() {
+	for command_p in $(grep -lzxF "WISP_RUN=$TMP/$1" /proc/[0-9]*/environ 2>/dev/null); do
+		command_p=${command_p%/environ}
+		case $(tr '\0' ' ' <"$command_p/cmdline" 2>/dev/null) in
+		*"/wisp $2 "* | *"/wisp-mover $2 "*)
+			echo "${command_p#/proc/}"
+			return
+			;;
+		esac
+	done
+}
+# mover NODE send|receive: its process
+mover() {
+	command_of "$1" "$2"
+}
+
+# place NODE: the names of its VMs
+place() {
+	on "$1" wisp vm list --names 2>/dev/null
+}
+
+# rounds NODE: how often VM a, which works, has gone through its memory since it came
+rounds() {
+	tr -cd . 2>/dev/null <"$TMP/$1/vm/a/console" | wc -c
+}
+# goes_on NODE: VM a goes through its memory
+goes_on() {
+	! grep -q lost "$TMP/$1/vm/a/console" || fail "its memory has changed"
+	before=$(rounds "$1")
+	for i in $(seq 100); do
+		[ "$(rounds "$1")" -le "$before" ] || return 0
+		sleep 0.1
+	done
+	fail "it stands still on $1"
+}
+# nothing NODE: no VM, no network
+nothing() {
+	for i in $(seq 100); do
+		[ -n "$(place "$1")" ] || [ -n "$(on "$1" wisp network list --names)" ] || return 0
+		sleep 0.1
+	done
+	fail "left on $1: $(place "$1") $(on "$1" wisp network list)"
+}

@@ -19,30 +19,6 @@ to() {
 	shift 2
 	on "$to_from" wisp vm migrate a "$to_to" --host "192.168.51.${to_to#n}" "$@"
 }
-place() {
-	on "$1" wisp vm list --names 2>/dev/null
-}
-# rounds NODE: how often the guest has gone through its memory since it came
-rounds() {
-	tr -cd . 2>/dev/null <"$TMP/$1/vm/a/console" | wc -c
-}
-goes_on() {
-	! grep -q lost "$TMP/$1/vm/a/console" || fail "its memory has changed"
-	before=$(rounds "$1")
-	for i in $(seq 100); do
-		[ "$(rounds "$1")" -le "$before" ] || return 0
-		sleep 0.1
-	done
-	fail "it stands still on $1"
-}
-# nothing NODE: no VM, no network
-nothing() {
-	for i in $(seq 100); do
-		[ -n "$(place "$1")" ] || [ -n "$(on "$1" wisp network list --names)" ] || return 0
-		sleep 0.1
-	done
-	fail "left on $1: $(place "$1") $(on "$1" wisp network list)"
-}
 stays() {
 	expect "place" "$(place n1)" a
 	goes_on n1
@@ -93,22 +69,6 @@ begin() {
 	done
 	sleep 0.5
 	kill -0 $migration || fail "it has ended: $(cat "$TMP/out")"
-}
-# command_of NODE WORDS: the process whose command line has these words after the program
-command_of() {
-	for command_p in $(grep -lzxF "WISP_RUN=$TMP/$1" /proc/[0-9]*/environ 2>/dev/null); do
-		command_p=${command_p%/environ}
-		case $(tr '\0' ' ' <"$command_p/cmdline" 2>/dev/null) in
-		*"/wisp $2 "* | *"/wisp-mover $2 "*)
-			echo "${command_p#/proc/}"
-			return
-			;;
-		esac
-	done
-}
-# mover NODE send|receive: its process
-mover() {
-	command_of "$1" "$2"
 }
 # ended CODE
 ended() {

@@ -15,7 +15,8 @@
 #include "mover/test/fake-vmm.h"
 
 #define MEMORY ((9u << 20) + 3 * PAGE_BYTES)
-#define PATIENCE_MS 1000 /* a busy machine does not pass for a peer that is gone */
+#define PATIENCE_MS 1000 /* with a peer that is to come */
+#define SILENCE_MS 5000	 /* a busy machine does not pass for a peer that is gone */
 
 /*
  * A folder for the records, in memory where that can be had: a disk that others write to may take
@@ -102,8 +103,8 @@ static inline void pair_init(struct pair *p, const char *dir, bool tcp)
 					   .note = p->from_note,
 					   .address = p->address,
 					   .secret.token = "secret",
-					   .timeout_ms = PATIENCE_MS,
-					   .load_ms = PATIENCE_MS,
+					   .timeout_ms = SILENCE_MS,
+					   .load_ms = SILENCE_MS,
 					   .return_ms = PATIENCE_MS * 3 / 5,
 					   .cancel = &p->cancel,
 					   .at = sender_at,
@@ -111,7 +112,7 @@ static inline void pair_init(struct pair *p, const char *dir, bool tcp)
 	p->receive = (struct migrate_options){.vmm = &p->to.vmm,
 					      .note = p->to_note,
 					      .secret.token = "secret",
-					      .timeout_ms = PATIENCE_MS,
+					      .timeout_ms = SILENCE_MS,
 					      .return_ms = PATIENCE_MS,
 					      .at = receiver_at,
 					      .arg = p};
