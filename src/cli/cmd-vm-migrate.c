@@ -143,11 +143,12 @@ static int link_here(struct migration *m, struct error *err)
  */
 static int watch_over(struct migration *m, struct error *err)
 {
-	int before = m->guard;
+	int before = m->guard, r;
 
-	m->guard = vms_guard(record_text(m->config, "network"), m->name, false, m->added, err);
+	m->guard = -1;
+	r = vms_guard(record_text(m->config, "network"), m->name, false, m->added, &m->guard, err);
 	vms_release(&before);
-	return m->guard < 0 ? m->guard : 0;
+	return r;
 }
 
 /* The network is not always what it was when the VM was started. */

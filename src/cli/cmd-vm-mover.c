@@ -246,8 +246,8 @@ int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, int
 	if (r)
 		return r;
 	if (guard)
-		r = *guard = vms_guard(net.name, name, true, NULL, err);
-	if (r >= 0)
+		r = vms_guard(net.name, name, true, NULL, guard, err);
+	if (!r)
 		r = vm_wait_here(name, false, VMM_TIMEOUT_S, err);
 	if (!r)
 		r = vms_dir(name, ret, err);

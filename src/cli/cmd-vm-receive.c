@@ -172,13 +172,13 @@ static int link_here(struct receipt *c, const char *local, struct error *err)
 	    r = vms_link(network, local, json_object_get(c->config, "nodes"), &added, err);
 
 	if (!r)
-		r = guard = vms_guard(network, c->name, true, added, err);
-	if (r >= 0) {
+		r = vms_guard(network, c->name, true, added, &guard, err);
+	if (!r) {
 		vms_release(&c->guard);
 		c->guard = guard;
 	}
 	json_decref(added);
-	return r < 0 ? r : 0;
+	return r;
 }
 
 /* Everything that can be refused before anything has moved. */

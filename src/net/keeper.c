@@ -130,6 +130,8 @@ static int answer_request(struct peer *peer, const json_t *request)
 	if (r < 0) {
 		json_decref(answer);
 		answer = message_failure(&err);
+		if (answer && r == -EAGAIN)
+			json_object_set_new(answer, "again", json_true());
 		log_warn(&peer->keeper->log, "control", "%s", err.text);
 	}
 	r = answer ? message_send(peer->fd, answer, fd) : -ENOMEM;

@@ -30,7 +30,8 @@ struct net_hooks {
 	/*
 	 * A request the keeper does not know. 0 after adding to the answer (an object with
 	 * "ok" in it) and perhaps an open descriptor to hand over in *fd, which is closed
-	 * afterwards; -ENOSYS for an unknown op, or -errno with the reason. Must not block.
+	 * afterwards; -ENOSYS for an unknown op, -EAGAIN: it may do soon, or -errno with the
+	 * reason. Must not block.
 	 */
 	int (*request)(struct net_keeper *keeper, void *arg, const char *op, const json_t *request,
 		       json_t *answer, int *fd, struct error *err);

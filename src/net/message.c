@@ -113,7 +113,8 @@ int message_receive(int socket, json_t **ret, int *fd, struct error *err)
 	if (!json_is_true(json_object_get(answer, "ok"))) {
 		const char *text = json_string_value(json_object_get(answer, "error"));
 
-		r = error_set(err, -EREMOTEIO, "%s", text ? text : "refused without a reason");
+		r = json_is_true(json_object_get(answer, "again")) ? -EAGAIN : -EREMOTEIO;
+		error_set(err, r, "%s", text ? text : "refused without a reason");
 		json_decref(answer);
 		return r;
 	}

@@ -16,8 +16,8 @@ int message_send(int socket, const json_t *value, int fd);
 
 /*
  * Sends the request and waits for its answer. Returns 0 when it is ok, -EREMOTEIO with the
- * other side's words when it is not, or -errno. *ret is a new reference, *fd the descriptor
- * that came along or -1; either may be NULL. Blocking sockets.
+ * other side's words when it is not (-EAGAIN: but soon), or -errno. *ret is a new reference, *fd
+ * the descriptor that came along or -1; either may be NULL. Blocking sockets.
  */
 int message_call(int socket, const json_t *request, json_t **ret, int *fd, struct error *err);
 

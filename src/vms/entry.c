@@ -173,6 +173,8 @@ int entry_add(struct network *n, const char *name, const json_t *spec, struct vm
 	int r = paths_check_name(name, "VM", err);
 
 	guards_settle(n->guards, name);
+	if (!r && before && entry_is_live(before) && before->abandoned)
+		r = error_set(err, -EAGAIN, "VM %s is about to end: nothing came into it", name);
 	if (!r && before && entry_is_live(before))
 		r = error_set(err, -EBUSY, "VM %s runs already", name);
 	if (!r)

@@ -53,8 +53,8 @@ bool entry_any_live(const struct network *n);
 
 /*
  * A new entry, its directory locked, for a VM of that name and description, which is copied; the
- * entry of an ended one of that name or address is replaced. 0, -EBUSY: it runs already, or
- * -errno. The entry is the network's until entry_remove().
+ * entry of an ended one of that name or address is replaced. 0, -EBUSY: it runs already, -EAGAIN:
+ * it will have ended soon, or -errno. The entry is the network's until entry_remove().
  */
 int entry_add(struct network *n, const char *name, const json_t *spec, struct vm **ret,
 	      struct error *err);

@@ -92,11 +92,19 @@ static void on_word(void *arg, uint32_t events)
 	loop_set_timer(g->timer, DYING_NS, 0);
 }
 
+/* Also when nobody has come to look at its descriptor yet. */
+static bool has_died(const struct guard *g)
+{
+	char word[1];
+
+	return g->fd < 0 || recv(g->fd, word, sizeof(word), MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void guards_settle(struct guards *guards, const char *name)
 {
 	for (struct guard *g = guards->list, *next; g; g = next) {
 		next = g->next;
-		if (g->fd < 0 && !strcmp(record_text(g->request, "name"), name))
+		if (!strcmp(record_text(g->request, "name"), name) && has_died(g))
 			on_time(g);
 	}
 }

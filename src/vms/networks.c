@@ -131,7 +131,8 @@ static int try_call(const struct vms_network *network, const char *dir, bool mak
 /* Networks come and go while we look: somebody else starts it, or its last VM just ended. */
 static bool is_passing(int r)
 {
-	return r == -EBUSY || r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
+	return r == -EAGAIN || r == -EBUSY || r == -EPIPE || r == -ECONNRESET ||
+	       r == -ECONNREFUSED || r == -ENOENT;
 }
 
 int vms_network_call(const struct vms_network *network, bool make, const json_t *request,
@@ -253,9 +254,18 @@ int vms_unlink(const char *network, const json_t *nodes, bool undone, struct err
 
 /* -------- what must not stay half done -------- */
 
-int vms_guard(const char *network, const char *name, bool empty, const json_t *nodes,
+/* What net/keeper.c says to what it does not know. A network may be older than this program. */
+static bool is_unknown(int r, const char *op, const struct error *err)
+{
+	CLEANUP_FREE char *text = io_format("unknown op \"%s\"", op);
+
+	return r == -EREMOTEIO && text && !strcmp(err->text, text);
+}
+
+int vms_guard(const char *network, const char *name, bool empty, const json_t *nodes, int *ret,
 	      struct error *err)
 {
+	struct error local = {{0}};
 	json_t *request = json_pack("{ss,ss,sb,sO*}", "op", "guard", "name", name, "empty", empty,
 				    "peers", nodes);
 	CLEANUP_FREE char *dir = NULL;
@@ -265,9 +275,12 @@ int vms_guard(const char *network, const char *name, bool empty, const json_t *n
 	if (!r)
 		r = control = net_connect(dir, err);
 	if (r >= 0)
-		r = message_call(control, request, NULL, &guard, err);
+		r = message_call(control, request, NULL, &guard, err ? err : (err = &local));
 	json_decref(request);
-	return r < 0 ? r : guard;
+	if (r < 0 && !is_unknown(r, "guard", err))
+		return r;
+	*ret = guard;
+	return 0;
 }
 
 void vms_release(int *guard)

@@ -104,11 +104,14 @@ int vms_address_towards(const char *node, char ret[16], struct error *err);
 int vms_unlink(const char *network, const json_t *nodes, bool undone, struct error *err);
 
 /*
- * A descriptor for a command that begins to move a VM to or from here: when it dies before
- * vms_release(), and before the hand-over is recorded, the network's keeper cuts the links to these
- * nodes (NULL: none), and (empty) ends the VM, into which nothing came. Not to be inherited.
+ * *ret is a descriptor for a command that begins to move a VM to or from here, or to fill an empty
+ * one: when it dies before vms_release(), and before a hand-over is recorded, the network's keeper
+ * cuts the links to these nodes (NULL: none), and (empty) ends the VM, into which nothing came. Not
+ * to be inherited. -1: the keeper is of a Wisp that has no guards, and takes nothing back: what a
+ * command that is killed leaves is then a person's to end. Where the VM may run does not depend on
+ * it.
  */
-int vms_guard(const char *network, const char *name, bool empty, const json_t *nodes,
+int vms_guard(const char *network, const char *name, bool empty, const json_t *nodes, int *ret,
 	      struct error *err);
 
 /* Nothing is to be taken back any more. Closes it; accepts -1. */

@@ -111,6 +111,11 @@ rc=0
 wait $migration || rc=$?
 [ "$rc" != 0 ] || fail "nobody received, and yet it moved"
 taken_back
+begin
+kill -KILL "$(command_of n2 "vm receive")"
+wait $migration || :
+to n1 n2 --dry-run # at once: the machine that is left there is ended first
+stays
 grep -q "what was begun is taken back" "$TMP/n1/net/default/log" || fail "not by the keeper"
 
 echo "there and back"
