@@ -245,8 +245,7 @@ int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, int
 	json_decref(vm);
 	if (r)
 		return r;
-	if (guard)
-		r = vms_guard(net.name, name, true, NULL, guard, err);
+	r = vms_guard(net.name, name, true, NULL, guard, err);
 	if (!r)
 		r = vm_wait_here(name, false, VMM_TIMEOUT_S, err);
 	if (!r)

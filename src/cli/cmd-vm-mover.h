@@ -117,7 +117,7 @@ int vm_wait_here(const char *name, bool agent, unsigned timeout_s, struct error 
 /*
  * Starts the empty machine that config (a vm.json) describes, on its network, which is made when
  * it is not there. *ret is its state directory, for free(). Nothing is left after a failure, nor
- * (with guard, see vms_guard()) when this process is killed before the guard is released.
+ * when this process is killed before the guard (see vms_guard()) is released.
  */
 int vm_start_empty(const struct vm_place *place, json_t *config, char **ret, int *guard,
 		   struct error *err);

@@ -152,9 +152,12 @@ static int greet(const struct restore *o, const char *name, struct error *err)
 	return !r && o->set_clock ? set_clock(name, err) : r;
 }
 
-/* Loads it and tells how it went; what had begun ends when it fails. Returns the exit code. */
+/*
+ * Loads it and tells how it went; what had begun ends when it fails, or with the guard when we are
+ * killed. Returns the exit code.
+ */
 static int run_on(const struct command *cmd, const struct restore *o, const char *dir,
-		  const char *vm_dir, const json_t *config)
+		  const char *vm_dir, const json_t *config, int *guard)
 {
 	const char *name = record_text(config, "name");
 	struct error err;
@@ -163,6 +166,7 @@ static int run_on(const struct command *cmd, const struct restore *o, const char
 	if (!o->place.net)
 		link_again(config);
 	code = load(cmd, o, vm_dir, dir);
+	vms_release(guard);
 	if (code)
 		vm_give_up(name);
 	else if (greet(o, name, &err))
@@ -178,7 +182,7 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 	json_t *config = NULL, *files = NULL;
 	struct args made = {0};
 	struct error err;
-	int r = saved_config(dir, &o->at, &config, &files, &err);
+	int guard = -1, r = saved_config(dir, &o->at, &config, &files, &err);
 
 	if (!r) {
 		const struct restore_disks disks = {.dir = dir,
@@ -189,9 +193,14 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 
 		r = restore_disks(&disks, config, &made, &err);
 	}
-	if (!r)
-		r = vm_start_empty(&o->place, config, &vm_dir, NULL, &err);
-	r = r ? cli_fail(cmd, EXIT_FAILURE, &err) : run_on(cmd, o, dir, vm_dir, config);
+	/* From here on ^C ends the machine as well. */
+	if (!r) {
+		vm_hold_signals();
+		r = vm_start_empty(&o->place, config, &vm_dir, &guard, &err);
+	}
+	r = r ? cli_fail(cmd, r == -ECANCELED ? 130 : EXIT_FAILURE, &err)
+	      : run_on(cmd, o, dir, vm_dir, config, &guard);
+	vms_release(&guard);
 	if (r)
 		restore_disks_undo(&made);
 	args_done(&made);

@@ -163,9 +163,25 @@ refuse 1 "address 10.78.0.2 belongs to VM a on another node" on n2 wisp vm start
 on n1 wisp vm stop c --kill >/dev/null
 on n2 wisp vm stop --all --kill >/dev/null
 
-echo "from a checkpoint, lazily: wisp-mover killed, or the command; linked again"
+echo "from a checkpoint: what is interrupted before it is there leaves nothing"
 on n1 wisp vm suspend a "$TMP/saved" >/dev/null
 nothing n1
+for signal in KILL TERM HUP; do
+	LD_PRELOAD=$WISP_BUILD/tests/broken-disk.so BROKEN_CALL=read BROKEN_PATH=/pages. \
+		BROKEN_FROM=1 BROKEN_DELAY=2000 WISP_RUN=$TMP/n3 ip netns exec "$SPACE-n3" \
+		wisp vm restore "$TMP/saved" >"$TMP/out" 2>&1 &
+	migration=$!
+	for i in $(seq 100); do
+		[ -z "$(mover n3 restore)" ] || break
+		sleep 0.05
+	done
+	expect "place" "$(place n3)" a
+	kill -$signal $migration
+	[ $signal = KILL ] && ended 137 || ended 130
+	nothing n3
+done
+
+echo "lazily: wisp-mover killed, or the command; linked again"
 restore() {
 	WISP_RUN=$TMP/n3 ip netns exec "$SPACE-n3" wisp vm restore "$TMP/saved" --lazy \
 		>/dev/null 2>"$TMP/err" & # its agent never comes
