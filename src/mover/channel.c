@@ -14,7 +14,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "mover/pace.h"
-#include "mover/tls.h"
+#include "channel/tls.h"
 
 #define SLICE_MS 20
 
@@ -160,7 +160,8 @@ ssize_t channel_try_receive(struct channel *ch, void *buf, size_t n, short *wait
 int channel_try_secure(struct channel *ch, bool server, const uint8_t key[CHANNEL_KEY], short *wait,
 		       struct error *err)
 {
-	ssize_t done = ch->tls ? 0 : tls_create(ch->fd, server, key, &ch->tls, err);
+	ssize_t done =
+		ch->tls ? 0 : tls_create(ch->fd, server, "wisp-migration-1", key, &ch->tls, err);
 
 	if (done == 0)
 		done = tls_handshake(ch->tls, wait, err);

@@ -5,43 +5,27 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include "channel/key.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/wire.h"
 
 #define MAGIC "WISPMIGR"
 #define HELLO_SIZE (8 + 4 + 4 + SESSION_SIZE + NONCE_SIZE + 4 + 4)
-#define KEY_SIZE HELLO_KEY
 #define TLS_RECORD 0x16 /* the first byte of a handshake, RFC 8446, 5.1 */
 
-static int hmac(const uint8_t key[KEY_SIZE], const void *data, size_t n, uint8_t ret[KEY_SIZE],
-		struct error *err)
-{
-	size_t size = 0;
-
-	if (EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, key, KEY_SIZE, data, n, ret, KEY_SIZE,
-		      &size) &&
-	    size == KEY_SIZE)
-		return 0;
-	return error_set(err, -ENOMEM, "HMAC-SHA256 failed");
-}
-
-/*
- * A key for one use: HKDF-Expand of RFC 5869 with one block. The token is random all over, so there
- * is nothing to extract (3.3 there).
- */
+/* A key for one use. The token is random all over, so there is nothing to extract. */
 static int derive(const struct secret *secret, const char *use, uint8_t ret[KEY_SIZE],
 		  struct error *err)
 {
 	char info[64];
-	int n = snprintf(info, sizeof(info), "wisp migration 1 %s\x01", use);
+	int n = snprintf(info, sizeof(info), "wisp migration 1 %s", use);
 
-	return hmac(secret->token, info, (size_t)n, ret, err);
+	return key_expand(secret->token, info, (size_t)n, ret, err);
 }
 
 /* What a side answers to both nonces and all else that the hello says. */
@@ -53,7 +37,7 @@ static int prove(const struct secret *secret, const char *side, const uint8_t he
 
 	memcpy(both, hello, HELLO_SIZE);
 	memcpy(both + HELLO_SIZE, nonce, NONCE_SIZE);
-	return rc < 0 ? rc : hmac(key, both, sizeof(both), ret, err);
+	return rc < 0 ? rc : key_hmac(key, KEY_SIZE, both, sizeof(both), ret, err);
 }
 
 static void hello_encode(uint8_t body[HELLO_SIZE], const struct hello *hello,

@@ -7,6 +7,7 @@
  * each that it has the token, which is never sent (docs/formats/migration.md).
  */
 
+#include "channel/key.h"
 #include "mover/migrate-message.h"
 
 enum hello_kind {
@@ -37,8 +38,6 @@ int hello_say(struct channel *ch, const struct secret *secret, const struct hell
 
 /* -------- the target hears it, from several at once -------- */
 
-#define HELLO_KEY 32
-
 /* One connection whose peer has not proven yet that it has the token. */
 struct hearing {
 	struct channel ch; /* of who has proven it, the caller's */
@@ -47,7 +46,7 @@ struct hearing {
 	/* Private. */
 	const struct secret *secret;
 	enum { HEAR_FIRST, HEAR_TLS, HEAR_HELLO, HEAR_PROOF } due;
-	uint8_t proof[HELLO_KEY];
+	uint8_t proof[KEY_SIZE];
 	uint8_t record[RECORD_HEADER_SIZE + GREETING_MAX + 8]; /* as far as it has come */
 	size_t have;
 };

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 
 #include "mover/channel.h"
-#include "mover/tls.h"
+#include "channel/tls.h"
 
 #define PIECE (64u << 10)
 #define PIECES 128u

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef WISP_MOVER_TLS_H
-#define WISP_MOVER_TLS_H
+#ifndef WISP_CHANNEL_TLS_H
+#define WISP_CHANNEL_TLS_H
 
 /*
  * TLS 1.3 with a key that both ends know, and nothing else: no certificates, no earlier version, no
@@ -19,8 +19,12 @@ struct tls;
 
 #define TLS_KEY 32
 
-int tls_create(int fd, bool server, const uint8_t key[TLS_KEY], struct tls **ret,
-	       struct error *err);
+/*
+ * identity: what the key is for, the same at both ends; a literal. fd stays the caller's. Returns 0
+ * or -errno.
+ */
+int tls_create(int fd, bool server, const char *identity, const uint8_t key[TLS_KEY],
+	       struct tls **ret, struct error *err);
 void tls_destroy(struct tls *tls);
 
 /*

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS 1.3 with a pre-shared key, by OpenSSL. */
 
-#include "mover/tls.h"
+#include "channel/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,6 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
-#define IDENTITY "wisp-migration-1"
 #define RECORD (1u << 14)     /* bytes that a record of TLS has at most */
 #define READ_AHEAD (8u << 14) /* bytes: some whole records of TLS at a time */
 /* RFC 8446, 5.5: AES-GCM encrypts up to 2^24.5 full records safely under one key. */
@@ -24,6 +23,7 @@ struct tls {
 	SSL_CTX *context;
 	SSL *ssl;
 	pthread_mutex_t mutex; /* an SSL object is for one thread at a time */
+	const char *identity;
 	uint8_t key[TLS_KEY];
 	uint64_t sent;	  /* records, under the present key; at least as many as there were */
 	uint64_t limit;	  /* of them */
@@ -48,17 +48,21 @@ static SSL_SESSION *make_session(SSL *ssl)
 static int client_key(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *n,
 		      SSL_SESSION **session)
 {
+	const struct tls *tls = SSL_get_app_data(ssl);
+
 	*session = make_session(ssl);
-	*id = (const unsigned char *)IDENTITY;
-	*n = strlen(IDENTITY);
+	*id = (const unsigned char *)tls->identity;
+	*n = strlen(tls->identity);
 	return *session != NULL;
 }
 
 /* Without a session the handshake fails: there is nothing else to know each other by. */
 static int server_key(SSL *ssl, const unsigned char *id, size_t n, SSL_SESSION **session)
 {
+	const struct tls *tls = SSL_get_app_data(ssl);
+
 	*session = NULL;
-	if (n == strlen(IDENTITY) && !memcmp(id, IDENTITY, n))
+	if (n == strlen(tls->identity) && !memcmp(id, tls->identity, n))
 		*session = make_session(ssl);
 	return 1;
 }
@@ -102,7 +106,8 @@ static bool set_up(struct tls *tls, int fd, bool server)
 	return true;
 }
 
-int tls_create(int fd, bool server, const uint8_t key[TLS_KEY], struct tls **ret, struct error *err)
+int tls_create(int fd, bool server, const char *identity, const uint8_t key[TLS_KEY],
+	       struct tls **ret, struct error *err)
 {
 	struct tls *tls = calloc(1, sizeof(*tls));
 	int flags = fcntl(fd, F_GETFL);
@@ -114,6 +119,7 @@ int tls_create(int fd, bool server, const uint8_t key[TLS_KEY], struct tls **ret
 	if (!tls)
 		return error_set(err, -ENOMEM, "out of memory");
 	pthread_mutex_init(&tls->mutex, NULL);
+	tls->identity = identity;
 	memcpy(tls->key, key, TLS_KEY);
 	tls->limit = RECORDS_MAX;
 	if (!set_up(tls, fd, server)) {
