@@ -124,7 +124,9 @@ runs() {
 while_it_runs() {
 	rm -rf "$dir/c"
 	head -c 256M /dev/urandom >"$dir/large"
-	vm "$dir/large" -k "$GUEST" -a work=4096
+	truncate -s 1M "$dir/only-read"
+	only_read="--device block,path=$dir/only-read,readonly"
+	vm "$dir/large" $only_read -k "$GUEST" -a work=4096
 	save
 	expect "bytes that were copied" "$(report 'd["bytes"]')" 268435456
 	expect "copied while it runs" "$(report 'r["pause_ns"] < d["ns"]')" True
@@ -154,7 +156,12 @@ while_it_runs() {
 		os.truncate(copy, os.path.getsize(sys.argv[2]))
 		refused(16, "disk-copy-start", id="block0", fd=copy)
 		vmm.ask("pause", hold=True)
-		refused(2, "disk-copy-start", id="block1", fd=copy)
+		refused(2, "disk-copy-start", id="block2", fd=copy)
+		# One that is only read can be had, and is none of those that belong to the VM.
+		assert [d["id"] for d in vmm.ask("disks")["disks"]] == ["block0"]
+		refused(30, "disk-copy-start", id="block1", fd=copy)
+		vmm.ask("disk", id="block1")
+		assert os.fstat(vmm.fds.pop()).st_size == 1 << 20
 		refused(22, "disk-copy-start", id="block0")
 		refused(22, "disk-copy-start", id="block0", fd=0)
 		refused(2, "disk-copy-stop", id="block0")
@@ -181,7 +188,7 @@ while_it_runs() {
 	said '^epoch 2 on epoch 1: [0-9]* MiB written in [0-9.]* s and 1 round ([0-9]* pages, [0-9]* zero), paused for [0-9.]* ms$'
 	said '^disk block0: copied 256 MiB in [0-9.]* s$'
 	truncate -s 256M "$dir/back"
-	vm "$dir/back" --incoming
+	vm "$dir/back" $only_read --incoming
 	wisp-mover restore --control "$CONTROL" --dir "$dir/c" >"$TMP/said"
 	end
 	said '^epoch 2: [0-9]* MiB read, ready after [0-9.]* s, memory there after [0-9.]* s$'
