@@ -64,6 +64,16 @@ static int take_answer(struct vmm *vmm, const json_t *result, struct faults *ret
 	return 0;
 }
 
+int faults_check_page_size(uint64_t page_size, struct error *err)
+{
+	if (page_size <= FAULTS_UNIT_MAX)
+		return 0;
+	return error_set(err, -EOPNOTSUPP,
+			 "pages of %" PRIu64 " MiB, for each of which the VM would stand still too "
+			 "long: start it with --page-size 2M or 4K",
+			 page_size >> 20);
+}
+
 /* How its memory is to be missing: huge pages are there from the begin, and only not mapped. */
 static int choose_mode(struct vmm *vmm, const char **ret, struct error *err)
 {
@@ -75,11 +85,9 @@ static int choose_mode(struct vmm *vmm, const char **ret, struct error *err)
 		return rc;
 	page_size = number(status, "page_size");
 	json_decref(status);
-	if (page_size > FAULTS_UNIT_MAX)
-		return error_set(err, -EOPNOTSUPP,
-				 "pages of %" PRIu64 " MiB, for each of which the VM would stand "
-				 "still too long: start it with --page-size 2M or 4K",
-				 page_size >> 20);
+	rc = faults_check_page_size(page_size, err);
+	if (rc < 0)
+		return rc;
 	*ret = page_size == PAGE_BYTES ? "missing" : "minor";
 	return 0;
 }

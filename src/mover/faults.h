@@ -38,6 +38,9 @@ struct faults {
 	struct vmm keeper; /* of faults_take(): the VMM waits for the end of this connection */
 };
 
+/* -EOPNOTSUPP: memory of such pages cannot come later; says why, and what to do. */
+int faults_check_page_size(uint64_t page_size, struct error *err);
+
 /*
  * Registers all memory. When the connection ends the VMM waits hold_ms for another mover, then it
  * ends. Until faults_close() the memory is only missing for this call's caller: faults are to be

@@ -59,12 +59,8 @@ static int check_memory(const struct vmm_memory *memory, const struct chain *cha
 				 "the VM has %" PRIu64 " bytes of memory, the checkpoint %" PRIu64
 				 ": start it with the same",
 				 memory->size, chain->memory);
-	if (lazy && memory->page_size > FAULTS_UNIT_MAX)
-		return error_set(err, -EOPNOTSUPP,
-				 "pages of %" PRIu64
-				 " MiB cannot be restored lazily, only those of "
-				 "2 MiB and 4 KiB: leave --lazy out",
-				 memory->page_size >> 20);
+	if (lazy && faults_check_page_size(memory->page_size, err) < 0)
+		return error_prefix(err, -EOPNOTSUPP, "no restore with --lazy (leave it out)");
 	return 0;
 }
 

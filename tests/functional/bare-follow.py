@@ -62,9 +62,13 @@ def converges(*args):
     m.stop()
 
 
-def huge_free():
-    with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", encoding="ascii") as f:
-        return int(f.read())
+def huge_free(kib=2048):
+    try:
+        with open(f"/sys/kernel/mm/hugepages/hugepages-{kib}kB/free_hugepages",
+                  encoding="ascii") as f:
+            return int(f.read())
+    except FileNotFoundError:
+        return 0
 
 
 def huge(tries):
@@ -95,10 +99,9 @@ def huge(tries):
 
 def too_huge(*args):
     """Pages of 1 GiB are said to be too large before anything moves."""
-    with open("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", encoding="ascii") as f:
-        if int(f.read()) < 1:
-            print("left out: a page of 1 GiB")
-            return
+    if huge_free(1 << 20) < 1:
+        print("left out: a page of 1 GiB")
+        return
     m = start("work=4096", "-m", "1024")
     new = incoming("-m", "1024", "--page-size", "1G")
     movers = Movers(m, new, options=("--postcopy",))

@@ -5,5 +5,6 @@
 . "$(dirname "$0")/bare-lib.sh"
 
 huge_pages 128
+if available 8000; then huge_pages 1 1048576; fi
 PATH=$WISP_BUILD/src/mover:$PATH
 python3 "$TOP/tests/functional/bare-follow.py" "$GUEST" "$TMP" || fail "see above"

@@ -66,18 +66,19 @@ available() {
 	[ "$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)" -gt "$1" ]
 }
 
-# change_pool COUNT: so many more (or fewer) pages of 2 MiB are set aside; prints how many it were.
+# change_pool POOL COUNT: so many more (or fewer) huge pages are set aside; prints how many it were.
 change_pool() {
-	flock "$HUGE_POOL" sh -c '
+	flock "$1" sh -c '
 		before=$(cat "$0")
 		echo $((before + $1)) >"$0"
-		echo $(($(cat "$0") - before))' "$HUGE_POOL" "$1"
+		echo $(($(cat "$0") - before))' "$1" "$2"
 }
 
-# huge_pages COUNT: sets pages of 2 MiB aside until the end of the test, as far as there are any.
-HUGE_POOL=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+# huge_pages COUNT [KIB]: sets pages of 2 MiB (or that size) aside until the end of the test, as far
+# as there are any.
 huge_pages() {
-	[ -w "$HUGE_POOL" ] || return 0
-	huge_got=$(change_pool "$1")
-	at_exit "change_pool -$huge_got >/dev/null"
+	huge_pool=/sys/kernel/mm/hugepages/hugepages-${2:-2048}kB/nr_hugepages
+	[ -w "$huge_pool" ] || return 0
+	huge_got=$(change_pool "$huge_pool" "$1")
+	at_exit "change_pool $huge_pool -$huge_got >/dev/null"
 }

@@ -28,7 +28,7 @@ class Machine:
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         Machine.all.append(self.process)
         self.control = None
-        for _ in range(400):
+        for _ in range(1500):  # pages of 1 GiB take their time
             try:
                 self.control = Vmm(self.path)
                 break

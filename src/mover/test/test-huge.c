@@ -174,12 +174,21 @@ static void test_failed(void **state)
 	end(&v);
 }
 
+/* The VM waits for all of a page: one of 1 GiB takes too long. */
+static void test_too_large(void **state)
+{
+	ok(faults_check_page_size(PAGE_BYTES, &err));
+	ok(faults_check_page_size(2 << 20, &err));
+	refused(-EOPNOTSUPP, "pages of 1024 MiB", faults_check_page_size(1 << 30, &err));
+	refused(-EOPNOTSUPP, "--page-size 2M or 4K", faults_check_page_size(1 << 30, &err));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parts),	cmocka_unit_test(test_zero),
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_at_once),
-		cmocka_unit_test(test_failed),
+		cmocka_unit_test(test_failed),	cmocka_unit_test(test_too_large),
 	};
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
