@@ -19,11 +19,9 @@
 #include "mover/migrate.h"
 #include "mover/outcome.h"
 #include "mover/pace.h"
-#include "mover/show.h"
 
 enum {
-	OPT_CONTROL = 1,
-	OPT_ADDRESS,
+	OPT_ADDRESS = HEAD_OPTIONS,
 	OPT_RECORD,
 	OPT_TOKEN,
 	OPT_TLS,
@@ -42,17 +40,13 @@ enum {
 	OPT_POSTCOPY,
 	OPT_PATIENCE,
 	OPT_AGAIN,
-	OPT_PROGRESS,
-	OPT_JSON,
 };
 
 struct request {
 	struct migrate_options o;
 	const char *token;
-	bool again, json, tls, no_tls;
+	bool again, tls, no_tls;
 	unsigned refused;
-	enum show_how how;
-	struct show show;
 	struct head head;
 };
 
@@ -102,8 +96,6 @@ static int parse_number(struct request *r, int opt, const char *value, struct er
 static const char **text_of(struct request *r, int opt)
 {
 	switch (opt) {
-	case OPT_CONTROL:
-		return &r->o.control;
 	case OPT_ADDRESS:
 		return &r->o.address;
 	case OPT_RECORD:
@@ -125,8 +117,6 @@ static bool *flag_of(struct request *r, int opt)
 		return &r->o.dry_run;
 	case OPT_AGAIN:
 		return &r->again;
-	case OPT_JSON:
-		return &r->json;
 	default:
 		return NULL;
 	}
@@ -164,8 +154,6 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		rc = head_clock(value, &elapsed, err);
 		r->o.frozen_clock = !elapsed;
 		return rc;
-	case OPT_PROGRESS:
-		return show_parse(value, &r->how, err);
 	default:
 		return parse_number(r, opt, value, err);
 	}
@@ -213,7 +201,7 @@ static void tell(void *arg, const struct migrate_progress *now)
 				      .downtime_ms = now->downtime_ms,
 				      .throttle = now->throttle};
 
-	show_now(&r->show, &show);
+	show_now(&r->head.show, &show);
 }
 
 /* Somebody may do that for ever. */
@@ -231,6 +219,7 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 {
 	int rc = head_parse(&r->head, argc, argv, parse_option, r, err);
 
+	r->o.control = r->head.control;
 	if (rc == 0 && (!r->o.control || !r->o.address || !r->o.note || !r->token))
 		rc = error_set(err, -EINVAL,
 			       "--control, the address, --record and --token must be given");
@@ -241,7 +230,6 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
 	r->o.refused = say_refused;
 	r->o.tell = tell;
 	r->o.at = at_step;
-	show_begin(&r->show, r->head.cmd->name, r->how);
 	r->o.arg = r;
 	r->o.cancel = &r->head.cancel;
 	r->o.switch_now = &r->head.switch_now;
@@ -287,9 +275,8 @@ static int say_untold(const struct request *r, const struct migrate_result *resu
 
 static int finish(struct request *r, int rc, struct migrate_result *result, const struct error *err)
 {
-	show_end(&r->show);
 	head_end(&r->head, rc);
-	if (r->json)
+	if (r->head.json)
 		outcome_json(rc, result, err);
 	else if (rc == 0)
 		outcome_text(result);
@@ -302,7 +289,7 @@ static int finish(struct request *r, int rc, struct migrate_result *result, cons
 		return 0;
 	if (result->outcome == MIGRATE_UNDECIDED)
 		return head_fail(&r->head, EXIT_UNDECIDED, err);
-	return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
+	return head_failed(&r->head, rc, err);
 }
 
 static int migrate(struct request *r, bool sends, struct migrate_result *result, struct error *err)
@@ -311,7 +298,7 @@ static int migrate(struct request *r, bool sends, struct migrate_result *result,
 	int rc = check_record(r, err);
 
 	if (rc == 0)
-		rc = head_begin(&r->head, r->o.control, err);
+		rc = head_begin(&r->head, err);
 	if (rc == 0)
 		rc = machine_connect(r->o.control, r->again, &machine, err);
 	if (rc < 0)
@@ -377,7 +364,7 @@ const struct command command_send = {
 		"tells it. SIGUSR1: switch now.",
 	.options =
 		(const struct option_desc[]){
-			{OPT_CONTROL, "control", 0, "SOCKET",
+			{HEAD_CONTROL, "control", 0, "SOCKET",
 			 "Control socket of the VM; must be given", COMPLETE_FILE},
 			{OPT_ADDRESS, "to", 0, "ADDRESS",
 			 "unix:PATH or tcp:HOST:PORT; must be given", 0},
@@ -415,8 +402,8 @@ const struct command command_send = {
 			 "How long the peer may be silent (default: 10000)", 0},
 			{OPT_DRY_RUN, "dry-run", 0, NULL, "Only ask whether it could move", 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
-			SHOW_OPTION(OPT_PROGRESS),
-			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
+			SHOW_OPTION(HEAD_PROGRESS),
+			{HEAD_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
 			 0},
 			{0}},
 	.run = run_send,
@@ -433,7 +420,7 @@ const struct command command_receive = {
 		"heard it. The record is kept then, and --again\ngoes on with it.",
 	.options =
 		(const struct option_desc[]){
-			{OPT_CONTROL, "control", 0, "SOCKET",
+			{HEAD_CONTROL, "control", 0, "SOCKET",
 			 "Control socket of the VM; must be given", COMPLETE_FILE},
 			{OPT_ADDRESS, "listen", 0, "ADDRESS",
 			 "unix:PATH or tcp:HOST:PORT; must be given", 0},
@@ -451,8 +438,8 @@ const struct command command_receive = {
 			 "it ends, in seconds (default: 600)",
 			 0},
 			{OPT_AGAIN, "again", 0, NULL, "Go on with what the record says", 0},
-			SHOW_OPTION(OPT_PROGRESS),
-			{OPT_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
+			SHOW_OPTION(HEAD_PROGRESS),
+			{HEAD_JSON, "json", 0, NULL, "Print what it took as JSON, or what failed",
 			 0},
 			{0}},
 	.run = run_receive,

@@ -17,14 +17,12 @@
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/operation.h"
-#include "mover/show.h"
 #include "mover/tell.h"
 
 #define DOWNTIME_MS 300
 
 enum {
-	OPT_CONTROL = 1,
-	OPT_DIR,
+	OPT_DIR = HEAD_OPTIONS,
 	OPT_LIVE,
 	OPT_STOP,
 	OPT_INCREMENTAL,
@@ -42,19 +40,14 @@ enum {
 	OPT_FORCE,
 	OPT_TRACK,
 	OPT_AGAIN,
-	OPT_PROGRESS,
-	OPT_JSON,
 };
 
 struct request {
 	struct checkpoint_request checkpoint;
 	struct restore_request restore;
 	const char *config;
-	bool json;
 	struct head head; /* a signal: the operation ends, the VM runs on */
 	struct progress progress;
-	enum show_how how;
-	struct show show;
 };
 
 static int parse_option(void *arg, int opt, const char *value, struct error *err)
@@ -62,9 +55,6 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 	struct request *r = arg;
 
 	switch (opt) {
-	case OPT_CONTROL:
-		r->checkpoint.control = r->restore.control = value;
-		return 0;
 	case OPT_DIR:
 		r->checkpoint.dir = r->restore.dir = value;
 		return 0;
@@ -110,13 +100,8 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 	case OPT_PAUSED:
 		r->restore.leave_paused = true;
 		return 0;
-	case OPT_AGAIN:
-		r->restore.again = true;
-		return 0;
-	case OPT_PROGRESS:
-		return show_parse(value, &r->how, err);
 	default:
-		r->json = true;
+		r->restore.again = true;
 		return 0;
 	}
 }
@@ -137,28 +122,27 @@ static int parse(const struct command *cmd, int argc, char **argv, struct reques
 
 	r->head.cmd = cmd;
 	rc = head_parse(&r->head, argc, argv, parse_option, r, err);
-	if (rc == 0 && (!r->restore.control || !r->restore.dir))
+	if (rc == 0 && (!r->head.control || !r->restore.dir))
 		rc = error_set(err, -EINVAL, "--control and --dir must be given");
 	if (rc == 0 && !r->checkpoint.live &&
 	    (r->checkpoint.throttle || r->checkpoint.max_pause_ms))
 		rc = error_set(err, -EINVAL, "--throttle and --max-pause are for --live");
-	show_begin(&r->show, cmd->name, r->how);
-	r->progress = (struct progress){.cancel = &r->head.cancel, .arg = &r->show};
-	if (r->show.how != SHOW_NONE)
+	r->progress = (struct progress){.cancel = &r->head.cancel, .arg = &r->head.show};
+	if (r->head.show.how != SHOW_NONE)
 		r->progress.report = show_progress;
 	r->checkpoint.progress = r->restore.progress = &r->progress;
+	r->checkpoint.control = r->restore.control = r->head.control;
 	return rc;
 }
 
 static int finish(int rc, struct request *r, json_t *report, void (*tell)(const json_t *report),
 		  const struct error *err)
 {
-	show_end(&r->show);
 	head_end(&r->head, rc);
 	if (rc < 0)
-		return head_fail(&r->head, rc == -ECANCELED ? EXIT_CANCELLED : EXIT_FAILED, err);
+		return head_failed(&r->head, rc, err);
 	tell_warnings(report);
-	if (!r->json) {
+	if (!r->head.json) {
 		tell(report);
 	} else {
 		json_dumpf(report, stdout, JSON_INDENT(2));
@@ -186,7 +170,7 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 	if (rc)
 		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
 	r.checkpoint.config = config;
-	rc = head_begin(&r.head, r.restore.control, &err);
+	rc = head_begin(&r.head, &err);
 	if (rc == 0)
 		rc = operation_checkpoint(&r.checkpoint, &report, &err);
 	json_decref(config);
@@ -202,19 +186,19 @@ static int run_restore(const struct command *cmd, int argc, char **argv)
 
 	if (rc)
 		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
-	rc = head_begin(&r.head, r.restore.control, &err);
+	rc = head_begin(&r.head, &err);
 	if (rc == 0)
 		rc = operation_restore(&r.restore, &report, &err);
 	return finish(rc, &r, report, tell_restore, &err);
 }
 
 #define COMMON_OPTIONS                                                                               \
-	{OPT_CONTROL,  "control", 0, "SOCKET", "Control socket of the VMM; must be given",           \
+	{HEAD_CONTROL, "control", 0, "SOCKET", "Control socket of the VMM; must be given",           \
 	 COMPLETE_FILE},                                                                             \
 		{OPT_DIR, "dir", 0, "DIR", "Folder of the checkpoint; must be given", COMPLETE_DIR}, \
-		SHOW_OPTION(OPT_PROGRESS),                                                           \
+		SHOW_OPTION(HEAD_PROGRESS),                                                          \
 	{                                                                                            \
-		OPT_JSON, "json", 0, NULL, "Print what it took as JSON", 0                           \
+		HEAD_JSON, "json", 0, NULL, "Print what it took as JSON", 0                          \
 	}
 
 static const struct command checkpoint = {
