@@ -54,7 +54,7 @@ static int send_to(struct migration *m, const char *address)
 		.listen = -1, .hangup = -1, .dry_run = m->dry_run, .guard = &m->guard};
 
 	args_add(&m->options, "--to=%s", address);
-	return vm_hand_over(m->cmd, "send", m->dir, &m->options, &errand);
+	return vm_hand_over(m->cmd, true, m->dir, &m->options, &errand);
 }
 
 static int to_address(struct migration *m)
@@ -94,7 +94,7 @@ static int make_token(struct migration *m, char text[2 * TOKEN_BYTES + 1], struc
 		return error_errno(err, -errno, "no random numbers");
 	for (unsigned i = 0; i < TOKEN_BYTES; i++)
 		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-	m->token_file = io_format("%s/" TOKEN_SEND, m->dir);
+	m->token_file = record_path(m->dir, TOKEN_SEND);
 	args_add(&m->options, "--token=%s", m->token_file ? m->token_file : "");
 	return m->token_file ? io_write_file(m->token_file, text, 2 * TOKEN_BYTES, err)
 			     : error_errno(err, -ENOMEM, "cannot make a token");

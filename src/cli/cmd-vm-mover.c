@@ -143,11 +143,12 @@ bool vm_mover_killed(int code)
 	return code > 128 && code != 130 && !vm_interrupted();
 }
 
-int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir,
-		 struct args *options, const struct vm_errand *errand)
+int vm_hand_over(const struct command *cmd, bool sends, const char *vm_dir, struct args *options,
+		 const struct vm_errand *errand)
 {
 	/* One that came here may leave again: each hand-over has a record of its own. */
-	CLEANUP_FREE char *record = io_format("%s/%s.record", vm_dir, what);
+	CLEANUP_FREE char *record = record_path(vm_dir, sends ? RECORD_SEND : RECORD_RECEIVE);
+	const char *what = sends ? "send" : "receive";
 	struct vm_errand e = *errand;
 	struct error err;
 	int r;

@@ -108,8 +108,8 @@ int vm_call_mover(const struct command *cmd, const char *what, const char *vm_di
 		  const struct args *options);
 
 /* The same for "send" and "receive", with a record in the state directory. */
-int vm_hand_over(const struct command *cmd, const char *what, const char *vm_dir,
-		 struct args *options, const struct vm_errand *errand);
+int vm_hand_over(const struct command *cmd, bool sends, const char *vm_dir, struct args *options,
+		 const struct vm_errand *errand);
 
 /* As vms_wait(), but -ECANCELED when the user interrupts us. */
 int vm_wait_here(const char *name, bool agent, unsigned timeout_s, struct error *err);

@@ -66,11 +66,11 @@ static int check_description(const json_t *config, const char *reason, struct er
 /* Lets it come, or (--again) goes on with that. The token is of no use to anybody afterwards. */
 static int hand_over(struct receipt *c)
 {
-	CLEANUP_FREE char *token = io_format("%s/" TOKEN_RECEIVE, c->dir);
+	CLEANUP_FREE char *token = record_path(c->dir, TOKEN_RECEIVE);
 	int r;
 
 	c->errand.guard = &c->guard;
-	r = vm_hand_over(c->cmd, "receive", c->dir, &c->options, &c->errand);
+	r = vm_hand_over(c->cmd, false, c->dir, &c->options, &c->errand);
 	if (!r && token)
 		unlink(token);
 	if (r && r != EXIT_UNTOLD)
@@ -156,7 +156,7 @@ static int open_listener(const char *host, char **address, int *ret, struct erro
 
 static int write_token(struct receipt *c, const char *token, struct error *err)
 {
-	CLEANUP_FREE char *path = io_format("%s/" TOKEN_RECEIVE, c->dir);
+	CLEANUP_FREE char *path = record_path(c->dir, TOKEN_RECEIVE);
 
 	args_add(&c->options, "--token=%s", path ? path : "");
 	return path ? io_write_file(path, token, strlen(token), err)

@@ -22,7 +22,7 @@
 
 static int open_output(const struct vm *vm, const char *file, int *ret, struct error *err)
 {
-	CLEANUP_FREE char *path = io_format("%s/%s", vm->dir, file);
+	CLEANUP_FREE char *path = record_path(vm->dir, file);
 
 	*ret = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
 	return *ret < 0 ? error_errno(err, -errno, "cannot open %s of VM %s", file, vm->name) : 0;
@@ -81,7 +81,7 @@ static int start_greeter(struct vm *vm, uint64_t started_ns, off_t console)
 
 int launch_vm(struct vm *vm, struct error *err)
 {
-	CLEANUP_FREE char *ready = io_format("%s/" RECORD_READY, vm->dir);
+	CLEANUP_FREE char *ready = record_path(vm->dir, RECORD_READY);
 	CLEANUP_CLOSE int console = -1;
 	uint64_t started_ns;
 	off_t size;

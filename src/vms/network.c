@@ -90,7 +90,7 @@ static void let_go(struct vm *vm)
 	if (vm->greeter)
 		kill(vm->greeter, SIGKILL);
 	for (unsigned i = 0; i < ARRAY_SIZE(sockets); i++) {
-		CLEANUP_FREE char *path = io_format("%s/%s", vm->dir, sockets[i]);
+		CLEANUP_FREE char *path = record_path(vm->dir, sockets[i]);
 
 		if (path)
 			unlink(path);
@@ -226,7 +226,7 @@ static void on_abandoned(void *arg, const json_t *request)
 	struct network *n = arg;
 	const char *name = record_text(request, "name");
 	struct vm *vm = entry_find(n, name);
-	CLEANUP_FREE char *token = vm && vm->dir ? io_format("%s/" TOKEN_SEND, vm->dir) : NULL;
+	CLEANUP_FREE char *token = vm && vm->dir ? record_path(vm->dir, TOKEN_SEND) : NULL;
 
 	log_info(network_log(n), "vms", "%s: what was begun is taken back, wisp was killed", name);
 	if (json_array_size(json_object_get(request, "peers")))

@@ -13,9 +13,14 @@
 
 #define RECORD_MAX (1u << 20)
 
+char *record_path(const char *dir, const char *file)
+{
+	return io_format("%s/%s", dir, file);
+}
+
 int record_read(const char *dir, const char *record, json_t **ret, struct error *err)
 {
-	CLEANUP_FREE char *path = io_format("%s/%s", dir, record);
+	CLEANUP_FREE char *path = record_path(dir, record);
 	CLEANUP_FREE char *text = NULL;
 	ssize_t n = path ? io_read_file(path, RECORD_MAX, &text, err) : -ENOMEM;
 	json_t *value;
@@ -33,7 +38,7 @@ int record_read(const char *dir, const char *record, json_t **ret, struct error 
 
 int record_write(const char *dir, const char *record, const json_t *value, struct error *err)
 {
-	CLEANUP_FREE char *path = io_format("%s/%s", dir, record);
+	CLEANUP_FREE char *path = record_path(dir, record);
 	CLEANUP_FREE char *text = json_dumps(value, JSON_INDENT(2));
 
 	if (!path || !text)
@@ -43,7 +48,7 @@ int record_write(const char *dir, const char *record, const json_t *value, struc
 
 int record_exists(const char *dir, const char *file)
 {
-	CLEANUP_FREE char *path = io_format("%s/%s", dir, file);
+	CLEANUP_FREE char *path = record_path(dir, file);
 
 	return path && !access(path, F_OK);
 }

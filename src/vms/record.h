@@ -32,6 +32,9 @@ int record_read(const char *dir, const char *record, json_t **ret, struct error 
 /* Replaces the record as a whole. */
 int record_write(const char *dir, const char *record, const json_t *value, struct error *err);
 
+/* The path of a file of the directory, a new string; NULL: no memory. */
+char *record_path(const char *dir, const char *file);
+
 /* Is there this file in the directory? */
 int record_exists(const char *dir, const char *file);
 
