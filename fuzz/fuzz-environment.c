@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as documents of a user and of a site, met; what comes out is a document that comes to
- * itself. And any bytes as a waiver.
+ * itself, and what an image is made of. And any bytes as a waiver, and as a list of packages.
  */
 
 #include <stdlib.h>
@@ -9,6 +9,8 @@
 
 #include "env/result.h"
 #include "env/waiver.h"
+#include "image/root.h"
+#include "image/spec.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
@@ -17,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* The canonical form when there are no errors and no conflicts, else NULL. */
 static char *close_documents(const struct documents *docs, const json_t *facts)
 {
+	struct spec spec;
 	struct meet m;
 	json_t *closed;
 	char *text;
@@ -28,6 +31,10 @@ static char *close_documents(const struct documents *docs, const json_t *facts)
 	closed = result_json(&m);
 	text = m.conflicts ? NULL : result_canonical(closed);
 	json_decref(closed);
+	if (text && !spec_from_meet(&m, &spec, NULL)) {
+		json_decref(spec_environment(&m, &spec));
+		spec_done(&spec);
+	}
 	meet_done(&m);
 	return text;
 }
@@ -55,6 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	documents_done(&again);
 	if (waiver_check(text, "waiver", "/nowhere", facts, 0, &waiver, NULL) == 0)
 		abort(); /* there are no keys */
+	json_decref(root_packages(text));
 	json_decref(facts);
 	return 0;
 }

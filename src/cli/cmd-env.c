@@ -31,23 +31,14 @@ static int take_options(const struct command *cmd, int argc, char **argv, struct
 	return rc ? rc : id;
 }
 
-/* Documents met and used; a conflict is an error. */
 static int meet_and_use(const struct command *cmd, struct env_request *r, char **files, int n,
 			use_fn *use)
 {
-	struct error err;
 	struct meet meet;
-	int code;
+	int code = env_request_meet(cmd, r, files, n, &meet);
 
-	if (env_request_load(r, files, n, &err))
-		return env_request_fail(cmd, r, &err);
-	meet_documents(&r->docs, r->facts, &r->waived, &meet);
-	if (meet.failed) {
-		error_set(&err, -ENOMEM, "out of memory");
-		code = cli_fail(cmd, EXIT_FAILURE, &err);
-	} else {
+	if (!code)
 		code = use(cmd, r, &meet);
-	}
 	meet_done(&meet);
 	return code;
 }
@@ -57,14 +48,6 @@ static int usage(const struct command *cmd, int rc, const struct error *err)
 	return rc > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, err);
 }
 
-static int tell_conflicts(const struct command *cmd, const struct meet *m)
-{
-	fprintf(stderr, "wisp %s: %zu conflict%s\n", cmd->name, m->conflicts,
-		m->conflicts > 1 ? "s" : "");
-	result_print_conflicts(stderr, m);
-	return EXIT_FAILURE;
-}
-
 /* -------- check -------- */
 
 static int use_check(const struct command *cmd, const struct env_request *r, const struct meet *m)
@@ -72,7 +55,7 @@ static int use_check(const struct command *cmd, const struct env_request *r, con
 	if (r->json)
 		return cli_print_json(result_report(m)) || m->conflicts ? EXIT_FAILURE : 0;
 	if (m->conflicts)
-		return tell_conflicts(cmd, m);
+		return env_tell_conflicts(cmd, m);
 	result_print_notes(stderr, m);
 	printf("%zu document%s: good\n", r->docs.n, r->docs.n == 1 ? "" : "s");
 	return 0;
@@ -127,7 +110,7 @@ static int merge(const struct command *cmd, const struct env_request *r, const s
 	if (r->json)
 		return cli_print_json(result_report(m)) || m->conflicts ? EXIT_FAILURE : 0;
 	if (m->conflicts)
-		return tell_conflicts(cmd, m);
+		return env_tell_conflicts(cmd, m);
 	result_print_notes(stderr, m);
 	return print_canonical(m, digest);
 }
@@ -213,8 +196,7 @@ const struct command cmd_env_explain = {
 
 /* -------- why -------- */
 
-static int print_why(const struct command *cmd, const struct env_request *r, const struct meet *m,
-		     const char *name)
+static int print_why(const struct command *cmd, const struct meet *m, const char *name)
 {
 	struct error err;
 	char near[64];
@@ -242,15 +224,11 @@ static int run_why(const struct command *cmd, int argc, char **argv)
 
 	if (!rc && !parser.argc)
 		rc = error_set(&err, -EINVAL, "give a field, and documents");
-	if (rc) {
-		code = usage(cmd, rc, &err);
-	} else if (env_request_load(&r, parser.argv + 1, parser.argc - 1, &err)) {
-		code = env_request_fail(cmd, &r, &err);
-	} else {
-		meet_documents(&r.docs, r.facts, &r.waived, &meet);
-		code = print_why(cmd, &r, &meet, parser.argv[0]);
-		meet_done(&meet);
-	}
+	code = rc ? usage(cmd, rc, &err)
+		  : env_request_meet(cmd, &r, parser.argv + 1, parser.argc - 1, &meet);
+	if (!rc && !code)
+		code = print_why(cmd, &meet, parser.argv[0]);
+	meet_done(&meet);
 	env_request_done(&r);
 	return code;
 }
@@ -293,21 +271,16 @@ static json_t *load_side(const struct command *cmd, const struct env_request *co
 				.policy = common->policy,
 				.keys = common->keys,
 				.json = common->json};
-	struct meet meet = {0};
+	struct meet meet;
 	json_t *fields = NULL;
-	struct error err;
 
 	for (size_t i = 0; i < common->waiver_files.n; i++)
 		args_add(&r.waiver_files, "%s", common->waiver_files.v[i]);
-	if (env_request_load(&r, &file, 1, &err)) {
-		*code = env_request_fail(cmd, &r, &err);
-	} else {
-		meet_documents(&r.docs, r.facts, &r.waived, &meet);
-		if (meet.conflicts)
-			*code = tell_conflicts(cmd, &meet);
-		else
-			fields = flat(&meet);
-	}
+	*code = env_request_meet(cmd, &r, &file, 1, &meet);
+	if (!*code && meet.conflicts)
+		*code = env_tell_conflicts(cmd, &meet);
+	else if (!*code)
+		fields = flat(&meet);
 	meet_done(&meet);
 	env_request_done(&r);
 	return fields;

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/commands.h"
+#include "cli/env-request.h"
 #include "image/image.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
-enum { OPT_OUTPUT = 1, OPT_REFRESH, OPT_QUIET, OPT_JSON, OPT_NAMES };
+enum { OPT_OUTPUT = ENV_OPT_OWN, OPT_REFRESH, OPT_QUIET, OPT_JSON, OPT_NAMES };
 
 /* The value of a string in an object, or "?". */
 static const char *text_of(const json_t *object, const char *key)
@@ -21,51 +21,78 @@ static const char *text_of(const json_t *object, const char *key)
 	return text ? text : "?";
 }
 
+static int build_of_documents(const struct command *cmd, const struct image_build *wanted,
+			      struct env_request *r, char **files, int n)
+{
+	struct image_build build = *wanted;
+	CLEANUP_FREE char *name = NULL;
+	struct error err;
+	struct meet meet;
+	int rc, code = env_request_meet(cmd, r, files, n, &meet);
+
+	if (!code && meet.conflicts)
+		code = env_tell_conflicts(cmd, &meet);
+	if (!code) {
+		result_print_notes(stderr, &meet);
+		build.environment = &meet;
+		build.file = files[0];
+		rc = image_build(&build, &name, &err);
+		code = rc < 0 ? cli_fail(cmd, rc == -EINTR ? 130 : EXIT_FAILURE, &err) : 0;
+	}
+	meet_done(&meet);
+	return code;
+}
+
 static int run_build(const struct command *cmd, int argc, char **argv)
 {
-	CLEANUP_FREE char *name = NULL;
 	struct option_parser options;
 	struct image_build build = {0};
+	struct env_request request = {0};
 	struct error err;
 	const char *value;
-	int opt, rc;
+	int opt, code, rc = 0;
 
 	option_start(&options, cmd, argc, argv);
-	while ((opt = option_next(&options, &value, &err)) > 0) {
-		if (opt == OPTION_HELP)
-			return 0;
+	while (!rc && (opt = option_next(&options, &value, &err)) > 0 && opt != OPTION_HELP) {
 		if (opt == OPT_OUTPUT)
 			build.name = value;
-		build.refresh |= opt == OPT_REFRESH;
-		build.quiet |= opt == OPT_QUIET;
+		else if (opt == OPT_REFRESH)
+			build.refresh = true;
+		else if (opt == OPT_QUIET)
+			build.quiet = true;
+		else
+			rc = env_request_option(&request, opt, value, &err);
 	}
-	if (opt == 0 && options.argc != 1)
-		opt = error_set(&err, -EINVAL, "give one specification");
-	if (opt < 0)
-		return cli_fail(cmd, EXIT_USAGE, &err);
-	build.spec = options.argv[0];
-	rc = image_build(&build, &name, &err);
-	if (rc == -EINTR)
-		return cli_fail(cmd, 130, &err);
-	if (rc < 0)
-		return cli_fail(cmd, 1, &err);
-	return 0;
+	if (!rc)
+		rc = opt;
+	if (!rc && !options.argc)
+		rc = error_set(&err, -EINVAL, "give an environment");
+	if (rc)
+		code = rc > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	else
+		code = build_of_documents(cmd, &build, &request, options.argv, options.argc);
+	env_request_done(&request);
+	return code;
 }
 
 const struct command cmd_image_build = {
 	.name = "image build",
-	.args = "SPEC",
-	.summary = "Build a guest image from a specification",
-	.details = "SPEC is a YAML file that names Debian packages, a kernel package and files "
-		   "(see wisp-image(5)).\nWhat was built before is used again; a failed or "
-		   "interrupted build leaves no image.",
+	.args = "FILE...",
+	.summary = "Build a guest image of an environment",
+	.details =
+		"FILE is a YAML document (see wisp-environment(5)); of its fields those say what "
+		"is built that are about the system: base, kernel, modules, packages, files, "
+		"steps, compression and trim. The site's rules hold.\nWhat was built before is "
+		"used again; a failed or interrupted build leaves no image.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_OUTPUT, "output", 'o', "NAME",
-			 "Name of the image (default: the specification's name)", COMPLETE_IMAGE},
+			 "Name of the image (default: the environment's name, or its file's)",
+			 COMPLETE_IMAGE},
 			{OPT_REFRESH, "refresh", 0, NULL,
 			 "Make the root file system again, with the packages of today", 0},
 			{OPT_QUIET, "quiet", 'q', NULL, "Show no progress", 0},
+			ENV_REQUEST_OPTIONS,
 			{0}},
 	.complete = COMPLETE_FILE,
 	.run = run_build,
@@ -100,8 +127,8 @@ static json_t *summary_json(const struct image *image)
 	return json_pack(
 		"{s:s, s:I, s:O*, s:O*, s:O*, s:s}", "name", image->name, "size",
 		(json_int_t)image_size(image), "kernel",
-		json_object_get(json_object_get(image->manifest, "kernel"), "release"), "release",
-		json_object_get(json_object_get(image->manifest, "spec"), "release"), "created",
+		json_object_get(json_object_get(image->manifest, "kernel"), "release"), "base",
+		json_object_get(json_object_get(image->manifest, "environment"), "base"), "created",
 		json_object_get(image->manifest, "created"), "folder", image->folder);
 }
 
@@ -121,10 +148,10 @@ static void list_one(const char *name, json_t *array)
 	if (array)
 		json_array_append_new(array, summary_json(&image));
 	else
-		printf("%-20s %7.1f MiB  %-24s %-10s %s\n", name,
+		printf("%-20s %7.1f MiB  %-24s %-15s %s\n", name,
 		       (double)image_size(&image) / (1 << 20),
 		       text_of(json_object_get(image.manifest, "kernel"), "release"),
-		       text_of(json_object_get(image.manifest, "spec"), "release"),
+		       text_of(json_object_get(image.manifest, "environment"), "base"),
 		       text_of(image.manifest, "created"));
 	image_close(&image);
 }
@@ -145,8 +172,7 @@ static int run_list(const struct command *cmd, int argc, char **argv)
 	if (flags & 1u << OPT_JSON)
 		array = json_array();
 	else if (names[0] && !(flags & 1u << OPT_NAMES))
-		printf("%-20s %11s  %-24s %-10s %s\n", "NAME", "SIZE", "KERNEL", "RELEASE",
-		       "CREATED");
+		printf("%-20s %11s  %-24s %-15s %s\n", "NAME", "SIZE", "KERNEL", "BASE", "CREATED");
 	for (char **name = names; *name; name++) {
 		if (flags & 1u << OPT_NAMES)
 			puts(*name);
@@ -180,12 +206,12 @@ static void show_text(const struct image *image)
 	const char *name;
 	size_t i;
 
-	printf("%-10s %s\n", "name", image->name);
-	printf("%-10s %s\n", "folder", image->folder);
-	printf("%-10s %s by %s\n", "created", text_of(m, "created"), text_of(m, "builder"));
-	printf("%-10s %s\n", "release", text_of(json_object_get(m, "spec"), "release"));
-	printf("%-10s %s %s\n", "kernel", text_of(kernel, "package"), text_of(kernel, "version"));
-	printf("%-10s sha256:%s\n", "spec", text_of(m, "spec_sha256"));
+	printf("%-12s %s\n", "name", image->name);
+	printf("%-12s %s\n", "folder", image->folder);
+	printf("%-12s %s by %s\n", "created", text_of(m, "created"), text_of(m, "builder"));
+	printf("%-12s %s\n", "base", text_of(json_object_get(m, "environment"), "base"));
+	printf("%-12s %s %s\n", "kernel", text_of(kernel, "package"), text_of(kernel, "version"));
+	printf("%-12s sha256:%s\n", "environment", text_of(m, "environment_sha256"));
 	printf("\n%-14s %12s  %s\n", "PART", "BYTES", "SHA-256");
 	json_object_foreach (json_object_get(m, "parts"), name, part)
 		printf("%-14s %12lld  %s\n", name,

@@ -68,7 +68,8 @@ static int load_waiver(struct env_request *r, const char *path, struct error *er
 	return rc;
 }
 
-int env_request_load(struct env_request *r, char **files, int n, struct error *err)
+/* 0, or -EINVAL: err says why, or (its text is empty) the problems of the documents. */
+static int load(struct env_request *r, char **files, int n, struct error *err)
 {
 	int rc;
 
@@ -97,8 +98,8 @@ void env_request_done(struct env_request *r)
 	args_done(&r->waived);
 }
 
-int env_request_fail(const struct command *cmd, const struct env_request *r,
-		     const struct error *err)
+/* Tells what load() failed of, as text or JSON; the exit code. */
+static int fail(const struct command *cmd, const struct env_request *r, const struct error *err)
 {
 	json_t *list = json_array();
 
@@ -114,5 +115,28 @@ int env_request_fail(const struct command *cmd, const struct env_request *r,
 	else if (err->text[0])
 		cli_fail(cmd, EXIT_FAILURE, err);
 	json_decref(list);
+	return EXIT_FAILURE;
+}
+
+int env_request_meet(const struct command *cmd, struct env_request *r, char **files, int n,
+		     struct meet *ret)
+{
+	struct error err;
+
+	*ret = (struct meet){0};
+	if (load(r, files, n, &err))
+		return fail(cmd, r, &err);
+	meet_documents(&r->docs, r->facts, &r->waived, ret);
+	if (!ret->failed)
+		return 0;
+	error_set(&err, -ENOMEM, "out of memory");
+	return cli_fail(cmd, EXIT_FAILURE, &err);
+}
+
+int env_tell_conflicts(const struct command *cmd, const struct meet *m)
+{
+	fprintf(stderr, "wisp %s: %zu conflict%s\n", cmd->name, m->conflicts,
+		m->conflicts > 1 ? "s" : "");
+	result_print_conflicts(stderr, m);
 	return EXIT_FAILURE;
 }

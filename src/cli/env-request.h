@@ -12,8 +12,8 @@
 
 enum { ENV_OPT_POLICY = 1, ENV_OPT_KEYS, ENV_OPT_FACT, ENV_OPT_WAIVER, ENV_OPT_JSON, ENV_OPT_OWN };
 
-/* Rows of the option tables. */
-#define ENV_OPTIONS                                                                             \
+/* Rows of the option tables: who gathers a request, and who prints JSON besides. */
+#define ENV_REQUEST_OPTIONS                                                                     \
 	{ENV_OPT_POLICY,                                                                        \
 	 "policy",                                                                              \
 	 0,                                                                                     \
@@ -28,14 +28,15 @@ enum { ENV_OPT_POLICY = 1, ENV_OPT_KEYS, ENV_OPT_FACT, ENV_OPT_WAIVER, ENV_OPT_J
 		 0},                                                                            \
 		{ENV_OPT_WAIVER, "waiver", 0, "FILE", "A waiver of one rule (may be repeated)", \
 		 COMPLETE_FILE},                                                                \
-		{ENV_OPT_KEYS,                                                                  \
-		 "keys",                                                                        \
-		 0,                                                                             \
-		 "DIR",                                                                         \
-		 "Folder of the keys that waivers are signed by (default " ENV_KEYS ")",        \
-		 COMPLETE_DIR},                                                                 \
 	{                                                                                       \
-		ENV_OPT_JSON, "json", 0, NULL, "Print JSON", 0                                  \
+		ENV_OPT_KEYS, "keys", 0, "DIR",                                                 \
+			"Folder of the keys that waivers are signed by (default " ENV_KEYS ")", \
+			COMPLETE_DIR                                                            \
+	}
+#define ENV_OPTIONS                                            \
+	ENV_REQUEST_OPTIONS,                                   \
+	{                                                      \
+		ENV_OPT_JSON, "json", 0, NULL, "Print JSON", 0 \
 	}
 
 struct env_request {
@@ -50,14 +51,15 @@ struct env_request {
 int env_request_option(struct env_request *r, int id, const char *value, struct error *err);
 
 /*
- * Loads the user's files, policy and waivers and completes the facts. 0, or -EINVAL: either err is
- * set, or there are problems in docs (err->text is empty then).
+ * Loads the user's files, policy and waivers, completes the facts, and meets all. Returns 0 (there
+ * may be conflicts), or the exit code when there are errors, which it has told. Free with
+ * meet_done() and env_request_done() in any case; documents of the meet are the request's.
  */
-int env_request_load(struct env_request *r, char **files, int n, struct error *err);
+int env_request_meet(const struct command *cmd, struct env_request *r, char **files, int n,
+		     struct meet *ret);
 void env_request_done(struct env_request *r);
 
-/* Tells what env_request_load() failed of, as text or JSON; the exit code. */
-int env_request_fail(const struct command *cmd, const struct env_request *r,
-		     const struct error *err);
+/* Tells the conflicts of a meet; the exit code. */
+int env_tell_conflicts(const struct command *cmd, const struct meet *meet);
 
 #endif

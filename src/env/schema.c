@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/kernel.h"
 #include "lib/cleanup.h"
 #include "lib/paths.h"
 #include "vms/subnet.h"
@@ -60,7 +61,7 @@ static const char *check_base(const char *text)
 static const char *check_kernel(const char *text)
 {
 	return strncmp(text, "linux-image-", 12) || text[strspn(text, LOWER DIGITS "+.-")]
-		       ? "a kernel package, like linux-image-cloud-amd64"
+		       ? "a kernel package, like " KERNEL_DEFAULT
 		       : NULL;
 }
 
@@ -185,7 +186,7 @@ const struct field env_fields[] = {
 	 .text = "Where the root file system comes from: \"debian\" is the release of the machine that builds it, debian:CODENAME another, "
 		 "oci:REFERENCE a container image, image:NAME one of Wisp's own images, with its digest exactly that one.",
 	 .example = "base: [debian:bookworm, \"image:hpc-*\"]"},
-	{.path = "kernel", .type = &type_text, .check = check_kernel, .builtin = "linux-image-cloud-amd64",
+	{.path = "kernel", .type = &type_text, .check = check_kernel, .builtin = KERNEL_DEFAULT,
 	 .text = "The kernel's Debian package; of a meta-package the one it depends on.",
 	 .example = "kernel: linux-image-amd64"},
 	{.path = "cmdline", .type = &type_set, .check = check_word, .keyed = true,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Builds an image from its specification: kernel, root, initrd, manifest. */
+/* Builds an image of an environment: kernel, root, initrd, manifest. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "build-config.h"
-#include "lib/digest.h"
+#include "env/result.h"
 #include "image/image.h"
 #include "image/initrd.h"
 #include "image/kernel.h"
@@ -40,11 +40,12 @@ static const char *const base_modules[] = {
 struct builder {
 	struct progress progress;
 	struct spec spec;
+	json_t *environment; /* what of it the image is made of */
 	struct kernel kernel;
 	struct root root;
 	const char **modules; /* of the initrd; the strings are others' */
 	char *name, *agent, *rsh;
-	char agent_digest[DIGEST_TEXT], rsh_digest[DIGEST_TEXT], spec_digest[DIGEST_TEXT];
+	char agent_digest[DIGEST_TEXT], rsh_digest[DIGEST_TEXT], environment_digest[DIGEST_TEXT];
 	char key[DIGEST_TEXT]; /* the same key, the same image */
 };
 
@@ -57,6 +58,7 @@ static void builder_done(struct builder *b)
 {
 	progress_done(&b->progress);
 	spec_done(&b->spec);
+	json_decref(b->environment);
 	kernel_done(&b->kernel);
 	root_done(&b->root);
 	free(b->modules);
@@ -74,13 +76,6 @@ static char *stem(const char *path)
 	return dot && dot > file ? strndup(file, (size_t)(dot - file)) : strdup(file);
 }
 
-static char *folder_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-}
-
 static int json_digest(const json_t *json, char ret[DIGEST_TEXT], struct error *err)
 {
 	CLEANUP_FREE char *text = json ? json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
@@ -88,10 +83,9 @@ static int json_digest(const json_t *json, char ret[DIGEST_TEXT], struct error *
 	return text ? digest_bytes(text, strlen(text), ret, err) : no_memory(err);
 }
 
-static int load_spec(struct builder *b, const struct image_build *build, struct error *err)
+static int take_spec(struct builder *b, const struct image_build *build, struct error *err)
 {
-	json_t *json;
-	int rc = spec_load(build->spec, &b->spec, err);
+	int rc = spec_from_meet(build->environment, &b->spec, err);
 
 	if (rc == 0 && !b->spec.release)
 		rc = sources_release(&b->spec.release, err);
@@ -99,16 +93,15 @@ static int load_spec(struct builder *b, const struct image_build *build, struct 
 		return rc;
 	b->name = build->name	 ? strdup(build->name)
 		  : b->spec.name ? strdup(b->spec.name)
-				 : stem(build->spec);
+				 : stem(build->file);
 	if (!b->name)
 		return no_memory(err);
 	rc = paths_check_name(b->name, "image", err);
 	if (rc < 0)
 		return rc;
-	json = spec_json(&b->spec);
-	rc = json_digest(json, b->spec_digest, err);
-	json_decref(json);
-	return rc;
+	b->environment = spec_environment(build->environment, &b->spec);
+	return b->environment ? result_digest(b->environment, b->environment_digest, err)
+			      : no_memory(err);
 }
 
 static int get_kernel(struct builder *b, struct error *err)
@@ -187,8 +180,9 @@ static bool is_current(const struct builder *b)
 	if (image_open(b->name, &image, NULL) < 0)
 		return false;
 	same = !strcmp(json_string_value(json_object_get(image.manifest, "key")) ?: "", b->key) &&
-	       !strcmp(json_string_value(json_object_get(image.manifest, "spec_sha256")) ?: "",
-		       b->spec_digest);
+	       !strcmp(json_string_value(json_object_get(image.manifest, "environment_sha256"))
+			       ?: "",
+		       b->environment_digest);
 	image_close(&image);
 	return same && image_verify(b->name, NULL) == 0;
 }
@@ -248,14 +242,14 @@ static json_t *manifest_json(const struct builder *b, json_t *parts)
 	char created[32];
 
 	strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:s, s:{s:s, s:s, s:s}, s:s, s:o, s:O, "
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:O, s:s, s:{s:s, s:s, s:s}, s:s, s:o, s:O, "
 			 "s:O}",
 			 "format", MANIFEST_FORMAT, "name", b->name, "created", created, "builder",
-			 "wisp " WISP_VERSION, "key", b->key, "spec", spec_json(&b->spec),
-			 "spec_sha256", b->spec_digest, "kernel", "package", b->kernel.package,
-			 "version", b->kernel.version, "release", b->kernel.release, "agent_sha256",
-			 b->agent_digest, "modules", modules_json(b), "parts", parts, "packages",
-			 b->root.packages);
+			 "wisp " WISP_VERSION, "key", b->key, "environment", b->environment,
+			 "environment_sha256", b->environment_digest, "kernel", "package",
+			 b->kernel.package, "version", b->kernel.version, "release",
+			 b->kernel.release, "agent_sha256", b->agent_digest, "modules",
+			 modules_json(b), "parts", parts, "packages", b->root.packages);
 }
 
 static int write_manifest(const struct builder *b, const char *tmp, json_t *parts,
@@ -314,13 +308,12 @@ static int assemble(struct builder *b, struct error *err)
 
 int image_build(const struct image_build *build, char **ret_name, struct error *err)
 {
-	CLEANUP_FREE char *folder = folder_of(build->spec);
 	struct builder b = {0};
 	int rc = progress_init(&b.progress, build->quiet, err);
 
 	if (rc < 0)
 		return rc;
-	rc = folder ? load_spec(&b, build, err) : no_memory(err);
+	rc = take_spec(&b, build, err);
 	if (rc == 0)
 		rc = get_programs(&b, err);
 	if (rc == 0)
@@ -330,7 +323,7 @@ int image_build(const struct image_build *build, char **ret_name, struct error *
 	if (rc == 0)
 		rc = progress_check(&b.progress, err);
 	if (rc == 0)
-		rc = root_get(&b.spec, folder, build->refresh, &b.progress, &b.root, err);
+		rc = root_get(&b.spec, build->refresh, &b.progress, &b.root, err);
 	if (rc == 0)
 		rc = make_key(&b, err);
 	if (rc == 0)

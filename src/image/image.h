@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct error;
+struct meet;
 
 /* An image that is there. Strings and the manifest are the structure's. */
 struct image {
@@ -39,10 +40,11 @@ int image_remove(const char *name, struct error *err);
 uint64_t image_size(const struct image *image);
 
 struct image_build {
-	const char *spec; /* path */
-	const char *name; /* NULL: the specification's, or its file's */
-	bool refresh;	  /* make the root again, with the packages of today */
-	bool quiet;	  /* no progress */
+	const struct meet *environment; /* without conflicts */
+	const char *file;		/* the first of its documents */
+	const char *name;		/* NULL: the environment's, or its file's */
+	bool refresh;			/* make the root again, with the packages of today */
+	bool quiet;			/* no progress */
 };
 
 /* Builds an image, or finds that it is up to date. Its name in *ret_name (new). */

@@ -31,31 +31,28 @@ static int no_memory(struct error *err)
 }
 
 /* The mode a file gets. */
-static int file_mode(const struct spec_file *file, const char *path, unsigned *ret,
-		     struct error *err)
+static int file_mode(const struct spec_file *file, unsigned *ret, struct error *err)
 {
 	struct stat st;
 
-	if (stat(path, &st) < 0)
-		return error_errno(err, -errno, "cannot read %s", path);
+	if (stat(file->from, &st) < 0)
+		return error_errno(err, -errno, "cannot read %s", file->from);
 	if (!S_ISREG(st.st_mode))
-		return error_set(err, -EINVAL, "%s is not a regular file", path);
+		return error_set(err, -EINVAL, "%s is not a regular file", file->from);
 	*ret = file->mode ? file->mode : st.st_mode & 0111 ? 0755 : 0644;
 	return 0;
 }
 
-static int add_file_keys(json_t *array, const struct spec *spec, const char *folder,
-			 struct error *err)
+static int add_file_keys(json_t *array, const struct spec *spec, struct error *err)
 {
 	for (unsigned i = 0; i < spec->nfiles; i++) {
 		const struct spec_file *f = &spec->files[i];
-		CLEANUP_FREE char *path = io_format("%s/%s", folder, f->from);
 		char digest[DIGEST_TEXT];
 		unsigned mode = 0;
-		int rc = path ? file_mode(f, path, &mode, err) : no_memory(err);
+		int rc = file_mode(f, &mode, err);
 
 		if (rc == 0)
-			rc = digest_file(path, digest, NULL, err);
+			rc = digest_file(f->from, digest, NULL, err);
 		if (rc < 0)
 			return rc;
 		json_array_append_new(array, json_pack("[s, s, i]", f->to, digest, (int)mode));
@@ -63,18 +60,26 @@ static int add_file_keys(json_t *array, const struct spec *spec, const char *fol
 	return 0;
 }
 
-/* The digest of all that goes into the root. */
-static int make_key(const struct spec *spec, const char *folder, char ret[DIGEST_TEXT],
-		    struct error *err)
+static json_t *list_json(char **list)
 {
-	json_t *key = spec_json(spec), *files = json_array();
-	CLEANUP_FREE char *text = NULL;
-	int rc = key && files ? add_file_keys(files, spec, folder, err) : no_memory(err);
+	json_t *array = json_array();
 
-	json_object_del(key, "kernel");
-	json_object_del(key, "modules");
-	json_object_set_new(key, "files", files);
-	json_object_set_new(key, "recipe", json_integer(RECIPE));
+	for (; *list; list++)
+		json_array_append_new(array, json_string(*list));
+	return array;
+}
+
+/* The digest of all that goes into the root. */
+static int make_key(const struct spec *spec, char ret[DIGEST_TEXT], struct error *err)
+{
+	json_t *files = json_array();
+	CLEANUP_FREE char *text = NULL;
+	int rc = files ? add_file_keys(files, spec, err) : no_memory(err);
+	json_t *key = json_pack("{s:i, s:s, s:s, s:b, s:o, s:o, s:o}", "recipe", RECIPE, "release",
+				spec->release, "compression", spec->compression, "trim", spec->trim,
+				"packages", list_json(spec->packages), "run", list_json(spec->run),
+				"files", files);
+
 	text = json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS);
 	json_decref(key);
 	if (rc < 0)
@@ -82,14 +87,13 @@ static int make_key(const struct spec *spec, const char *folder, char ret[DIGEST
 	return text ? digest_bytes(text, strlen(text), ret, err) : no_memory(err);
 }
 
-static int archive_file(struct archive *a, const struct spec_file *f, const char *path,
-			struct error *err)
+static int archive_file(struct archive *a, const struct spec_file *f, struct error *err)
 {
 	CLEANUP_FREE char *data = NULL;
-	ssize_t size = io_read_file(path, MAX_FILE, &data, err);
+	ssize_t size = io_read_file(f->from, MAX_FILE, &data, err);
 	struct archive_entry *entry = archive_entry_new();
 	unsigned mode = 0;
-	int rc = size < 0 ? (int)size : entry ? file_mode(f, path, &mode, err) : no_memory(err);
+	int rc = size < 0 ? (int)size : entry ? file_mode(f, &mode, err) : no_memory(err);
 
 	if (rc == 0) {
 		archive_entry_set_pathname(entry, f->to + 1);
@@ -97,15 +101,14 @@ static int archive_file(struct archive *a, const struct spec_file *f, const char
 		archive_entry_set_size(entry, size);
 		if (archive_write_header(a, entry) != ARCHIVE_OK ||
 		    (size && archive_write_data(a, data, (size_t)size) != size))
-			rc = error_set(err, -EIO, "%s: %s", path, archive_error_string(a));
+			rc = error_set(err, -EIO, "%s: %s", f->from, archive_error_string(a));
 	}
 	archive_entry_free(entry);
 	return rc;
 }
 
 /* Writes the files of the specification as a tar, which mmdebstrap unpacks in the root. */
-static int archive_files(const struct spec *spec, const char *folder, const char *output,
-			 struct error *err)
+static int archive_files(const struct spec *spec, const char *output, struct error *err)
 {
 	struct archive *a = archive_write_new();
 	int rc = a ? 0 : no_memory(err);
@@ -113,11 +116,8 @@ static int archive_files(const struct spec *spec, const char *folder, const char
 	if (rc == 0 && (archive_write_set_format_pax_restricted(a) != ARCHIVE_OK ||
 			archive_write_open_filename(a, output) != ARCHIVE_OK))
 		rc = error_set(err, -EIO, "%s: %s", output, archive_error_string(a));
-	for (unsigned i = 0; rc == 0 && i < spec->nfiles; i++) {
-		CLEANUP_FREE char *path = io_format("%s/%s", folder, spec->files[i].from);
-
-		rc = path ? archive_file(a, &spec->files[i], path, err) : no_memory(err);
-	}
+	for (unsigned i = 0; rc == 0 && i < spec->nfiles; i++)
+		rc = archive_file(a, &spec->files[i], err);
 	if (rc == 0 && archive_write_close(a) != ARCHIVE_OK)
 		rc = error_set(err, -EIO, "%s: %s", output, archive_error_string(a));
 	archive_write_free(a);
@@ -199,8 +199,7 @@ static void add_trim(struct args *args)
 /* What a build works with. */
 struct build {
 	const struct spec *spec;
-	const char *folder; /* of the specification */
-	const char *tmp;    /* becomes the entry of the cache */
+	const char *tmp; /* becomes the entry of the cache */
 	const char *scratch;
 	char *list, *sources, *files, *status;
 };
@@ -227,7 +226,7 @@ static int prepare(struct build *b, struct error *err)
 		return no_memory(err);
 	rc = sources_write("", b->scratch, release ? release : b->spec->release, b->spec->release,
 			   &b->list, &b->sources, err);
-	return rc < 0 ? rc : archive_files(b->spec, b->folder, b->files, err);
+	return rc < 0 ? rc : archive_files(b->spec, b->files, err);
 }
 
 /*
@@ -355,12 +354,12 @@ static int make_root(struct build *b, const char *log, struct progress *progress
 	return describe(b, squashfs, err);
 }
 
-static int fill_entry(const struct spec *spec, const char *folder, const char *store,
-		      const char *key, struct progress *progress, struct error *err)
+static int fill_entry(const struct spec *spec, const char *store, const char *key,
+		      struct progress *progress, struct error *err)
 {
 	CLEANUP_FREE char *tmp = NULL, *scratch = NULL;
 	CLEANUP_FREE char *log = io_format("%s/last.log", store);
-	struct build build = {.spec = spec, .folder = folder};
+	struct build build = {.spec = spec};
 	int rc = log ? tree_begin(store, key, &tmp, err) : no_memory(err);
 
 	if (rc == 0)
@@ -410,13 +409,13 @@ static void report(struct progress *progress, const struct root *root, const cha
 		     (double)root->size / (1 << 20), how);
 }
 
-int root_get(const struct spec *spec, const char *folder, bool refresh, struct progress *progress,
-	     struct root *ret, struct error *err)
+int root_get(const struct spec *spec, bool refresh, struct progress *progress, struct root *ret,
+	     struct error *err)
 {
 	CLEANUP_FREE char *store = NULL;
 	CLEANUP_CLOSE int lock = -1;
 	char key[DIGEST_TEXT];
-	int rc = make_key(spec, folder, key, err);
+	int rc = make_key(spec, key, err);
 
 	if (rc == 0)
 		rc = paths_cache("root", NULL, &store, err);
@@ -430,7 +429,7 @@ int root_get(const struct spec *spec, const char *folder, bool refresh, struct p
 		report(progress, ret, " (cached)");
 		return 0;
 	}
-	rc = fill_entry(spec, folder, store, key, progress, err);
+	rc = fill_entry(spec, store, key, progress, err);
 	if (rc == 0)
 		rc = open_entry(store, key, ret, err);
 	if (rc == 0)

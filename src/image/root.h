@@ -26,11 +26,11 @@ struct root {
 };
 
 /*
- * Gets the root of a specification (its release must be set) whose files are in folder; from the
- * cache unless refresh. Shows its step on progress. 0 or -errno; -EINTR when the user stopped it.
+ * Gets the root of a specification (its release must be set); from the cache unless refresh. Shows
+ * its step on progress. 0 or -errno; -EINTR when the user stopped it.
  */
-int root_get(const struct spec *spec, const char *folder, bool refresh, struct progress *progress,
-	     struct root *ret, struct error *err);
+int root_get(const struct spec *spec, bool refresh, struct progress *progress, struct root *ret,
+	     struct error *err);
 void root_done(struct root *root);
 
 /* The packages in the text of /var/lib/dpkg/status: a new reference or NULL. */

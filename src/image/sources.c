@@ -28,8 +28,8 @@ int sources_release(char **ret, struct error *err)
 	at = strstr(text, key);
 	if (!at)
 		return error_set(err, -ENOENT,
-				 "/etc/os-release names no Debian release: give \"release\" in "
-				 "the specification");
+				 "/etc/os-release names no Debian release: give one, as "
+				 "\"base: debian:CODENAME\"");
 	at += strlen(key);
 	at += *at == '"';
 	*ret = strndup(at, strcspn(at, "\"\n"));

@@ -2,17 +2,17 @@
 #ifndef WISP_IMAGE_SPEC_H
 #define WISP_IMAGE_SPEC_H
 
-/* Image specifications: the YAML of docs/formats/image.md. Any thread. */
+/* What an image is made of: the fields of an environment that say it, in order. Any thread. */
 
 #include <jansson.h>
 #include <stdbool.h>
-#include <stddef.h>
 
 struct error;
+struct meet;
 
 /* A file that is copied into the root. */
 struct spec_file {
-	char *from;    /* path beside the spec */
+	char *from;    /* where it is */
 	char *to;      /* absolute path in the image */
 	unsigned mode; /* 0: 0755 when the source is executable, else 0644 */
 };
@@ -31,15 +31,14 @@ struct spec {
 };
 
 /*
- * Parses and checks a specification. Errors begin with "where:LINE:COLUMN: ". Returns 0 or
- * -EINVAL; free with spec_done().
+ * Takes it out of a meet without conflicts. Files are beside the document that names them: of
+ * several that name the same, the site's. Returns 0, -ENOTSUP for a base that images cannot be
+ * built of, or -ENOMEM; free with spec_done().
  */
-int spec_parse(const char *text, size_t size, const char *where, struct spec *ret,
-	       struct error *err);
-int spec_load(const char *path, struct spec *ret, struct error *err);
+int spec_from_meet(const struct meet *meet, struct spec *ret, struct error *err);
 void spec_done(struct spec *spec);
 
-/* The specification with all defaults filled in, as JSON: a new reference or NULL. */
-json_t *spec_json(const struct spec *spec);
+/* The fields of the environment that an image is made of, closed: a new reference or NULL. */
+json_t *spec_environment(const struct meet *meet, const struct spec *spec);
 
 #endif

@@ -12,12 +12,12 @@ cp "$TOP/images/minimal.yaml" "$TMP/minimal.yaml"
 spec=$TMP/minimal.yaml
 folder=$WISP_HOME/images
 
-# Bad specifications.
+# Bad documents.
 printf 'packages: []\npakages: []\n' >"$TMP/bad.yaml"
 refuse 1 'bad.yaml:2:1: unknown field "pakages" (did you mean "packages"?)' \
 	wisp image build "$TMP/bad.yaml"
 refuse 1 "No such file" wisp image build "$TMP/none.yaml"
-refuse 2 "give one specification" wisp image build
+refuse 2 "give an environment" wisp image build
 refuse 1 "image name" wisp image build "$spec" -o ../x
 
 # The first build may have to make the root; the second must not.

@@ -12,7 +12,7 @@ cat >"$TMP/as-user" <<'EOF'
 set -eu
 cd "$1"
 export WISP_HOME="$1/home" WISP_CACHE="$1/cache" TMPDIR="$1"
-printf 'packages: []\nrun: ["install -d -o games /srv/of-games"]\n' >user.yaml
+printf 'packages: []\nsteps: ["install -d -o games /srv/of-games"]\n' >user.yaml
 [ "$(id -u)" != 0 ]
 wisp image build user.yaml 2>killed &
 build=$!
