@@ -34,6 +34,7 @@ struct conn {
 	size_t start, used, room, queue_max;
 	uint64_t alive_ns, dead_ns;		 /* how long */
 	uint64_t heard_ns, written_ns, moved_ns; /* when; moved: something of the queue went */
+	uint64_t due_ns;			 /* when the timer rings */
 	uint64_t messages_in, messages_out, bytes_in, bytes_out;
 	short out_wait; /* what a write waits for */
 	bool pumping;
@@ -509,13 +510,20 @@ static void on_out(void *arg, uint32_t events)
 	leave(conn);
 }
 
-/* Silence is judged only behind what has come: we may have slept longer than the peer. */
+/*
+ * Silence is judged behind what has come, and the time that we slept does not count: the peer may
+ * have slept as long, on the same machine.
+ */
 static void judge(struct conn *conn)
 {
-	uint64_t now = io_now_ns();
+	uint64_t now = io_now_ns(), late = now > conn->due_ns ? now - conn->due_ns : 0;
 
 	if (conn->failed || conn->destroyed)
 		return;
+	if (late > conn->alive_ns) {
+		conn->heard_ns += now - conn->heard_ns < late ? 0 : late;
+		conn->moved_ns += now - conn->moved_ns < late ? 0 : late;
+	}
 	if (now - conn->heard_ns >= conn->dead_ns)
 		give_up(conn, -ETIMEDOUT, "it has said nothing for too long");
 	else if (conn->used && now - conn->moved_ns >= conn->dead_ns)
@@ -548,7 +556,9 @@ static void set_timer(struct conn *conn)
 	uint64_t alive = conn->used || conn->shut ? conn->alive_ns
 						  : until(conn->written_ns, conn->alive_ns, now);
 
-	loop_set_timer(conn->timer, alive < next ? alive : next, 0);
+	next = alive < next ? alive : next;
+	conn->due_ns = now + next;
+	loop_set_timer(conn->timer, next, 0);
 }
 
 static void on_timer(void *arg)
@@ -592,7 +602,7 @@ int conn_create(const struct conn_params *params, struct conn **ret, struct erro
 	conn->queue_max = params->queue_max ? params->queue_max : CONN_QUEUE_MAX;
 	conn->alive_ns = MS * (params->alive_ms ? params->alive_ms : CONN_ALIVE_MS);
 	conn->dead_ns = MS * (params->dead_ms ? params->dead_ms : CONN_DEAD_MS);
-	conn->heard_ns = conn->written_ns = conn->moved_ns = io_now_ns();
+	conn->heard_ns = conn->written_ns = conn->moved_ns = conn->due_ns = io_now_ns();
 	rc = transport_init(&conn->transport, params->in, params->out, params->tls, err);
 	if (rc == 0)
 		rc = watch(conn, params->loop, err);
