@@ -22,8 +22,12 @@ json_t *claims_wants(const struct claim *const *claim, size_t n, bool user)
 static bool take_claims(const struct claims *from, const struct field *field, const char *key,
 			const struct claim ***ret, size_t *n)
 {
-	*ret = calloc(from->n + 1, sizeof(**ret));
-	for (size_t i = 0; *ret && i < from->n; i++)
+	size_t count = 0;
+
+	for (size_t i = 0; i < from->n; i++)
+		count += from->claim[i]->field == field && claim_is_of(from->claim[i], key);
+	*ret = calloc(count + 1, sizeof(**ret));
+	for (size_t i = 0; *ret && *n < count; i++)
 		if (from->claim[i]->field == field && claim_is_of(from->claim[i], key))
 			(*ret)[(*n)++] = from->claim[i];
 	return *ret;

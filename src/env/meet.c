@@ -9,6 +9,8 @@
 #include "lib/cleanup.h"
 #include "lib/io.h"
 
+#define MAX_ENTRIES 2048 /* of a map, of all documents together */
+
 /* -------- selection -------- */
 
 static bool is_waived(const struct document *doc, const struct args *waived)
@@ -229,6 +231,28 @@ static int compare_words(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* Sorts them, and keeps each once. Returns how many that are. */
+static size_t unique_words(const char **word, size_t n)
+{
+	size_t kept = 0;
+
+	if (n)
+		qsort(word, n, sizeof(*word), compare_words);
+	for (size_t i = 0; i < n; i++)
+		if (!i || strcmp(word[kept - 1], word[i]))
+			word[kept++] = word[i];
+	return kept;
+}
+
+/* Each entry is held against all claims: there must not be any number of them. */
+static void refuse_map(struct meet *m, const struct collection *c, const struct field *map)
+{
+	struct decision *d = decision_add(m, c, map, NULL);
+
+	if (d)
+		d->why = io_format("there are more than %u entries", MAX_ENTRIES);
+}
+
 /* Each key that somebody wants to be there. */
 static void decide_map(struct meet *m, const struct collection *c, const struct field *map)
 {
@@ -239,11 +263,11 @@ static void decide_map(struct meet *m, const struct collection *c, const struct 
 		if (c->said.claim[i]->field == map && json_is_true(c->said.claim[i]->want))
 			key[n++] = c->said.claim[i]->key;
 	m->failed |= !key;
-	if (n)
-		qsort(key, n, sizeof(*key), compare_words);
-	for (size_t i = 0; i < n; i++)
-		if (!i || strcmp(key[i - 1], key[i]))
-			decide_entry(m, c, map, key[i]);
+	n = unique_words(key, n);
+	if (n > MAX_ENTRIES)
+		refuse_map(m, c, map);
+	for (size_t i = 0; i < n && n <= MAX_ENTRIES; i++)
+		decide_entry(m, c, map, key[i]);
 }
 
 static int compare_decisions(const void *a, const void *b)

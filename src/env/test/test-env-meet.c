@@ -397,12 +397,55 @@ static void test_digest(void **state)
 	documents_done(&docs);
 }
 
+/* What is small in each document and large in all is refused, not worked on for hours. */
+static void test_large(void **state)
+{
+	static const struct {
+		const char *head, *item, *tail, *field, *why;
+	} rows[] = {
+		{"files: {", "/f%u: {from: x}, ", "}", "files", "more than 2048 entries"},
+		{"packages: [", "pp%u, ", "]", "packages", "more than 2048 items"},
+		{"steps: [", "s%u, ", "]", "steps", "more than 1024 steps"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct documents docs = {0};
+		const struct decision *d;
+		struct meet m;
+
+		for (unsigned n = 0; n < 2500;) {
+			struct args text = {0};
+
+			args_add(&text, "%s", rows[i].head);
+			for (unsigned end = n + 250; n < end; n++) {
+				CLEANUP_FREE char *number = io_format("%u", n);
+				const char *at = strstr(rows[i].item, "%u");
+
+				args_extend(&text, "%.*s%s%s", (int)(at - rows[i].item),
+					    rows[i].item, number, at + 2);
+			}
+			args_extend(&text, "%s", rows[i].tail);
+			parse(&docs, text.v[0], "x", false);
+			args_done(&text);
+		}
+		assert_int_equal(docs.problems.n, 0);
+		meet_documents(&docs, NULL, NULL, &m);
+		d = meet_find(&m, rows[i].field);
+		assert_non_null(d);
+		assert_non_null(d->why);
+		assert_non_null(strstr(d->why, rows[i].why));
+		meet_done(&m);
+		documents_done(&docs);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),	   cmocka_unit_test(test_grouping),
 		cmocka_unit_test(test_tightening), cmocka_unit_test(test_wants),
 		cmocka_unit_test(test_closed),	   cmocka_unit_test(test_digest),
+		cmocka_unit_test(test_large),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
