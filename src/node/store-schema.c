@@ -50,5 +50,12 @@ static const char version_1[] =
 	" id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, cluster TEXT, vm TEXT,"
 	" what TEXT NOT NULL, text TEXT NOT NULL) STRICT;";
 
-const char *const store_schema[] = {version_1};
+/* What counters had when what counts began anew (a reboot of a VM): a total is that and what it
+ * says now. */
+static const char version_2[] =
+	"ALTER TABLE usage ADD COLUMN cpu_before INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE usage ADD COLUMN exits_before INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE usage ADD COLUMN bytes_before INTEGER NOT NULL DEFAULT 0;";
+
+const char *const store_schema[] = {version_1, version_2};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);

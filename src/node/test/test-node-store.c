@@ -315,6 +315,30 @@ static void test_others_file(void **state)
 	assert_null(s);
 }
 
+/* A file of the first version gets the tables of this one, and keeps what is in it. */
+static void test_migration(void **state)
+{
+	CLEANUP_FREE char *path = file_of(state);
+	struct store *s;
+	sqlite3 *db;
+
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, store_schema[0], NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(
+		sqlite3_exec(db,
+			     "PRAGMA application_id = 0x57697370; PRAGMA user_version = 1;"
+			     "INSERT INTO usage (cluster, vm, user, started, seen, cpus, cores, "
+			     "memory, devices, cpu_us) VALUES ('c', 'v', 1, 1, 2, 1, 1, 1, 0, 77)",
+			     NULL, NULL, NULL),
+		SQLITE_OK);
+	sqlite3_close(db);
+	s = open_ok(path);
+	assert_int_equal(ask(s, "PRAGMA user_version"), store_schema_version);
+	assert_int_equal(ask(s, "SELECT cpu_us FROM usage"), 77);
+	assert_int_equal(ask(s, "SELECT cpu_before FROM usage"), 0);
+	store_close(s);
+}
+
 static void test_events(void **state)
 {
 	CLEANUP_FREE char *path = file_of(state);
@@ -345,6 +369,7 @@ int main(void)
 		TEST(test_damaged),
 		TEST(test_truncated),
 		TEST(test_others_file),
+		TEST(test_migration),
 		TEST(test_events),
 	};
 
