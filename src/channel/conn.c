@@ -36,7 +36,8 @@ struct conn {
 	uint64_t heard_ns, written_ns, moved_ns; /* when; moved: something of the queue went */
 	uint64_t due_ns;			 /* when the timer rings */
 	uint64_t messages_in, messages_out, bytes_in, bytes_out;
-	short out_wait; /* what a write waits for */
+	short out_wait;	  /* what a write waits for */
+	uint32_t watched; /* EPOLLOUT, while it waits for that */
 	bool pumping;
 	bool finishing; /* nothing is accepted any more */
 	bool shut;	/* and all is written */
@@ -220,6 +221,9 @@ static void update_events(struct conn *conn)
 		return;
 	if (conn->used && conn->out_wait == POLLIN)
 		out = 0;
+	if (out == conn->watched)
+		return;
+	conn->watched = out;
 	if (conn->on_out)
 		loop_modify_fd(conn->on_out, out);
 	else if (conn->on_in && conn->transport.in == conn->transport.out)
