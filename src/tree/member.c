@@ -63,6 +63,22 @@ uint32_t tree_reached(const struct tree_member *m)
 	return count;
 }
 
+static uint64_t messages_of(const struct conn *conn)
+{
+	struct conn_counts counts = conn ? conn_counts(conn) : (struct conn_counts){0};
+
+	return counts.messages_in + counts.messages_out;
+}
+
+uint64_t tree_messages(const struct tree_member *m)
+{
+	uint64_t count = messages_of(m->above);
+
+	for (const struct tree_call *c = m->children; c; c = c->next)
+		count += messages_of(c->conn);
+	return count;
+}
+
 /* Who was reached and is not, and the other way round. */
 static void tell_changes(struct tree_member *m)
 {

@@ -78,4 +78,7 @@ void tree_event(struct tree_member *member, json_t *event);
 /* Nodes of this one's share that are reached, with this one. */
 uint32_t tree_reached(const struct tree_member *member);
 
+/* Messages that came and went so far, on the connections that it has now. */
+uint64_t tree_messages(const struct tree_member *member);
+
 #endif
