@@ -20,7 +20,9 @@
 
 struct error;
 struct listener;
+struct peers;
 struct program;
+struct relay;
 struct session;
 
 #define AGENT_FACTS_PATH "/run/wisp/facts"
@@ -37,6 +39,9 @@ struct agent {
 	struct boot_times boot;
 	struct rlimit child_nofile; /* the agent raises its own limit, programs get this one */
 	struct listener *listeners;
+	struct peers *peers; /* of a network: NULL until configured */
+	struct relay *relay;
+	const char *relay_path; /* NULL: RELAY_PATH */
 	struct session *sessions;
 	struct program *programs; /* all that were not reaped yet */
 	int stop_how;		  /* enum shutdown_how, set once the agent must end */
@@ -46,8 +51,11 @@ struct agent {
 int listener_add(struct agent *agent, const char *address, struct error *err);
 void listeners_done(struct agent *agent);
 
-/* session.c: takes the fd; on failure it is closed. */
-int session_create(struct agent *agent, int fd);
+/*
+ * session.c: takes the fd; on failure it is closed. Root as the caller may ask for everything,
+ * others for what they may do themselves.
+ */
+int session_create(struct agent *agent, int fd, uid_t caller);
 void sessions_done(struct agent *agent);
 /* For program.c: the program's frames go here; when it is full, stop reading. */
 struct buffer *session_output(struct session *session);
@@ -82,11 +90,14 @@ json_t *facts_collect(const struct agent *agent);
 /* configure.c */
 int configure_apply(const json_t *request, struct error *err);
 int configure_hostname(const char *name, struct error *err);
-/* hosts: [{"name", "address"}]: replaces the lines of the file that are marked as ours. */
-int configure_hosts(const char *path, const json_t *hosts, struct error *err);
 /* "IFACE,ADDRESS/PREFIX[,GATEWAY]"; IFACE may be a MAC address and must exist. */
 int configure_net(const char *text, struct error *err);
 int configure_loopback(struct error *err);
+
+/* network.c: this machine's address in its network of VMs: serves their agents, and wisp-rsh here.
+ */
+int network_join(struct agent *agent, const char *address, struct error *err);
+void network_leave(struct agent *agent);
 
 /* shutdown.c */
 enum shutdown_how { SHUTDOWN_NONE, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT };

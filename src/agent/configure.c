@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Name, hosts, addresses and clock of the machine: at boot and by request. */
+/* Name, addresses and clock of the machine: at boot and by request. */
 
 #include "agent/agent.h"
 
@@ -17,13 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/hosts.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
-
-#define HOSTS_MARK "\t# wisp"
-#define HOSTS_MAX (1u << 20)
 
 int configure_hostname(const char *name, struct error *err)
 {
@@ -34,65 +32,6 @@ int configure_hostname(const char *name, struct error *err)
 	if (sethostname(name, strlen(name)) < 0)
 		return error_errno(err, -errno, "cannot set the host name %s", name);
 	return line ? io_write_file("/etc/hostname", line, strlen(line), err) : -ENOMEM;
-}
-
-/* Copies the lines of text that are not ours. */
-static void keep_foreign_lines(FILE *out, char *text)
-{
-	char *rest = text, *line;
-
-	while ((line = strsep(&rest, "\n"))) {
-		size_t n = strlen(line), mark = strlen(HOSTS_MARK);
-
-		if (*line && (n < mark || strcmp(line + n - mark, HOSTS_MARK)))
-			fprintf(out, "%s\n", line);
-	}
-}
-
-static int add_hosts(FILE *out, const json_t *hosts, struct error *err)
-{
-	size_t i;
-	json_t *host;
-
-	json_array_foreach ((json_t *)hosts, i, host) {
-		const char *name = json_string_value(json_object_get(host, "name"));
-		const char *address = json_string_value(json_object_get(host, "address"));
-		struct in6_addr bin;
-
-		if (!name || !*name || strpbrk(name, "\n#") || !address ||
-		    (inet_pton(AF_INET, address, &bin) != 1 &&
-		     inet_pton(AF_INET6, address, &bin) != 1))
-			return error_set(
-				err, -EINVAL,
-				"host %zu is not {\"name\", \"address\"} with an IP address", i);
-		fprintf(out, "%s\t%s" HOSTS_MARK "\n", address, name);
-	}
-	return 0;
-}
-
-int configure_hosts(const char *path, const json_t *hosts, struct error *err)
-{
-	CLEANUP_FREE char *old = NULL;
-	CLEANUP_FREE char *text = NULL;
-	size_t size = 0;
-	FILE *out = open_memstream(&text, &size);
-	ssize_t n = io_read_file(path, HOSTS_MAX, &old, err);
-	int r = 0;
-
-	if (!out)
-		return error_errno(err, -errno, "cannot write %s", path);
-	if (n == -ENOENT)
-		fprintf(out, "127.0.0.1\tlocalhost\n::1\tlocalhost\n");
-	else if (n < 0)
-		r = (int)n;
-	else
-		keep_foreign_lines(out, old);
-	if (!r)
-		r = json_is_array(hosts) ? add_hosts(out, hosts, err)
-					 : error_set(err, -EINVAL, "\"hosts\" is not an array");
-	if (fclose(out) && !r)
-		r = error_errno(err, -errno, "cannot write %s", path);
-	return r ? r : io_write_file(path, text, size, err);
 }
 
 /* The interface with this MAC address, or the name itself. */
@@ -260,7 +199,7 @@ int configure_apply(const json_t *request, struct error *err)
 	if (hostname)
 		r = configure_hostname(json_string_value(hostname), err);
 	if (!r && hosts)
-		r = configure_hosts("/etc/hosts", hosts, err);
+		r = hosts_set(HOSTS_PATH, hosts, err);
 	if (!r)
 		r = configure_nets(json_object_get(request, "net"), err);
 	if (!r && clock)

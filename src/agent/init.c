@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/hosts.h"
 #include "agent/root.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -173,7 +174,7 @@ static int set_hosts(const char *text, struct error *err)
 	int r = parse_hosts(text, &hosts, err);
 
 	if (!r)
-		r = configure_hosts("/etc/hosts", hosts, err);
+		r = hosts_set(HOSTS_PATH, hosts, err);
 	json_decref(hosts);
 	return r;
 }

@@ -141,7 +141,7 @@ static void on_connection(void *arg, uint32_t events)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	}
-	if (session_create(l->agent, fd))
+	if (session_create(l->agent, fd, 0))
 		log_warn(&l->agent->log, "listen", "%s: no memory for a session", l->address);
 }
 

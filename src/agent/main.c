@@ -11,6 +11,7 @@
 
 #include "agent/agent.h"
 #include "agent/init.h"
+#include "agent/relay.h"
 #include "build-config.h"
 #include "lib/cleanup.h"
 #include "lib/command.h"
@@ -20,11 +21,14 @@
 #define EXIT_USAGE 2
 #define MAX_LISTEN 16
 
-enum { OPT_LISTEN = 1, OPT_LOG_LEVEL, OPT_VERSION };
+enum { OPT_LISTEN = 1, OPT_RELAY, OPT_LOG_LEVEL, OPT_VERSION };
 
 static const struct option_desc options[] = {
 	{OPT_LISTEN, "listen", 'l', "ADDRESS",
 	 "Serve vsock:PORT, tcp:ADDRESS:PORT[,from=ADDRESS] or unix:PATH; may be repeated", 0},
+	{OPT_RELAY, "relay", 0, "PATH",
+	 "Where wisp-rsh finds it, once it is in a network of VMs (default " RELAY_PATH ")",
+	 COMPLETE_FILE},
 	{OPT_LOG_LEVEL, "log-level", 0, "LEVEL", "error, warn, info or debug (default warn)", 0},
 	{OPT_VERSION, "version", 0, NULL, "Print the version", 0},
 	{0},
@@ -79,6 +83,7 @@ static int agent_setup(struct agent *agent, struct error *err)
 
 static void agent_done(struct agent *agent)
 {
+	network_leave(agent);
 	sessions_done(agent);
 	programs_done(agent);
 	listeners_done(agent);
@@ -101,6 +106,7 @@ static int run_init(void)
 		if (init_ready(&agent, &config, &err))
 			log_error(&agent.log, "init", "%s", err.text);
 		loop_run(agent.loop);
+		network_leave(&agent);
 		listeners_done(&agent);
 		shutdown_machine(&agent);
 	} else {
@@ -123,6 +129,9 @@ static int parse_options(struct agent *agent, const char **listens, unsigned *co
 				return error_set(err, -E2BIG, "more than %d times --listen",
 						 MAX_LISTEN);
 			listens[(*count)++] = value;
+			break;
+		case OPT_RELAY:
+			agent->relay_path = value;
 			break;
 		case OPT_LOG_LEVEL:
 			level = log_level_parse(value, err);

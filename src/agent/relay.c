@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connects guests with the agents of other VMs and pumps the bytes. */
+/* Connects local programs with the agents of other VMs and pumps the bytes. */
 
 #include "agent/relay.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/hosts.h"
 #include "agent/proto.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -24,23 +29,20 @@
 #define NO_ANSWER "the agent of the VM does not answer"
 #define LINE_MAX_BYTES 512
 #define ROOM 65536		      /* bytes under way in each direction */
-#define HANDSHAKE_NS 10000000000ULL   /* for the request, and for the target's OK */
+#define HANDSHAKE_NS 10000000000ULL   /* for the request, and for the target's answer */
 #define ACCEPT_RETRY_NS 1000000000ULL /* when descriptors have run out */
 
-#define LINKS_PER_VM 256
-#define FILES_PER_LINK 4 /* two, and as many are left to others */
+/* Ports below 1024 are root's (Linux: net.ipv4.ip_unprivileged_port_start); few are in use here. */
+#define PORT_FIRST 600u
+#define PORT_LAST 1023u
 
-struct vm {
-	struct relay *relay;
-	struct vm *next;
-	char *name, *path;
-	int fd;
-	struct loop_source *source, *timer;
-};
+#define LINKS_PER_USER 8192 /* an mpirun has one for each VM */
+#define FILES_PER_LINK 4    /* two, and as many are left to others */
 
 enum link_state {
-	LINK_REQUEST, /* the guest's line */
-	LINK_ANSWER,  /* the target VMM's OK */
+	LINK_REQUEST, /* the program's line */
+	LINK_CONNECT, /* to the other agent */
+	LINK_ANSWER,  /* its line */
 	LINK_PUMP,
 };
 
@@ -60,19 +62,20 @@ struct link {
 	struct relay *relay;
 	struct link *next;
 	enum link_state state;
-	char *from;
-	struct side guest, target;
+	uid_t uid; /* who asks */
+	struct side program, target;
 	struct loop_source *timer;
 };
 
 struct relay {
 	struct loop *loop;
 	const struct log *log;
-	relay_lookup_fn *lookup;
-	void *arg;
-	struct vm *vms;
+	const char *path, *hosts;
+	struct in_addr address;
+	int fd;
+	struct loop_source *source, *timer;
 	struct link *links;
-	unsigned refused, strangers; /* for log_due() */
+	unsigned refused; /* for log_due() */
 };
 
 static void side_done(struct side *s)
@@ -91,10 +94,9 @@ static void link_destroy(struct link *l)
 		at = &(*at)->next;
 	if (*at)
 		*at = l->next;
-	side_done(&l->guest);
+	side_done(&l->program);
 	side_done(&l->target);
 	loop_remove(&l->timer);
-	free(l->from);
 	free(l);
 }
 
@@ -165,32 +167,32 @@ static int pump_watch(struct side *s)
 /* Returns 0, or -EPIPE when both directions have ended. */
 static int pump(struct link *l)
 {
-	int r = side_write(&l->guest);
+	int r = side_write(&l->program);
 
 	if (!r)
 		r = side_write(&l->target);
-	if (!r && l->guest.shut && l->target.shut)
+	if (!r && l->program.shut && l->target.shut)
 		return -EPIPE;
 	if (!r)
-		r = pump_watch(&l->guest);
+		r = pump_watch(&l->program);
 	return r ? r : pump_watch(&l->target);
 }
 
-/* Tells the guest why not; the socket buffer of a new connection has room for a line. */
+/* Tells the program why not; the socket buffer of a new connection has room for a line. */
 static void refuse(struct link *l, const char *text)
 {
 	char line[LINE_MAX_BYTES];
 	int n = snprintf(line, sizeof(line), "ERROR %s\n", text);
 
 	if (log_due(&l->relay->refused))
-		log_info(l->relay->log, "relay", "%s: %s (%u refusals)", l->from, text,
+		log_info(l->relay->log, "relay", "user %u: %s (%u refusals)", l->uid, text,
 			 l->relay->refused);
 	if (n >= (int)sizeof(line)) {
 		n = sizeof(line) - 1;
 		line[n - 1] = '\n';
 	}
-	if (send(l->guest.fd, line, (size_t)n, MSG_NOSIGNAL) < 0)
-		log_debug(l->relay->log, "relay", "%s: has gone", l->from);
+	if (send(l->program.fd, line, (size_t)n, MSG_NOSIGNAL) < 0)
+		log_debug(l->relay->log, "relay", "user %u: has gone", l->uid);
 	link_destroy(l);
 }
 
@@ -229,26 +231,83 @@ static int parse_request(const char *line, char **host, struct error *err)
 	return r;
 }
 
+/* A socket with this local address and port, connecting; -EADDRNOTAVAIL when the port is in use for
+ * that. */
+static int connect_from(const struct sockaddr_in *from, const struct sockaddr_in *to)
+{
+	CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int on = 1;
+
+	if (fd < 0)
+		return -errno;
+	/* One port may have a connection to each VM. */
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) < 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+		return -errno;
+	if (bind(fd, (const struct sockaddr *)from, sizeof(*from)) < 0)
+		return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+	if (connect(fd, (const struct sockaddr *)to, sizeof(*to)) < 0 && errno != EINPROGRESS)
+		return -errno;
+	return take_fd(&fd);
+}
+
+/* The port says that root asks, which knows on whose behalf. */
+static int connect_reserved(const struct relay *relay, struct in_addr address)
+{
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = htons(PROTO_RELAY_PORT), .sin_addr = address};
+	struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr = relay->address};
+	unsigned count = PORT_LAST - PORT_FIRST + 1, start = 0;
+	int fd = -EADDRNOTAVAIL;
+
+	if (getrandom(&start, sizeof(start), GRND_NONBLOCK) < 0)
+		start = 0; /* any place to begin will do */
+	for (unsigned i = 0; i < count && fd == -EADDRNOTAVAIL; i++) {
+		from.sin_port = htons((uint16_t)(PORT_FIRST + (start % count + i) % count));
+		fd = connect_from(&from, &to);
+	}
+	return fd;
+}
+
 static int target_connect(struct link *l, const char *host, struct error *err)
 {
-	static const char request[] = "CONNECT 1024\n";
-	CLEANUP_FREE char *path = NULL;
-	int r = l->relay->lookup(l->relay->arg, l->from, host, &path, err);
+	struct in_addr address;
+	int r = hosts_find(l->relay->hosts, host, &address, err);
 
 	if (r)
 		return r;
-	l->target.fd = io_unix_connect_nonblock(path, err);
+	l->target.fd = connect_reserved(l->relay, address);
 	if (l->target.fd < 0)
-		return error_set(err, l->target.fd, "%s does not run", host);
-	if (send(l->target.fd, request, strlen(request), MSG_NOSIGNAL) < 0)
-		return error_set(err, -errno, NO_ANSWER);
-	r = side_watch(&l->target, EPOLLIN);
-	/* The guest speaks again when it has our OK. */
+		return error_errno(err, l->target.fd, "cannot reach %s", host);
+	r = side_watch(&l->target, EPOLLOUT);
+	/* The program speaks again when it has our OK. */
 	if (!r)
-		r = side_watch(&l->guest, 0);
+		r = side_watch(&l->program, 0);
 	if (!r)
 		r = loop_set_timer(l->timer, HANDSHAKE_NS, 0);
 	return r ? error_errno(err, r, "cannot reach %s", host) : 0;
+}
+
+/* The connection is there, or will never be. Says who asks. */
+static void on_connected(struct link *l)
+{
+	char line[64], text[128];
+	int code = 0, n;
+	socklen_t len = sizeof(code);
+
+	getsockopt(l->target.fd, SOL_SOCKET, SO_ERROR, &code, &len);
+	if (code) {
+		snprintf(text, sizeof(text), "cannot connect to the agent of the VM: %s",
+			 strerror(code));
+		refuse(l, text);
+		return;
+	}
+	n = snprintf(line, sizeof(line), "{\"version\":1,\"user\":%u}\n", l->uid);
+	l->state = LINK_ANSWER;
+	if (send(l->target.fd, line, (size_t)n, MSG_NOSIGNAL) != n ||
+	    side_watch(&l->target, EPOLLIN))
+		refuse(l, NO_ANSWER);
 }
 
 static void on_request(struct link *l)
@@ -256,16 +315,16 @@ static void on_request(struct link *l)
 	CLEANUP_FREE char *host = NULL;
 	char line[LINE_MAX_BYTES];
 	struct error err;
-	ssize_t n = take_line(&l->guest.in, line);
+	ssize_t n = take_line(&l->program.in, line);
 	int r;
 
-	if (!n && !l->guest.ended)
+	if (!n && !l->program.ended)
 		return;
 	if (n <= 0) {
 		refuse(l, "no request line");
 		return;
 	}
-	l->state = LINK_ANSWER;
+	l->state = LINK_CONNECT;
 	r = parse_request(line, &host, &err);
 	if (!r)
 		r = target_connect(l, host, &err);
@@ -280,13 +339,20 @@ static void on_answer(struct link *l)
 
 	if (!n && !l->target.ended)
 		return;
-	if (n <= 0 || strncmp(line, "OK ", 3)) {
+	if (n > 6 && !strncmp(line, "ERROR ", 6)) {
+		char text[LINE_MAX_BYTES];
+
+		text_printable(line + 6, strlen(line + 6), text);
+		refuse(l, text);
+		return;
+	}
+	if (n <= 0 || strcmp(line, "OK")) {
 		refuse(l, NO_ANSWER);
 		return;
 	}
 	loop_set_timer(l->timer, 0, 0);
 	l->state = LINK_PUMP;
-	if (send(l->guest.fd, "OK\n", 3, MSG_NOSIGNAL) != 3 || pump(l))
+	if (send(l->program.fd, "OK\n", 3, MSG_NOSIGNAL) != 3 || pump(l))
 		link_destroy(l);
 }
 
@@ -296,6 +362,10 @@ static void on_side(void *arg, uint32_t events)
 	struct link *l = s->link;
 	int r = 0;
 
+	if (l->state == LINK_CONNECT && s == &l->target) {
+		on_connected(l);
+		return;
+	}
 	if (s->events & EPOLLIN && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		r = side_read(s);
 	else if (events & EPOLLERR)
@@ -311,6 +381,8 @@ static void on_side(void *arg, uint32_t events)
 	switch (l->state) {
 	case LINK_REQUEST:
 		on_request(l);
+		break;
+	case LINK_CONNECT:
 		break;
 	case LINK_ANSWER:
 		on_answer(l);
@@ -329,34 +401,22 @@ static void on_timeout(void *arg)
 	refuse(l, l->state == LINK_REQUEST ? "no request line in time" : NO_ANSWER);
 }
 
-/* One guest must not use up the descriptors of the process that keeps all. */
-static bool has_room(const struct vm *vm)
+/* One user must not use up the descriptors of the process that serves all. */
+static bool has_room(const struct link *mine)
 {
 	unsigned own = 0, all = 0;
 	struct rlimit files;
 
-	for (const struct link *l = vm->relay->links; l; l = l->next) {
-		own += !strcmp(l->from, vm->name);
+	for (const struct link *l = mine->relay->links; l; l = l->next) {
+		own += l->uid == mine->uid;
 		all++;
 	}
-	return own <= LINKS_PER_VM &&
+	return own <= LINKS_PER_USER &&
 	       (getrlimit(RLIMIT_NOFILE, &files) || all <= files.rlim_cur / FILES_PER_LINK);
 }
 
-static bool is_ours(struct vm *vm, int fd)
-{
-	uid_t uid = (uid_t)-1;
-
-	if (!io_peer_uid(fd, &uid, NULL) && uid == geteuid())
-		return true;
-	if (log_due(&vm->relay->strangers))
-		log_warn(vm->relay->log, "relay", "%s: refused a connection of uid %u", vm->name,
-			 (unsigned)uid);
-	return false;
-}
-
 /* Takes the fd. */
-static void link_create(struct vm *vm, int fd)
+static void link_create(struct relay *relay, int fd, uid_t uid)
 {
 	struct link *l = calloc(1, sizeof(*l));
 	int r;
@@ -365,71 +425,84 @@ static void link_create(struct vm *vm, int fd)
 		close(fd);
 		return;
 	}
-	*l = (struct link){.relay = vm->relay,
-			   .next = vm->relay->links,
-			   .from = strdup(vm->name),
-			   .guest = {.link = l, .other = &l->target, .fd = fd},
-			   .target = {.link = l, .other = &l->guest, .fd = -1}};
-	vm->relay->links = l;
-	r = l->from ? loop_add_timer(vm->relay->loop, on_timeout, l, &l->timer) : -ENOMEM;
+	*l = (struct link){.relay = relay,
+			   .next = relay->links,
+			   .uid = uid,
+			   .program = {.link = l, .other = &l->target, .fd = fd},
+			   .target = {.link = l, .other = &l->program, .fd = -1}};
+	relay->links = l;
+	r = loop_add_timer(relay->loop, on_timeout, l, &l->timer);
 	if (!r)
 		r = loop_set_timer(l->timer, HANDSHAKE_NS, 0);
 	if (!r)
-		r = side_watch(&l->guest, EPOLLIN);
+		r = side_watch(&l->program, EPOLLIN);
 	if (r)
 		link_destroy(l);
-	else if (!has_room(vm))
+	else if (!has_room(l))
 		refuse(l, "too many connections");
 }
 
 static void on_connection(void *arg, uint32_t events)
 {
-	struct vm *vm = arg;
-	int fd = accept4(vm->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct relay *relay = arg;
+	int fd = accept4(relay->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	uid_t uid;
 
-	if (fd >= 0 && !is_ours(vm, fd)) {
+	if (fd >= 0 && io_peer_uid(fd, &uid, NULL)) {
 		close(fd);
 	} else if (fd >= 0) {
-		link_create(vm, fd);
+		link_create(relay, fd, uid);
 	} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-		log_warn(vm->relay->log, "relay", "%s: cannot accept: %s; again in 1 s", vm->name,
-			 strerror(errno));
-		loop_remove(&vm->source);
-		loop_set_timer(vm->timer, ACCEPT_RETRY_NS, 0);
+		log_warn(relay->log, "relay", "cannot accept: %s; again in 1 s", strerror(errno));
+		loop_remove(&relay->source);
+		loop_set_timer(relay->timer, ACCEPT_RETRY_NS, 0);
 	}
 }
 
 static void on_retry(void *arg)
 {
-	struct vm *vm = arg;
+	struct relay *relay = arg;
 
-	if (loop_add_fd(vm->relay->loop, vm->fd, EPOLLIN, on_connection, vm, &vm->source))
-		loop_set_timer(vm->timer, ACCEPT_RETRY_NS, 0);
+	if (loop_add_fd(relay->loop, relay->fd, EPOLLIN, on_connection, relay, &relay->source))
+		loop_set_timer(relay->timer, ACCEPT_RETRY_NS, 0);
 }
 
-static void vm_destroy(struct vm *vm)
+static int relay_listen(struct relay *relay, struct error *err)
 {
-	loop_remove(&vm->source);
-	loop_remove(&vm->timer);
-	if (vm->fd >= 0) {
-		close(vm->fd);
-		unlink(vm->path);
-	}
-	free(vm->name);
-	free(vm->path);
-	free(vm);
+	int r;
+
+	relay->fd = io_unix_listen(relay->path, err);
+	if (relay->fd < 0)
+		return relay->fd;
+	if (chmod(relay->path, 0666) < 0)
+		return error_errno(err, -errno, "cannot open %s to all users", relay->path);
+	r = loop_add_timer(relay->loop, on_retry, relay, &relay->timer);
+	if (!r)
+		r = loop_add_fd(relay->loop, relay->fd, EPOLLIN, on_connection, relay,
+				&relay->source);
+	return r ? error_errno(err, r, "cannot watch %s", relay->path) : 0;
 }
 
-int relay_create(struct loop *loop, const struct log *log, relay_lookup_fn *lookup, void *arg,
-		 struct relay **ret)
+int relay_create(struct loop *loop, const struct log *log, const char *path, const char *hosts,
+		 struct relay **ret, struct error *err)
 {
 	struct relay *relay = calloc(1, sizeof(*relay));
+	int r;
 
 	if (!relay)
-		return -ENOMEM;
-	*relay = (struct relay){.loop = loop, .log = log, .lookup = lookup, .arg = arg};
-	*ret = relay;
-	return 0;
+		return error_errno(err, -ENOMEM, "relay");
+	*relay = (struct relay){.loop = loop, .log = log, .path = path, .hosts = hosts, .fd = -1};
+	r = relay_listen(relay, err);
+	if (r)
+		relay_destroy(relay);
+	else
+		*ret = relay;
+	return r;
+}
+
+void relay_set_address(struct relay *relay, struct in_addr address)
+{
+	relay->address = address;
 }
 
 void relay_destroy(struct relay *relay)
@@ -438,52 +511,11 @@ void relay_destroy(struct relay *relay)
 		return;
 	while (relay->links)
 		link_destroy(relay->links);
-	while (relay->vms)
-		relay_remove(relay, relay->vms->name);
+	loop_remove(&relay->source);
+	loop_remove(&relay->timer);
+	if (relay->fd >= 0) {
+		close(relay->fd);
+		unlink(relay->path);
+	}
 	free(relay);
-}
-
-int relay_add(struct relay *relay, const char *name, const char *vsock_path, struct error *err)
-{
-	struct vm *vm = calloc(1, sizeof(*vm));
-	int r = 0;
-
-	if (!vm)
-		return error_errno(err, -ENOMEM, "relay for %s", name);
-	*vm = (struct vm){.relay = relay, .fd = -1, .name = strdup(name)};
-	vm->path = io_format("%s_%u", vsock_path, PROTO_RELAY_PORT);
-	if (!vm->name || !vm->path) {
-		r = error_errno(err, -ENOMEM, "relay for %s", name);
-	} else {
-		vm->fd = io_unix_listen(vm->path, err);
-		r = vm->fd < 0 ? vm->fd : 0;
-	}
-	if (!r) {
-		r = loop_add_timer(relay->loop, on_retry, vm, &vm->timer);
-		if (!r)
-			r = loop_add_fd(relay->loop, vm->fd, EPOLLIN, on_connection, vm,
-					&vm->source);
-		if (r)
-			error_errno(err, r, "relay for %s", name);
-	}
-	if (r) {
-		vm_destroy(vm);
-		return r;
-	}
-	vm->next = relay->vms;
-	relay->vms = vm;
-	return 0;
-}
-
-void relay_remove(struct relay *relay, const char *name)
-{
-	for (struct vm **at = &relay->vms; *at; at = &(*at)->next) {
-		struct vm *vm = *at;
-
-		if (strcmp(vm->name, name))
-			continue;
-		*at = vm->next;
-		vm_destroy(vm);
-		return;
-	}
 }

@@ -3,33 +3,33 @@
 #define WISP_AGENT_RELAY_H
 
 /*
- * The host's part of wisp-rsh: connects a guest that asks for another VM with that VM's
- * agent (docs/formats/agent.md, Relay). Everything belongs to the thread of the loop.
+ * The near half of wisp-rsh: whoever in this machine asks for another VM of the network is
+ * connected with the agent there, as the user that the kernel says it is (docs/formats/agent.md,
+ * From VM to VM). The far half is agent/peers.h. Everything belongs to the thread of the loop.
  */
+
+#include <netinet/in.h>
 
 struct error;
 struct log;
 struct loop;
 struct relay;
 
+/* Where programs find it. */
+#define RELAY_PATH "/run/wisp/relay"
+
 /*
- * Where the VM "name" that VM "from" asks for is: 0 and the path of its vsock UNIX socket in
- * *path (a new string, freed by the relay), or -errno with a reason for the guest.
+ * Listens at the UNIX socket path, for all users; hosts is the file that names the VMs (see
+ * agent/hosts.h). Loop, log and texts stay the caller's and live longer. The process must be
+ * able to use reserved ports.
  */
-typedef int relay_lookup_fn(void *arg, const char *from, const char *name, char **path,
-			    struct error *err);
+int relay_create(struct loop *loop, const struct log *log, const char *path, const char *hosts,
+		 struct relay **ret, struct error *err);
 
-/* The loop, the log and arg stay the caller's and live longer. */
-int relay_create(struct loop *loop, const struct log *log, relay_lookup_fn *lookup, void *arg,
-		 struct relay **ret);
+/* The address of this machine in the network: what it connects from. Needed before the first. */
+void relay_set_address(struct relay *relay, struct in_addr address);
 
-/* Ends all connections and removes the sockets. Accepts NULL. */
+/* Ends all connections and removes the socket. Accepts NULL. */
 void relay_destroy(struct relay *relay);
-
-/* Serves the VM: listens at "VSOCK_PATH_1025", where the VMM takes the guest's connections. */
-int relay_add(struct relay *relay, const char *name, const char *vsock_path, struct error *err);
-
-/* No longer; connections that exist go on. Nothing when there is no such VM. */
-void relay_remove(struct relay *relay, const char *name);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/user.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
@@ -28,6 +29,7 @@ struct session {
 	struct session *next;
 	enum session_state state;
 	int fd;
+	uid_t caller;
 	struct buffer in, out;
 	struct json_collector request;
 	struct program *program;
@@ -126,8 +128,11 @@ static int op_facts(struct session *s, const json_t *request, struct error *err)
 
 static int op_configure(struct session *s, const json_t *request, struct error *err)
 {
+	const json_t *peers = json_object_get(request, "peers");
 	int r = configure_apply(request, err);
 
+	if (!r && peers)
+		r = network_join(s->agent, json_string_value(peers), err);
 	return r ? r : result_send(s, json_object(), err);
 }
 
@@ -167,14 +172,44 @@ static int op_reboot(struct session *s, const json_t *request, struct error *err
 	return r ? r : result_send(s, json_object(), err);
 }
 
-static const struct {
+/* What others than root may ask for. */
+enum op_for { FOR_ROOT, FOR_ALL, FOR_SELF };
+
+static const struct op {
 	const char *name;
 	int (*run)(struct session *s, const json_t *request, struct error *err);
+	enum op_for whom;
 } ops[] = {
-	{"ping", op_ping},     {"facts", op_facts},	  {"configure", op_configure},
-	{"exec", op_exec},     {"copy-in", op_copy},	  {"copy-out", op_copy},
-	{"reboot", op_reboot}, {"poweroff", op_poweroff},
+	{"ping", op_ping, FOR_ALL},
+	{"facts", op_facts, FOR_ALL},
+	{"configure", op_configure, FOR_ROOT},
+	{"exec", op_exec, FOR_SELF},
+	{"copy-in", op_copy, FOR_SELF},
+	{"copy-out", op_copy, FOR_SELF},
+	{"reboot", op_reboot, FOR_ROOT},
+	{"poweroff", op_poweroff, FOR_ROOT},
 };
+
+static int check_caller(const struct session *s, const struct op *op, const json_t *request,
+			struct error *err)
+{
+	const json_t *user = json_object_get(request, "user");
+	struct user found;
+	int r;
+
+	if (!s->caller || op->whom == FOR_ALL)
+		return 0;
+	if (op->whom == FOR_ROOT)
+		return error_set(err, -EACCES, "user %u may not ask for %s", s->caller, op->name);
+	if (!user || json_object_get(request, "group"))
+		return error_set(err, -EACCES, "user %u may ask for %s as that user only",
+				 s->caller, op->name);
+	r = user_find(user, NULL, &found, err);
+	if (!r && found.uid != s->caller)
+		r = error_set(err, -EACCES, "user %u may not ask for %s as user %u", s->caller,
+			      op->name, found.uid);
+	return r;
+}
 
 static int request_run(struct session *s, const json_t *request, struct error *err)
 {
@@ -182,9 +217,14 @@ static int request_run(struct session *s, const json_t *request, struct error *e
 
 	if (!op)
 		return error_set(err, -EINVAL, "the request has no \"op\"");
-	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++)
-		if (!strcmp(op, ops[i].name))
-			return ops[i].run(s, request, err);
+	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
+		int r;
+
+		if (strcmp(op, ops[i].name))
+			continue;
+		r = check_caller(s, &ops[i], request, err);
+		return r ? r : ops[i].run(s, request, err);
+	}
 	return error_set(err, -ENOSYS, "this agent does not know \"%s\"", op);
 }
 
@@ -298,7 +338,7 @@ static void on_event(void *arg, uint32_t events)
 		session_destroy(s);
 }
 
-int session_create(struct agent *agent, int fd)
+int session_create(struct agent *agent, int fd, uid_t caller)
 {
 	struct session *s = calloc(1, sizeof(*s));
 	int r = s ? 0 : -ENOMEM;
@@ -306,6 +346,7 @@ int session_create(struct agent *agent, int fd)
 	if (s) {
 		s->agent = agent;
 		s->fd = fd;
+		s->caller = caller;
 		r = frame_append_hello(&s->out);
 	}
 	if (!r)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * wisp-rsh: ssh's command line for MPI launchers, without ssh. Runs a command in another VM:
- * through the host's relay to the agent there.
+ * through the relay of this machine's agent to the agent there.
  */
 
 #include <errno.h>
@@ -10,10 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <linux/vm_sockets.h>
 
 #include "agent/client.h"
-#include "agent/proto.h"
+#include "agent/relay.h"
 #include "build-config.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -37,8 +36,8 @@ static int usage(FILE *out, int code)
 	fprintf(out,
 		"Usage: wisp-rsh [-l USER] [-n] [-t] [USER@]HOST [COMMAND...]\n\n"
 		"Runs COMMAND by the shell of USER in the virtual machine HOST of the same "
-		"network,\n"
-		"through the host. Other options of ssh are accepted and ignored.\n\n"
+		"network.\n"
+		"Other options of ssh are accepted and ignored.\n\n"
 		"  -l USER  the user there (default: the same number as here)\n"
 		"  -n       empty standard input\n"
 		"  -t       a terminal\n"
@@ -83,24 +82,12 @@ static int parse_args(int argc, char **argv, struct args *args)
 	return -1;
 }
 
-static int connect_vsock(struct error *err)
-{
-	CLEANUP_CLOSE int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_vm addr = {
-		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = PROTO_RELAY_PORT};
-
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return error_errno(err, -errno, "cannot reach the host's relay (vsock port %u)",
-				   PROTO_RELAY_PORT);
-	return take_fd(&fd);
-}
-
 static int connect_relay(struct error *err)
 {
 	const char *address = getenv(RELAY_VARIABLE);
 
 	if (!address)
-		return connect_vsock(err);
+		return io_unix_connect(RELAY_PATH, err);
 	if (strncmp(address, "unix:", 5))
 		return error_set(err, -EINVAL, RELAY_VARIABLE "=%s is not unix:PATH", address);
 	return io_unix_connect(address + 5, err);
@@ -118,7 +105,7 @@ static int ask_relay(int fd, const char *host, struct error *err)
 	if (!r)
 		r = client_read_line(fd, answer, sizeof(answer));
 	if (r)
-		return error_errno(err, r, "no answer of the host's relay");
+		return error_errno(err, r, "no answer of the relay");
 	if (!strncmp(answer, "ERROR ", 6))
 		return error_set(err, -EHOSTUNREACH, "%s", answer + 6);
 	return strcmp(answer, "OK") ? error_set(err, -EPROTO, "the relay's answer is none") : 0;

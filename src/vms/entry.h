@@ -35,7 +35,6 @@ struct network {
 	const struct network_config *config;
 	struct net_keeper *keeper;
 	struct vm *vms;
-	struct relay *relay;
 	struct loop_source *idle;
 	struct links *links;
 	struct guards *guards;

@@ -108,12 +108,16 @@ static int wait_agent(const struct greeting *g, struct watch *w, uint64_t *ready
 	}
 }
 
-static int configure_one(const char *dir, const json_t *settings, struct error *err)
+/* The names of all, and by which of the addresses the others reach this one. */
+static int configure_one(const char *dir, json_t *hosts, const char *own, struct error *err)
 {
+	json_t *settings = json_pack("{sO,ss}", "hosts", hosts, "peers", own);
 	CLEANUP_FREE char *address = agent_address(dir);
-	CLEANUP_CLOSE int fd = address ? client_connect(address, err) : -ENOMEM;
+	CLEANUP_CLOSE int fd = address && settings ? client_connect(address, err) : -ENOMEM;
+	int r = fd < 0 ? fd : client_configure(fd, settings, err);
 
-	return fd < 0 ? fd : client_configure(fd, settings, err);
+	json_decref(settings);
+	return r;
 }
 
 /* Others that are not up yet get the names when they are; a paused one keeps what it has. */
@@ -147,7 +151,7 @@ static int ask_vms(const struct greeting *g, json_t **ret, struct error *err)
 /* One that is silent costs the deadline of a short request, and no more. */
 static void tell_names(const struct greeting *g)
 {
-	json_t *answer = NULL, *settings, *vm, *hosts;
+	json_t *answer = NULL, *vm, *hosts;
 	struct error err;
 	size_t i;
 
@@ -156,17 +160,15 @@ static void tell_names(const struct greeting *g)
 		return;
 	}
 	hosts = json_object_get(answer, "vms");
-	settings = json_pack("{sO}", "hosts", hosts);
 	json_array_foreach (hosts, i, vm) {
 		const char *name = record_text(vm, "name");
 		CLEANUP_FREE char *dir = io_format("%s/%s", g->vms, name);
 
-		if (dir && settings && wants_names(g, dir, name) &&
-		    configure_one(dir, settings, &err))
+		if (dir && wants_names(g, dir, name) &&
+		    configure_one(dir, hosts, record_text(vm, "address"), &err))
 			fprintf(stderr, "%s: cannot tell the names of the network: %s\n", name,
 				err.text);
 	}
-	json_decref(settings);
 	json_decref(answer);
 }
 

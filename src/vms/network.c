@@ -8,11 +8,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
-#include "agent/relay.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -65,19 +63,15 @@ static int complete_config(struct vm *vm, struct error *err)
 
 static int set_up(struct vm *vm, struct error *err)
 {
-	CLEANUP_FREE char *vsock = io_format("%s/" VM_VSOCK, vm->dir);
 	char tap[16];
 	int r;
 
 	vm->incoming = is_incoming(vm->config);
 	json_object_del(vm->config, "incoming");
-	r = vsock ? complete_config(vm, err) : -ENOMEM;
-
+	r = complete_config(vm, err);
 	snprintf(tap, sizeof(tap), "vm%u", vm->address - vm->network->config->subnet.base);
 	if (!r)
 		r = net_keeper_tap(vm->network->keeper, tap, &vm->tap, err);
-	if (!r)
-		r = relay_add(vm->network->relay, vm->name, vsock, err);
 	return r ? r : launch_vm(vm, err);
 }
 
@@ -86,7 +80,6 @@ static void let_go(struct vm *vm)
 {
 	static const char *const sockets[] = {VM_CONTROL, VM_VSOCK};
 
-	relay_remove(vm->network->relay, vm->name);
 	if (vm->greeter)
 		kill(vm->greeter, SIGKILL);
 	for (unsigned i = 0; i < ARRAY_SIZE(sockets); i++) {
@@ -326,26 +319,6 @@ static void on_child(struct net_keeper *keeper, void *arg, pid_t pid, int status
 
 /* -------- the keeper's life -------- */
 
-/* The relay's question: VMs of this network, by name or address. */
-static int on_lookup(void *arg, const char *from, const char *name, char **path, struct error *err)
-{
-	const struct network *n = arg;
-	const struct vm *vm = entry_find(n, name);
-	char address[16];
-
-	for (const struct vm *v = n->vms; v && !vm; v = v->next)
-		if (!strcmp(subnet_format(v->address, address), name))
-			vm = v;
-	if (vm && !entry_is_live(vm) && vm->elsewhere)
-		return error_set(err, -EHOSTUNREACH,
-				 "VM %s is on another node, where wisp-rsh does not reach", name);
-	if (!vm || !entry_is_live(vm))
-		return error_set(err, -EHOSTUNREACH, "no VM %s runs on network %s", name,
-				 n->config->name);
-	*path = io_format("%s/" VM_VSOCK, vm->dir);
-	return *path ? 0 : error_errno(err, -ENOMEM, "cannot reach %s", name);
-}
-
 static void on_idle(void *arg)
 {
 	struct network *n = arg;
@@ -357,15 +330,9 @@ static void on_idle(void *arg)
 static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 {
 	struct network *n = arg;
-	struct rlimit files;
 	int r;
 
 	n->keeper = keeper;
-	/* Each link of the relay takes two descriptors. */
-	if (!getrlimit(RLIMIT_NOFILE, &files)) {
-		files.rlim_cur = files.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
 	r = loop_add_timer(net_keeper_loop(keeper), on_idle, n, &n->idle);
 	if (!r)
 		r = loop_set_timer(n->idle, IDLE_NS, 0);
@@ -374,8 +341,6 @@ static int on_start(struct net_keeper *keeper, void *arg, struct error *err)
 	if (!r)
 		r = guards_create(net_keeper_loop(keeper), on_abandoned, is_recorded, n,
 				  &n->guards);
-	if (!r)
-		r = relay_create(net_keeper_loop(keeper), network_log(n), on_lookup, n, &n->relay);
 	return r ? error_errno(err, r, "cannot start network %s", n->config->name) : 0;
 }
 
@@ -393,8 +358,6 @@ static void on_stop(struct net_keeper *keeper, void *arg)
 		waitpid(vm->vmm, &status, 0);
 		end_vm(vm, status);
 	}
-	relay_destroy(n->relay);
-	n->relay = NULL;
 	guards_destroy(n->guards);
 	n->guards = NULL;
 	links_destroy(n->links);

@@ -4,7 +4,7 @@
 
 /*
  * The keeper's side of a network of VMs: starts and reaps their wisp-vmm, gives them
- * addresses, records how they ended and relays wisp-rsh. Requests: docs/design/vm-networks.md.
+ * addresses and records how they ended. Requests: docs/design/vm-networks.md.
  */
 
 #include "net/keeper.h"

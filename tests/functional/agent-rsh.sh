@@ -1,16 +1,34 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# wisp-rsh through the host's relay to an agent: ssh's manners, and both MPI's ways of calling it.
+# wisp-rsh from agent to agent: ssh's manners, who may do what, and both MPI's ways of calling it.
+# The machines are addresses of the loopback interface in a network and with an /etc of their own.
+if [ -z "${AGENT_RSH_INSIDE:-}" ]; then
+	export AGENT_RSH_INSIDE=1
+	[ "$(id -u)" = 0 ] || set -- --map-current-user --keep-caps
+	unshare "$@" --net true || { echo "no network namespaces for this user"; exit 77; }
+	exec unshare "$@" --net --mount "$0"
+fi
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/agent-lib.sh"
-agent_start
-python3 "$(dirname "$0")/agent-vmm.py" "$TMP/agent" "$TMP/n1" "$TMP/n2" &
-vmm=$!
-"$WISP_BUILD/tests/agent-relay" "n1=$TMP/n1" "n2=$TMP/n2" "n3=$TMP/n3" 2>"$TMP/relay.log" &
-relay=$!
-at_exit "kill $vmm $relay; wait $vmm $relay || :"
-wait_for 10 test -S "$TMP/n1_1025" -a -S "$TMP/n2"
-WISP_RELAY=unix:$TMP/n1_1025
+cp -a /etc "$TMP/etc" 2>/dev/null || :
+printf '127.0.0.1\tlocalhost\n' >"$TMP/etc/hosts"
+mount --bind "$TMP/etc" /etc
+at_exit "umount /etc"
+ip link set lo up
+hosts='{"name":"n1","address":"127.0.0.2"},{"name":"n2","address":"127.0.0.3"},{"name":"n3","address":"127.0.0.4"}'
+
+# serve NAME ADDRESS: an agent that is this machine at that address.
+serve() {
+	"$WISP_BUILD/src/agent/wisp-agent" --listen "unix:$TMP/$1" --relay "$TMP/relay-$1" 2>>"$TMP/agent.log" &
+	AGENT=$!
+	at_exit "{ kill $AGENT && wait $AGENT; } 2>/dev/null || :"
+	"$WISP_BUILD/tests/agent-client" "unix:$TMP/$1" wait 10000
+	"$WISP_BUILD/tests/agent-client" "unix:$TMP/$1" call \
+		'{"op":"configure","hosts":['"$hosts"'],"peers":"'"$2"'"}' >/dev/null
+}
+serve n1 127.0.0.2
+serve n2 127.0.0.3
+WISP_RELAY=unix:$TMP/relay-n1
 export WISP_RELAY
 rsh=$WISP_BUILD/src/agent/wisp-rsh
 
@@ -37,11 +55,19 @@ $rsh n2 cat <"$TMP/data" | cmp - "$TMP/data" || fail "bytes changed on their way
 if [ "$(id -u)" = 0 ]; then
 	expect "-l" "$($rsh -l 54321 n2 id -u)" 54321
 	expect "user@host" "$($rsh 54321@n2 id -u)" 54321
+
+	# Others are who they are there too, whatever they say.
+	chmod 711 "$TMP"
+	as="setpriv --reuid 54321 --regid 54321 --clear-groups"
+	expect "as oneself" "$($as $rsh n2 id -u)" 54321
+	refuse 255 "user 54321 may not ask for exec as user 0" $as $rsh -l root n2 id
+	refuse 255 "user 54321 may not ask for exec as user 54322" $as $rsh -l 54322 n2 id
+	refuse 255 "Permission denied" $as "$WISP_BUILD/tests/agent-client" "unix:$TMP/n2" facts
 fi
 
 # What fails says why, with ssh's code.
-refuse 255 "wisp-rsh: n9: no VM n9 in this network" $rsh n9 true
-refuse 255 "wisp-rsh: n3: n3 does not run" $rsh n3 true
+refuse 255 "wisp-rsh: n9: no VM n9 is in this network" $rsh n9 true
+refuse 255 "wisp-rsh: n3: cannot connect to the agent of the VM: Connection refused" $rsh n3 true
 refuse 255 "Usage" $rsh
 WISP_RELAY=unix:$TMP/nosuch refuse 255 "cannot connect to $TMP/nosuch" $rsh n2 true
 

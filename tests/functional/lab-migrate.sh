@@ -54,6 +54,25 @@ for at in "node1 demo1" "node2 demo2"; do
 done
 expect "links" "$(node2 wisp network show default --json | tr -d ' \n' |
 	sed 's/.*"nodes":\[\([^]]*\)\].*/\1/')" '"10.77.0.3","10.77.0.2"'
+
+echo "programs across nodes, and MPICH's daemons stay connected while one of them moves back"
+expect "wisp-rsh" "$(node1 wisp vm exec demo1 -- wisp-rsh demo2 hostname)" demo2
+for mpi in "mpirun.openmpi --host demo1,demo2" "mpirun.mpich -hosts demo1,demo2"; do
+	expect "$mpi" "$(node1 wisp vm exec demo1 -- $mpi -np 2 hostname | sort | tr '\n' ' ')" "demo1 demo2 "
+done
+node1 wisp vm exec demo1 -- mpirun.mpich -hosts demo1,demo2 -np 2 \
+	sh -c 'touch /tmp/runs; until [ -e /tmp/end ]; do sleep 0.2; done; hostname' >"$TMP/hosts" &
+mpich=$!
+for i in $(seq 200); do
+	! node2 wisp vm exec demo2 -- test -e /tmp/runs || break
+	sleep 0.2
+done
+node2 wisp vm migrate demo2 node1 --downtime 2000 --throttle
+for vm in demo1 demo2; do
+	node1 wisp vm exec $vm -- touch /tmp/end
+done
+wait $mpich || fail "MPICH's program broke: $(cat "$TMP/hosts")"
+expect "MPICH's output" "$(sort "$TMP/hosts" | tr '\n' ' ')" "demo1 demo2 "
 node1 wisp vm stop --all --kill
 node2 wisp vm stop --all --kill
 lab down 2>/dev/null

@@ -11,7 +11,7 @@ expect "wisp-rsh" "$(wisp vm exec m1 wisp-rsh m2 hostname)" m2
 rc=0
 wisp vm exec m1 -- wisp-rsh m2 'exit 9' || rc=$?
 expect "its exit code" $rc 9
-refuse 255 "no VM m3 runs on network default" wisp vm exec m1 wisp-rsh m3 hostname
+refuse 255 "no VM m3 is in this network" wisp vm exec m1 wisp-rsh m3 hostname
 echo "OpenMPI"
 expect OpenMPI "$(wisp vm exec m1 -- mpirun.openmpi -np 2 --host m1,m2 hostname | sort | tr '\n' ' ')" \
 	"m1 m2 "

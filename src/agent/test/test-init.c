@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "agent/agent.h"
+#include "agent/hosts.h"
 #include "agent/init.h"
 #include "agent/root.h"
 #include "lib/error.h"
@@ -73,7 +74,7 @@ static char *hosts_after(const char *path, const char *json, int expected)
 	char *text = NULL;
 	struct error err;
 
-	assert_int_equal(configure_hosts(path, hosts, &err), expected);
+	assert_int_equal(hosts_set(path, hosts, &err), expected);
 	json_decref(hosts);
 	if (io_read_file(path, 65536, &text, NULL) < 0)
 		return NULL;
