@@ -84,7 +84,7 @@ static int parse_number(struct request *r, int opt, const char *value, struct er
 	case OPT_PATIENCE:
 		return parse_patience(value, &r->o.patience_ms, err);
 	case OPT_DOWNTIME:
-		return parse_uint(value, "downtime", 1, 3600000, &r->o.max_downtime_ms, err);
+		return parse_uint(value, "max-downtime", 1, 3600000, &r->o.max_downtime_ms, err);
 	case OPT_ROUNDS:
 		return parse_uint(value, "rounds", 1, 1000000, &r->o.max_rounds, err);
 	default:
@@ -381,7 +381,7 @@ const struct command command_send = {
 			 "what is left when it is paused goes as fast as it can (default: no "
 			 "limit)",
 			 0},
-			{OPT_DOWNTIME, "downtime", 0, "MS",
+			{OPT_DOWNTIME, "max-downtime", 0, "MS",
 			 "Pause to aim for, in milliseconds (default: 300)", 0},
 			{OPT_ROUNDS, "rounds", 0, "N",
 			 "Give up after so many, or with --hybrid switch (default: 30)", 0},

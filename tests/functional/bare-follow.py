@@ -44,8 +44,8 @@ def journey(work, vcpus, *args):
             (False, ("--postcopy", "--bandwidth", "100M")),
             (True, ("--postcopy", "--streams", "4")),
             (True, ("--postcopy", "--compress", "lz4", "--clock", "frozen", "--no-tls")),
-            (False, ("--hybrid", "--rounds", "1", "--downtime", "1")),
-            (True, ("--hybrid", "--rounds", "2", "--downtime", "1", "--compress", "zstd"))):
+            (False, ("--hybrid", "--rounds", "1", "--max-downtime", "1")),
+            (True, ("--hybrid", "--rounds", "2", "--max-downtime", "1", "--compress", "zstd"))):
         m, report = migrate(m, args, tcp, options)
         # A hybrid may come to an end before it is to.
         waited += options[0] == "--hybrid" and "missing" not in report or check(report, vcpus)
@@ -57,7 +57,7 @@ def journey(work, vcpus, *args):
 def converges(*args):
     """A hybrid that can send all there is sends all there is."""
     m = start("dirty=1", *args)
-    m, report = migrate(m, args, False, ("--hybrid", "--downtime", "5000"))
+    m, report = migrate(m, args, False, ("--hybrid", "--max-downtime", "5000"))
     assert "missing" not in report, report
     m.stop()
 
@@ -83,7 +83,7 @@ def huge(tries):
             (large, True, ("--postcopy", "--compress", "lz4")),
             (small, False, ("--postcopy", "--bandwidth", "100M")),
             (large, False, ("--postcopy", "--bandwidth", "100M", "--streams", "4")),
-            (large, True, ("--hybrid", "--rounds", "1", "--downtime", "1")),
+            (large, True, ("--hybrid", "--rounds", "1", "--max-downtime", "1")),
             (large, False, ())):
         m, report = migrate(m, args, tcp, options)
         if "missing" in report:
@@ -93,7 +93,7 @@ def huge(tries):
     # What is zero comes as such though the page was something else before.
     m.stop()
     killed(tries, 0.6, ("--postcopy",), *large)
-    killed(tries, 1.8, ("--hybrid", "--rounds", "1", "--downtime", "1"), *large, "-c", "4")
+    killed(tries, 1.8, ("--hybrid", "--rounds", "1", "--max-downtime", "1"), *large, "-c", "4")
     broken("cut", *large)
 
 
@@ -297,7 +297,7 @@ def main():
     too_huge()
     incomplete("-m", "64")
     killed(12, 0.6, ("--postcopy",), "-m", "64")
-    killed(12, 1.8, ("--hybrid", "--rounds", "1", "--downtime", "1"), "-m", "64", "-c", "4")
+    killed(12, 1.8, ("--hybrid", "--rounds", "1", "--max-downtime", "1"), "-m", "64", "-c", "4")
     broken("cut", "-m", "128")
     broken("stalled", "-m", "128")
     for how in "target", "source", "host", "both":

@@ -20,7 +20,7 @@ from bare_movers import (Movers, end_of, migrate, pair, start, state, survivor,
 def journey(work, *args):
     m = start(work, *args)
     m, _ = migrate(m, args)
-    m, _ = migrate(m, args, True, ("--streams", "4", "--downtime", "20", "--throttle"))
+    m, _ = migrate(m, args, True, ("--streams", "4", "--max-downtime", "20", "--throttle"))
     m, _ = migrate(m, args, False, ("--streams", "1", "--compress", "lz4"))
     m, _ = migrate(m, args, True, ("--compress", "zstd", "--clock", "frozen", "--no-tls"))
     m, _ = migrate(m, args, False, ("--tls",))
@@ -29,7 +29,7 @@ def journey(work, *args):
 
 def limited(*args):
     """A limit of the bandwidth: all connections together, while the VM runs."""
-    m, new, movers = pair(args, True, ("--bandwidth", "40M", "--streams", "3", "--downtime",
+    m, new, movers = pair(args, True, ("--bandwidth", "40M", "--streams", "3", "--max-downtime",
                                        "5000", "--progress", "json"))
     out, err = end_of(movers.sender)
     report = json.loads(out)
@@ -49,7 +49,7 @@ def limited(*args):
 
 def slowed(*args):
     """A VM that writes faster than can be sent: the vCPU that writes gets slower, no other."""
-    m, new, movers = pair(args, True, ("--bandwidth", "16M", "--downtime", "50", "--throttle",
+    m, new, movers = pair(args, True, ("--bandwidth", "16M", "--max-downtime", "50", "--throttle",
                                        "--rounds", "12"), work="dirty=24")
     report = json.loads(end_of(movers.sender, None)[0])
     end_of(movers.receiver, None)

@@ -43,7 +43,7 @@ node1 wisp vm exec demo2 -- sh -c 'perl /tmp/stream receive 2>/tmp/why | sha256s
 node1 wisp vm exec demo1 -- perl /tmp/stream send 10.78.0.3 /tmp/data >"$TMP/sent" &
 stream=$!
 sleep 2
-node1 wisp vm migrate demo2 node2 --downtime 2000 --throttle
+node1 wisp vm migrate demo2 node2 --max-downtime 2000 --throttle
 wait $stream || fail "the stream broke: $(cat "$TMP/sent")"
 expect "what came" "$(node2 wisp vm exec demo2 cat /tmp/sum | cut -d' ' -f1)" \
 	"$(node1 wisp vm exec demo1 -- sha256sum /tmp/data | cut -d' ' -f1)"
@@ -67,7 +67,7 @@ for i in $(seq 200); do
 	! node2 wisp vm exec demo2 -- test -e /tmp/runs || break
 	sleep 0.2
 done
-node2 wisp vm migrate demo2 node1 --downtime 2000 --throttle
+node2 wisp vm migrate demo2 node1 --max-downtime 2000 --throttle
 for vm in demo1 demo2; do
 	node1 wisp vm exec $vm -- touch /tmp/end
 done
