@@ -163,7 +163,7 @@ static int start_thread(struct credential_job *job, struct error *err)
 	if (!rc)
 		return 0;
 	job->holders = 1;
-	return error_errno(err, -rc, "no thread for MUNGE");
+	return error_set(err, -EBUSY, "no thread for MUNGE: %s", strerror(rc));
 }
 
 /* Becomes the job's, also when it fails. */

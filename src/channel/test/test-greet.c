@@ -357,6 +357,7 @@ static void test_nonsense(void **state)
 	refused_text(f, "{\"wisp\": 1, \"auth\": \"key\", \"nonce\": 5}");
 	refused_text(f, "{\"wisp\": 1, \"auth\": \"munge\", \"credential\": \"MUNGE:x\"}");
 	refused_text(f, "{\"wisp\": 1, \"errno\": 13, \"error\": \"no\"}");
+	refused_text(f, "{\"wisp\": 1, \"errno\": 11, \"error\": \"wait\"}");
 	/* No TLS behind a call that was right. */
 	memset(random, 0x41, sizeof(random));
 	memcpy(random, p, n);
