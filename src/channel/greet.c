@@ -171,8 +171,8 @@ static int receive(struct greet *g, struct error *err)
 	version = json_integer_value(json_object_get(g->message, "wisp"));
 	/* What it says must not look as if we had to wait. */
 	if (code > 0 && code < 4096)
-		return error_set(err, code == EAGAIN ? -ECONNREFUSED : -(int)code,
-				 "it refuses: %s", text_of(g, "error"));
+		return error_set(err, code == EAGAIN ? -ECONNREFUSED : -(int)code, "it refuses: %s",
+				 text_of(g, "error"));
 	if (version != VERSION)
 		return error_set(err, -EPROTONOSUPPORT,
 				 "it speaks version %lld of the node protocol, not %d",
