@@ -98,6 +98,11 @@ static ssize_t receive_some(struct channel *ch, void *buf, size_t n, short *wait
 	return error_errno(err, -errno, "cannot receive from the peer");
 }
 
+int channel_check(const struct channel *ch, struct error *err)
+{
+	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
+}
+
 int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 {
 	size_t early = n < ch->nearly ? n : ch->nearly;
@@ -128,7 +133,7 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err)
 		if (rc < 0)
 			return rc;
 	}
-	return cancelled(ch->cancel) ? error_set(err, -ECANCELED, "cancelled") : 0;
+	return 0;
 }
 
 static int closed(struct error *err)

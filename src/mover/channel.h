@@ -40,6 +40,12 @@ int channel_receive(struct channel *ch, void *buf, size_t n, struct error *err);
 int channel_send(struct channel *ch, struct iovec *iov, unsigned n, struct error *err);
 
 /*
+ * -ECANCELED when it is cancelled. channel_receive() says so only where it has to wait: what has
+ * come whole is not lost, and who receives without end asks here in between.
+ */
+int channel_check(const struct channel *ch, struct error *err);
+
+/*
  * No byte of it can change on its way: TLS sees to that, or there is no network. Both ends say the
  * same.
  */

@@ -130,9 +130,11 @@ static int receive_header(struct channel *ch, struct message *m, uint32_t *flags
 {
 	uint8_t header[RECORD_HEADER_SIZE];
 	struct wire_reader r = wire_reader(header, sizeof(header));
-	int rc = channel_receive(ch, header, sizeof(header), err);
+	int rc = channel_check(ch, err);
 	uint32_t number, reserved;
 
+	if (rc == 0)
+		rc = channel_receive(ch, header, sizeof(header), err);
 	if (rc < 0)
 		return rc;
 	m->type = wire_get_u32(&r);

@@ -142,12 +142,35 @@ static void test_requests(void **state)
 	assert_false(asks(memory, 0, 1, 0));
 }
 
+/* A receiver that is cancelled loses no record: who says farewell after that reads them all. */
+static void test_cancelled(void **state)
+{
+	_Atomic bool cancel = true;
+	struct error err = {{0}};
+	uint64_t chunk, pages;
+	struct message m;
+	struct ends e;
+
+	open_ends(&e);
+	e.b.cancel[0] = &cancel;
+	assert_int_equal(request_send(&e.a, 3, 5, &err), 0);
+	assert_int_equal(message_receive(&e.b, &m, &err), -ECANCELED);
+	cancel = false;
+	assert_int_equal(message_receive(&e.b, &m, &err), 0);
+	assert_int_equal(request_take(&m, MEMORY, &chunk, &pages, &err), 0);
+	assert_int_equal(chunk, 3);
+	message_done(&m);
+	channel_close(&e.a);
+	channel_close(&e.b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_whole),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_cancelled),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
