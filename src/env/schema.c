@@ -23,7 +23,11 @@
 
 static bool consists_of(const char *text, const char *characters)
 {
-	return *text && !text[strspn(text, characters)];
+	const char *c = text;
+
+	while (*c && strchr(characters, *c))
+		c++;
+	return c > text && !*c;
 }
 
 static const char *check_name(const char *text)

@@ -189,10 +189,10 @@ static int parse_place(const char **p, uint32_t *ret, struct error *err)
 static int parse_range(const char **p, struct nodeset *set, struct error *err)
 {
 	const char *begin = *p;
-	uint32_t first, last;
+	uint32_t first = 0, last;
 	int rc = parse_place(p, &first, err);
 
-	last = rc < 0 ? 0 : first;
+	last = first;
 	if (rc == 0 && **p == '-') {
 		(*p)++;
 		rc = parse_place(p, &last, err);

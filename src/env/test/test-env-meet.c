@@ -82,7 +82,7 @@ static const char *const lines[] = {
 
 struct text {
 	char *text;
-	char where[16];
+	char where[32];
 	bool policy;
 };
 
