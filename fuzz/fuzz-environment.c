@@ -32,7 +32,7 @@ static char *close_documents(const struct documents *docs, const json_t *facts)
 	text = m.conflicts ? NULL : result_canonical(closed);
 	json_decref(closed);
 	if (text && !spec_from_meet(&m, &spec, NULL)) {
-		json_decref(spec_environment(&m, &spec));
+		json_decref(spec_environment(&m, "debian:x"));
 		spec_done(&spec);
 	}
 	meet_done(&m);

@@ -199,7 +199,7 @@ const struct command cmd_image_list = {
 	.run = run_list,
 };
 
-static void show_text(const struct image *image)
+static void show_text(const struct image *image, const char *digest)
 {
 	const json_t *m = image->manifest, *kernel = json_object_get(m, "kernel"), *part;
 	const json_t *packages = json_object_get(m, "packages"), *package;
@@ -207,6 +207,7 @@ static void show_text(const struct image *image)
 	size_t i;
 
 	printf("%-12s %s\n", "name", image->name);
+	printf("%-12s sha256:%s\n", "digest", digest);
 	printf("%-12s %s\n", "folder", image->folder);
 	printf("%-12s %s by %s\n", "created", text_of(m, "created"), text_of(m, "builder"));
 	printf("%-12s %s\n", "base", text_of(json_object_get(m, "environment"), "base"));
@@ -225,6 +226,7 @@ static void show_text(const struct image *image)
 static int run_show(const struct command *cmd, int argc, char **argv)
 {
 	struct option_parser options;
+	char digest[DIGEST_TEXT];
 	struct image image;
 	struct error err;
 	unsigned flags;
@@ -234,14 +236,18 @@ static int run_show(const struct command *cmd, int argc, char **argv)
 		return -1 - rc;
 	if (image_open(options.argv[0], &image, &err) < 0)
 		return cli_fail(cmd, 1, &err);
-	if (flags & 1u << OPT_JSON) {
+	rc = image_digest(image.manifest, digest, &err);
+	if (rc < 0) {
+		rc = cli_fail(cmd, 1, &err);
+	} else if (flags & 1u << OPT_JSON) {
 		json_object_set_new(image.manifest, "folder", json_string(image.folder));
+		json_object_set_new(image.manifest, "digest", json_string(digest));
 		cli_print_json(json_incref(image.manifest));
 	} else {
-		show_text(&image);
+		show_text(&image, digest);
 	}
 	image_close(&image);
-	return 0;
+	return rc;
 }
 
 const struct command cmd_image_show = {

@@ -12,6 +12,7 @@
 
 #include "build-config.h"
 #include "env/result.h"
+#include "image/base.h"
 #include "image/image.h"
 #include "image/initrd.h"
 #include "image/kernel.h"
@@ -19,7 +20,6 @@
 #include "image/modules.h"
 #include "image/progress.h"
 #include "image/root.h"
-#include "image/sources.h"
 #include "image/spec.h"
 #include "image/tree.h"
 #include "lib/cleanup.h"
@@ -40,6 +40,7 @@ static const char *const base_modules[] = {
 struct builder {
 	struct progress progress;
 	struct spec spec;
+	struct base base;
 	json_t *environment; /* what of it the image is made of */
 	struct kernel kernel;
 	struct root root;
@@ -58,6 +59,7 @@ static void builder_done(struct builder *b)
 {
 	progress_done(&b->progress);
 	spec_done(&b->spec);
+	base_done(&b->base);
 	json_decref(b->environment);
 	kernel_done(&b->kernel);
 	root_done(&b->root);
@@ -87,8 +89,6 @@ static int take_spec(struct builder *b, const struct image_build *build, struct 
 {
 	int rc = spec_from_meet(build->environment, &b->spec, err);
 
-	if (rc == 0 && !b->spec.release)
-		rc = sources_release(&b->spec.release, err);
 	if (rc < 0)
 		return rc;
 	b->name = build->name	 ? strdup(build->name)
@@ -97,9 +97,11 @@ static int take_spec(struct builder *b, const struct image_build *build, struct 
 	if (!b->name)
 		return no_memory(err);
 	rc = paths_check_name(b->name, "image", err);
+	if (rc == 0)
+		rc = base_get(&b->spec, b->name, &b->base, err);
 	if (rc < 0)
 		return rc;
-	b->environment = spec_environment(build->environment, &b->spec);
+	b->environment = spec_environment(build->environment, b->base.text);
 	return b->environment ? result_digest(b->environment, b->environment_digest, err)
 			      : no_memory(err);
 }
@@ -235,6 +237,14 @@ static int add_part(struct builder *b, const char *tmp, const char *part, const 
 	return rc;
 }
 
+/* What it grew out of: a new reference, or NULL. */
+static json_t *base_json(const struct base *base)
+{
+	return base->digest[0]
+		       ? json_pack("{s:s, s:s*}", "digest", base->digest, "release", base->release)
+		       : NULL;
+}
+
 static json_t *manifest_json(const struct builder *b, json_t *parts)
 {
 	time_t now = time(NULL);
@@ -243,13 +253,14 @@ static json_t *manifest_json(const struct builder *b, json_t *parts)
 
 	strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
 	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:O, s:s, s:{s:s, s:s, s:s}, s:s, s:o, s:O, "
-			 "s:O}",
+			 "s:O, s:o*}",
 			 "format", MANIFEST_FORMAT, "name", b->name, "created", created, "builder",
 			 "wisp " WISP_VERSION, "key", b->key, "environment", b->environment,
 			 "environment_sha256", b->environment_digest, "kernel", "package",
 			 b->kernel.package, "version", b->kernel.version, "release",
 			 b->kernel.release, "agent_sha256", b->agent_digest, "modules",
-			 modules_json(b), "parts", parts, "packages", b->root.packages);
+			 modules_json(b), "parts", parts, "packages", b->root.packages, "base",
+			 base_json(&b->base));
 }
 
 static int write_manifest(const struct builder *b, const char *tmp, json_t *parts,
@@ -323,7 +334,7 @@ int image_build(const struct image_build *build, char **ret_name, struct error *
 	if (rc == 0)
 		rc = progress_check(&b.progress, err);
 	if (rc == 0)
-		rc = root_get(&b.spec, build->refresh, &b.progress, &b.root, err);
+		rc = root_get(&b.spec, &b.base, build->refresh, &b.progress, &b.root, err);
 	if (rc == 0)
 		rc = make_key(&b, err);
 	if (rc == 0)

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "lib/digest.h"
+#include "env/result.h"
 #include "image/manifest.h"
 #include "image/tree.h"
 #include "lib/cleanup.h"
@@ -182,6 +182,19 @@ int image_remove(const char *name, struct error *err)
 	if (access(folder, F_OK) < 0)
 		return error_set(err, -ENOENT, "no image %s", name);
 	return tree_discard(store, name, err);
+}
+
+int image_digest(const json_t *manifest, char ret[DIGEST_TEXT], struct error *err)
+{
+	json_t *content = json_copy((json_t *)manifest);
+	int rc;
+
+	json_object_del(content, "name");
+	json_object_del(content, "created");
+	json_object_del(content, "builder");
+	rc = content ? result_digest(content, ret, err) : no_memory(err);
+	json_decref(content);
+	return rc;
 }
 
 uint64_t image_size(const struct image *image)

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lib/digest.h"
+
 struct error;
 struct meet;
 
@@ -35,6 +37,12 @@ int image_verify(const char *name, struct error *err);
 int image_names(char ***ret, struct error *err);
 
 int image_remove(const char *name, struct error *err);
+
+/*
+ * What a manifest says of the content alone: the same digest, the same image, whoever built it and
+ * whatever it is called. 0 or -errno.
+ */
+int image_digest(const json_t *manifest, char ret[DIGEST_TEXT], struct error *err);
 
 /* Bytes of all parts. */
 uint64_t image_size(const struct image *image);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "image/base.h"
 #include "image/pipeline.h"
 #include "image/progress.h"
 #include "image/sources.h"
@@ -70,15 +71,17 @@ static json_t *list_json(char **list)
 }
 
 /* The digest of all that goes into the root. */
-static int make_key(const struct spec *spec, char ret[DIGEST_TEXT], struct error *err)
+static int make_key(const struct spec *spec, const struct base *base, char ret[DIGEST_TEXT],
+		    struct error *err)
 {
 	json_t *files = json_array();
 	CLEANUP_FREE char *text = NULL;
 	int rc = files ? add_file_keys(files, spec, err) : no_memory(err);
-	json_t *key = json_pack("{s:i, s:s, s:s, s:b, s:o, s:o, s:o}", "recipe", RECIPE, "release",
-				spec->release, "compression", spec->compression, "trim", spec->trim,
-				"packages", list_json(spec->packages), "run", list_json(spec->run),
-				"files", files);
+	json_t *key =
+		json_pack("{s:i, s:s*, s:s, s:b, s:o, s:o, s:o, s:s*}", "recipe", RECIPE, "release",
+			  base->release, "compression", spec->compression, "trim", spec->trim,
+			  "packages", list_json(spec->packages), "run", list_json(spec->run),
+			  "files", files, "base", base->digest[0] ? base->digest : NULL);
 
 	text = json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS);
 	json_decref(key);
@@ -168,13 +171,13 @@ static char *shell_quote(const char *text)
 	return quoted;
 }
 
-/* A hook of mmdebstrap: a format with one %s for the quoted text. */
-static void add_hook(struct args *args, const char *before, const char *text, const char *after)
+/* A hook of mmdebstrap: a command around a quoted text. */
+static void add_hook(struct args *args, const char *when, const char *before, const char *text,
+		     const char *after)
 {
 	CLEANUP_FREE char *quoted = shell_quote(text);
 
-	add_taken(args,
-		  quoted ? io_format("--customize-hook=%s%s%s", before, quoted, after) : NULL);
+	add_taken(args, quoted ? io_format("--%s-hook=%s%s%s", when, before, quoted, after) : NULL);
 }
 
 static void add_packages(struct args *args, const struct spec *spec)
@@ -199,6 +202,7 @@ static void add_trim(struct args *args)
 /* What a build works with. */
 struct build {
 	const struct spec *spec;
+	const struct base *base;
 	const char *tmp; /* becomes the entry of the cache */
 	const char *scratch;
 	char *list, *sources, *files, *status;
@@ -224,9 +228,20 @@ static int prepare(struct build *b, struct error *err)
 	b->status = io_format("%s/status", b->scratch);
 	if (!b->files || !b->status)
 		return no_memory(err);
-	rc = sources_write("", b->scratch, release ? release : b->spec->release, b->spec->release,
+	rc = sources_write("", b->scratch, release ? release : b->base->release, b->base->release,
 			   &b->list, &b->sources, err);
 	return rc < 0 ? rc : archive_files(b->spec, b->files, err);
+}
+
+/* The base's own tree, to which mmdebstrap adds packages; it looks for them only if there are some.
+ */
+static void add_base(const struct build *b, struct args *args)
+{
+	add(args, "--variant=custom");
+	add_hook(args, "setup", "unsquashfs -quiet -no-progress -force -dest \"$1\" ",
+		 b->base->tree, " >&2");
+	if (!b->spec->packages[0])
+		add(args, "--skip=update");
 }
 
 /*
@@ -250,18 +265,21 @@ static void make_command(const struct build *b, struct args *args)
 	add(args, "mmdebstrap");
 	add(args, "--mode=root");
 	add(args, "--format=tar");
-	add(args, "--variant=essential");
+	if (b->base->tree)
+		add_base(b, args);
+	else
+		add(args, "--variant=essential");
 	/* Nobody needs a half root after a power cut: the build starts anew. */
 	add(args, "--dpkgopt=force-unsafe-io");
 	if (b->spec->trim)
 		add_trim(args);
 	add_packages(args, b->spec);
 	if (b->spec->nfiles)
-		add_hook(args, "tar-in ", b->files, " /");
+		add_hook(args, "customize", "tar-in ", b->files, " /");
 	for (char **step = b->spec->run; *step; step++)
-		add_hook(args, "chroot \"$1\" /bin/sh -euc ", *step, "");
-	add_hook(args, "download /var/lib/dpkg/status ", b->status, "");
-	add(args, b->spec->release);
+		add_hook(args, "customize", "chroot \"$1\" /bin/sh -euc ", *step, "");
+	add_hook(args, "customize", "download /var/lib/dpkg/status ", b->status, "");
+	add(args, b->base->release);
 	add(args, "-");
 	if (b->list)
 		add(args, b->list);
@@ -354,12 +372,12 @@ static int make_root(struct build *b, const char *log, struct progress *progress
 	return describe(b, squashfs, err);
 }
 
-static int fill_entry(const struct spec *spec, const char *store, const char *key,
-		      struct progress *progress, struct error *err)
+static int fill_entry(const struct spec *spec, const struct base *base, const char *store,
+		      const char *key, struct progress *progress, struct error *err)
 {
 	CLEANUP_FREE char *tmp = NULL, *scratch = NULL;
 	CLEANUP_FREE char *log = io_format("%s/last.log", store);
-	struct build build = {.spec = spec};
+	struct build build = {.spec = spec, .base = base};
 	int rc = log ? tree_begin(store, key, &tmp, err) : no_memory(err);
 
 	if (rc == 0)
@@ -409,13 +427,13 @@ static void report(struct progress *progress, const struct root *root, const cha
 		     (double)root->size / (1 << 20), how);
 }
 
-int root_get(const struct spec *spec, bool refresh, struct progress *progress, struct root *ret,
-	     struct error *err)
+int root_get(const struct spec *spec, const struct base *base, bool refresh,
+	     struct progress *progress, struct root *ret, struct error *err)
 {
 	CLEANUP_FREE char *store = NULL;
 	CLEANUP_CLOSE int lock = -1;
 	char key[DIGEST_TEXT];
-	int rc = make_key(spec, key, err);
+	int rc = make_key(spec, base, key, err);
 
 	if (rc == 0)
 		rc = paths_cache("root", NULL, &store, err);
@@ -429,7 +447,7 @@ int root_get(const struct spec *spec, bool refresh, struct progress *progress, s
 		report(progress, ret, " (cached)");
 		return 0;
 	}
-	rc = fill_entry(spec, store, key, progress, err);
+	rc = fill_entry(spec, base, store, key, progress, err);
 	if (rc == 0)
 		rc = open_entry(store, key, ret, err);
 	if (rc == 0)

@@ -3,7 +3,8 @@
 #define WISP_IMAGE_ROOT_H
 
 /*
- * The read-only root file system of an image: Debian packages by mmdebstrap, packed as squashfs.
+ * The read-only root file system of an image: Debian packages by mmdebstrap, alone or upon the root
+ * of another image, packed as squashfs.
  * Kept in the cache (CACHE/root/KEY), where KEY is the digest of all that goes into it; a new agent
  * or kernel does not make a new root.
  */
@@ -14,6 +15,7 @@
 
 #include "lib/digest.h"
 
+struct base;
 struct error;
 struct progress;
 struct spec;
@@ -26,11 +28,11 @@ struct root {
 };
 
 /*
- * Gets the root of a specification (its release must be set); from the cache unless refresh. Shows
- * its step on progress. 0 or -errno; -EINTR when the user stopped it.
+ * Gets the root of a specification upon its base; from the cache unless refresh. Shows its step on
+ * progress. 0 or -errno; -EINTR when the user stopped it.
  */
-int root_get(const struct spec *spec, bool refresh, struct progress *progress, struct root *ret,
-	     struct error *err);
+int root_get(const struct spec *spec, const struct base *base, bool refresh,
+	     struct progress *progress, struct root *ret, struct error *err);
 void root_done(struct root *root);
 
 /* The packages in the text of /var/lib/dpkg/status: a new reference or NULL. */

@@ -96,18 +96,23 @@ static int take_files(const struct meet *meet, struct spec *s, struct error *err
 	return s->files ? 0 : no_memory(err);
 }
 
-/* Images are made of Debian; of what else is said here. */
+/* Images are made of Debian or of other images; of what else is said here. */
 static int take_base(const json_t *environment, struct spec *s, struct error *err)
 {
 	const char *base = json_string_value(json_object_get(environment, "base"));
 
 	if (!strcmp(base, "debian"))
 		return 0;
+	if (!strncmp(base, "image:", 6)) {
+		s->base = SPEC_IMAGE;
+		s->from = strdup(base + 6);
+		return s->from ? 0 : no_memory(err);
+	}
 	if (strncmp(base, "debian:", 7))
 		return error_set(
 			err, -ENOTSUP,
-			"base: %s: images are built of debian or debian:CODENAME only, not yet "
-			"of that",
+			"base: %s: images are built of debian, debian:CODENAME or image:NAME "
+			"only, not yet of that",
 			base);
 	s->release = strdup(base + 7);
 	return s->release ? 0 : no_memory(err);
@@ -146,6 +151,7 @@ int spec_from_meet(const struct meet *meet, struct spec *ret, struct error *err)
 void spec_done(struct spec *s)
 {
 	free(s->name);
+	free(s->from);
 	free(s->release);
 	free(s->kernel);
 	free(s->compression);
@@ -160,12 +166,11 @@ void spec_done(struct spec *s)
 	*s = (struct spec){0};
 }
 
-json_t *spec_environment(const struct meet *meet, const struct spec *spec)
+json_t *spec_environment(const struct meet *meet, const char *base)
 {
 	static const char *const fields[] = {"kernel", "packages",    "modules", "files",
 					     "steps",  "compression", "trim"};
-	json_t *all = result_json(meet),
-	       *own = json_pack("{s:s+}", "base", "debian:", spec->release ?: "");
+	json_t *all = result_json(meet), *own = json_pack("{s:s}", "base", base);
 
 	for (size_t i = 0; own && i < ARRAY_SIZE(fields); i++) {
 		json_t *value = json_object_get(all, fields[i]);

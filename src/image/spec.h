@@ -17,9 +17,14 @@ struct spec_file {
 	unsigned mode; /* 0: 0755 when the source is executable, else 0644 */
 };
 
+/* What the root grows out of. */
+enum spec_base { SPEC_DEBIAN, SPEC_IMAGE };
+
 struct spec {
-	char *name;	   /* NULL when not given */
-	char *release;	   /* Debian code name, NULL: the machine's own */
+	char *name; /* NULL when not given */
+	enum spec_base base;
+	char *from;	   /* SPEC_IMAGE: NAME or NAME@sha256:DIGEST */
+	char *release;	   /* Debian code name, NULL: the machine's own, or the base's */
 	char *kernel;	   /* kernel package */
 	char *compression; /* of the root: lz4, zstd, gzip or xz */
 	char **packages;   /* lists end with NULL and are never NULL */
@@ -38,7 +43,10 @@ struct spec {
 int spec_from_meet(const struct meet *meet, struct spec *ret, struct error *err);
 void spec_done(struct spec *spec);
 
-/* The fields of the environment that an image is made of, closed: a new reference or NULL. */
-json_t *spec_environment(const struct meet *meet, const struct spec *spec);
+/*
+ * The fields of the environment that an image is made of, closed, with what base turned out to
+ * be: a new reference or NULL.
+ */
+json_t *spec_environment(const struct meet *meet, const char *base);
 
 #endif

@@ -363,6 +363,30 @@ static void test_store(void **state)
 	unsetenv("WISP_HOME");
 }
 
+/* Of the content alone: not of the name, the time or who built it, but of every other byte. */
+static void test_digest(void **state)
+{
+	static const char *const same[] = {
+		"{\"key\": \"k\", \"format\": 1}",
+		"{\"format\": 1, \"key\": \"k\", \"name\": \"a\", \"created\": \"c\"}",
+		"{\"builder\": \"b\", \"key\": \"k\", \"format\": 1, \"name\": \"b\"}",
+	};
+	char first[DIGEST_TEXT], digest[DIGEST_TEXT];
+	json_t *json;
+
+	digest_bytes("{\"format\":1,\"key\":\"k\"}", 22, first, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(same); i++) {
+		json = json_loads(same[i], 0, NULL);
+		assert_int_equal(image_digest(json, digest, NULL), 0);
+		assert_string_equal(digest, first);
+		json_decref(json);
+	}
+	json = json_loads("{\"key\": \"K\", \"format\": 1}", 0, NULL);
+	assert_int_equal(image_digest(json, digest, NULL), 0);
+	assert_string_not_equal(digest, first);
+	json_decref(json);
+}
+
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -371,7 +395,7 @@ int main(void)
 		WITH_FOLDER(test_modules), cmocka_unit_test(test_bad_modules),
 		WITH_FOLDER(test_initrd),  WITH_FOLDER(test_sources),
 		WITH_FOLDER(test_tree),	   cmocka_unit_test(test_packages),
-		WITH_FOLDER(test_store),
+		WITH_FOLDER(test_store),   cmocka_unit_test(test_digest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

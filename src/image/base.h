@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_IMAGE_BASE_H
+#define WISP_IMAGE_BASE_H
+
+/* What a root grows out of when that is not Debian's packages alone. Any thread. */
+
+#include "lib/digest.h"
+
+struct error;
+struct spec;
+
+/* Strings are the structure's. */
+struct base {
+	char *text;		  /* the closed value of the field "base" */
+	char *tree;		  /* a squashfs; NULL: nothing */
+	char digest[DIGEST_TEXT]; /* of the base image; empty: none */
+	char *release;		  /* Debian's code name, or NULL: it is no Debian of ours */
+};
+
+/*
+ * Finds the base of a specification and checks that it is the one that is meant, and whole. name
+ * is that of the image to be made, which cannot be its own base. 0, -ENOENT, or -EBADMSG when its
+ * digest is another.
+ */
+int base_get(const struct spec *spec, const char *name, struct base *ret, struct error *err);
+void base_done(struct base *base);
+
+#endif
