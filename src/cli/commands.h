@@ -20,8 +20,8 @@ extern const struct command cmd_completion, cmd_man;
 extern const struct command cmd_image_build, cmd_image_list, cmd_image_show, cmd_image_verify,
 	cmd_image_remove;
 extern const struct command cmd_doctor;
-extern const struct command cmd_env_check, cmd_env_merge, cmd_env_explain, cmd_env_why, cmd_env_diff,
-	cmd_env_fields, cmd_env_waive;
+extern const struct command cmd_env_check, cmd_env_merge, cmd_env_explain, cmd_env_why,
+	cmd_env_diff, cmd_env_fields, cmd_env_waive;
 extern const struct command cmd_lab_up, cmd_lab_status, cmd_lab_exec, cmd_lab_run, cmd_lab_net,
 	cmd_lab_down;
 extern const struct command cmd_vm_start, cmd_vm_list, cmd_vm_exec, cmd_vm_shell, cmd_vm_console,
