@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "image/oci.h"
 #include "image/sources.h"
 #include "image/spec.h"
 #include "lib/cleanup.h"
@@ -85,10 +86,27 @@ static int get_image(const struct spec *spec, const char *name, struct base *bas
 	return rc;
 }
 
-int base_get(const struct spec *spec, const char *name, struct base *ret, struct error *err)
+static int get_oci(const struct spec *spec, bool refresh, struct base *base, struct error *err)
+{
+	struct oci oci;
+	int rc = oci_get(spec->from, refresh, &oci, err);
+
+	if (rc < 0)
+		return rc;
+	memcpy(base->digest, oci.digest, sizeof(base->digest));
+	base->tree = take_ptr(oci.layout);
+	base->note = take_ptr(oci.note);
+	base->text = io_format("oci:%s", spec->from);
+	oci_done(&oci);
+	return base->text ? 0 : no_memory(err);
+}
+
+int base_get(const struct spec *spec, const char *name, bool refresh, struct base *ret,
+	     struct error *err)
 {
 	struct base base = {0};
 	int rc = spec->base == SPEC_IMAGE ? get_image(spec, name, &base, err)
+		 : spec->base == SPEC_OCI ? get_oci(spec, refresh, &base, err)
 					  : get_debian(spec, &base, err);
 
 	if (rc < 0)
@@ -103,5 +121,6 @@ void base_done(struct base *base)
 	free(base->text);
 	free(base->tree);
 	free(base->release);
+	free(base->note);
 	*base = (struct base){0};
 }

@@ -74,7 +74,7 @@ static int watch(struct pipeline *p, struct error *err)
 		if (n == 0)
 			return 0;
 		if (n < 0 && errno != EINTR)
-			return error_errno(err, -errno, "cannot read from %s", "mmdebstrap");
+			return error_errno(err, -errno, "cannot read messages");
 		if (n > 0)
 			take_messages(p, buf, (size_t)n);
 	}
@@ -128,11 +128,11 @@ static int finish(struct pipeline *p, const char *const *names, int rc, struct e
 	return rc;
 }
 
-int pipeline_run(const char *const *from, const char *const *to, const char *log,
+int pipeline_run(const char *name, const char *const *from, const char *const *to, const char *log,
 		 struct progress *progress, struct error *err)
 {
 	struct pipeline p = {.progress = progress, .messages = -1};
-	const char *const names[] = {"mmdebstrap", "sqfstar"};
+	const char *const names[] = {name, "sqfstar"};
 	int rc;
 
 	p.log = fopen(log, "we");

@@ -11,10 +11,10 @@ struct error;
 struct progress;
 
 /*
- * Commands end with NULL. 0, -EINTR, or -ECHILD with the first line the programs said that begins
- * with "E:". The log file is created.
+ * Commands end with NULL; name is what errors call the first. 0, -EINTR, or -ECHILD with the first
+ * line the programs said that begins with "E:". The log file is created.
  */
-int pipeline_run(const char *const *from, const char *const *to, const char *log,
+int pipeline_run(const char *name, const char *const *from, const char *const *to, const char *log,
 		 struct progress *progress, struct error *err);
 
 #endif

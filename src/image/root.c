@@ -10,20 +10,21 @@
 #include <sys/stat.h>
 
 #include "image/base.h"
+#include "image/grow.h"
 #include "image/pipeline.h"
 #include "image/progress.h"
 #include "image/sources.h"
 #include "image/spec.h"
 #include "image/tree.h"
+#include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
 #include "lib/paths.h"
+#include "lib/process.h"
 
 #define RECIPE 2 /* part of the key; to be raised when the same input makes another root */
-#define MAX_ARGS 1024
-#define MAX_STATUS (64u << 20)
 #define MAX_FILE (1u << 30)
 
 static int no_memory(struct error *err)
@@ -127,36 +128,6 @@ static int archive_files(const struct spec *spec, const char *output, struct err
 	return rc;
 }
 
-/* A command line that is put together. */
-struct args {
-	char *list[MAX_ARGS + 1];
-	unsigned n;
-	bool failed;
-};
-
-static void args_done(struct args *args)
-{
-	while (args->n)
-		free(args->list[--args->n]);
-}
-#define CLEANUP_ARGS __attribute__((cleanup(args_done)))
-
-/* Takes the new string. */
-static void add_taken(struct args *args, char *arg)
-{
-	if (!arg || args->n == MAX_ARGS) {
-		free(arg);
-		args->failed = true;
-		return;
-	}
-	args->list[args->n++] = arg;
-}
-
-static void add(struct args *args, const char *arg)
-{
-	add_taken(args, strdup(arg));
-}
-
 /* text as one word of a shell. The caller frees it. */
 static char *shell_quote(const char *text)
 {
@@ -177,13 +148,16 @@ static void add_hook(struct args *args, const char *when, const char *before, co
 {
 	CLEANUP_FREE char *quoted = shell_quote(text);
 
-	add_taken(args, quoted ? io_format("--%s-hook=%s%s%s", when, before, quoted, after) : NULL);
+	if (quoted)
+		args_add(args, "--%s-hook=%s%s%s", when, before, quoted, after);
+	else
+		args->failed = true;
 }
 
 static void add_packages(struct args *args, const struct spec *spec)
 {
 	for (char **package = spec->packages; *package; package++)
-		add_taken(args, io_format("--include=%s", *package));
+		args_add(args, "--include=%s", *package);
 }
 
 static void add_trim(struct args *args)
@@ -196,7 +170,7 @@ static void add_trim(struct args *args)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-		add_taken(args, io_format("--dpkgopt=%s", paths[i]));
+		args_add(args, "--dpkgopt=%s", paths[i]);
 }
 
 /* What a build works with. */
@@ -205,7 +179,7 @@ struct build {
 	const struct base *base;
 	const char *tmp; /* becomes the entry of the cache */
 	const char *scratch;
-	char *list, *sources, *files, *status;
+	char *list, *sources, *files;
 };
 
 static void build_done(struct build *b)
@@ -213,7 +187,6 @@ static void build_done(struct build *b)
 	free(b->list);
 	free(b->sources);
 	free(b->files);
-	free(b->status);
 }
 
 static int prepare(struct build *b, struct error *err)
@@ -225,52 +198,57 @@ static int prepare(struct build *b, struct error *err)
 	if (rc < 0 && rc != -ENOENT)
 		return rc;
 	b->files = io_format("%s/files.tar", b->scratch);
-	b->status = io_format("%s/status", b->scratch);
-	if (!b->files || !b->status)
+	if (!b->files)
 		return no_memory(err);
 	rc = sources_write("", b->scratch, release ? release : b->base->release, b->base->release,
 			   &b->list, &b->sources, err);
 	return rc < 0 ? rc : archive_files(b->spec, b->files, err);
 }
 
-/* The base's own tree, to which mmdebstrap adds packages; it looks for them only if there are some.
+/*
+ * The base's own tree, to which mmdebstrap adds packages; it looks for them only if there are some.
+ * Devices, which in a user namespace nobody can make, mmdebstrap puts into the tar itself.
  */
 static void add_base(const struct build *b, struct args *args)
 {
-	add(args, "--variant=custom");
-	add_hook(args, "setup", "unsquashfs -quiet -no-progress -force -dest \"$1\" ",
-		 b->base->tree, " >&2");
+	args_add(args, "--variant=custom");
+	add_hook(args, "setup", "unsquashfs -quiet -no-progress -force -excludes -dest \"$1\" ",
+		 b->base->tree, " 'dev/*' >&2");
 	if (!b->spec->packages[0])
-		add(args, "--skip=update");
+		args_add(args, "--skip=update");
 }
 
 /*
- * mmdebstrap as root of its own process and mount namespaces, so that all of it ends when
- * we do and no mount stays; for an ordinary user also of a user namespace.
+ * What follows is root of its own process and mount namespaces, so that all of it ends when we do
+ * and no mount stays; for an ordinary user also of a user namespace.
  */
-static void make_command(const struct build *b, struct args *args)
+static void add_namespaces(const struct build *b, struct args *args)
 {
-	add(args, "unshare");
+	args_add(args, "unshare");
 	if (geteuid() != 0) {
-		add(args, "--map-root-user");
-		add(args, "--map-auto");
+		args_add(args, "--map-root-user");
+		args_add(args, "--map-auto");
 	}
-	add(args, "--pid");
-	add(args, "--mount");
-	add(args, "--fork");
-	add(args, "--kill-child");
-	add(args, "env");
-	add(args, "LC_ALL=C.UTF-8");
-	add_taken(args, io_format("TMPDIR=%s", b->scratch));
-	add(args, "mmdebstrap");
-	add(args, "--mode=root");
-	add(args, "--format=tar");
+	args_add(args, "--pid");
+	args_add(args, "--mount");
+	args_add(args, "--fork");
+	args_add(args, "--kill-child");
+	args_add(args, "env");
+	args_add(args, "LC_ALL=C.UTF-8");
+	args_add(args, "TMPDIR=%s", b->scratch);
+}
+
+static void add_mmdebstrap(const struct build *b, struct args *args)
+{
+	args_add(args, "mmdebstrap");
+	args_add(args, "--mode=root");
+	args_add(args, "--format=tar");
 	if (b->base->tree)
 		add_base(b, args);
 	else
-		add(args, "--variant=essential");
+		args_add(args, "--variant=essential");
 	/* Nobody needs a half root after a power cut: the build starts anew. */
-	add(args, "--dpkgopt=force-unsafe-io");
+	args_add(args, "--dpkgopt=force-unsafe-io");
 	if (b->spec->trim)
 		add_trim(args);
 	add_packages(args, b->spec);
@@ -278,13 +256,45 @@ static void make_command(const struct build *b, struct args *args)
 		add_hook(args, "customize", "tar-in ", b->files, " /");
 	for (char **step = b->spec->run; *step; step++)
 		add_hook(args, "customize", "chroot \"$1\" /bin/sh -euc ", *step, "");
-	add_hook(args, "customize", "download /var/lib/dpkg/status ", b->status, "");
-	add(args, b->base->release);
-	add(args, "-");
+	args_add(args, "%s", b->base->release);
+	args_add(args, "-");
 	if (b->list)
-		add(args, b->list);
+		args_add(args, "%s", b->list);
 	if (b->sources)
-		add(args, b->sources);
+		args_add(args, "%s", b->sources);
+}
+
+/* A tree that Debian's programs here know nothing of grows by its own. */
+static int add_grow(const struct build *b, struct args *args, struct error *err)
+{
+	grow_begin(args, b->base->tree, b->scratch, b->spec->trim, b->spec->packages,
+		   b->spec->nfiles);
+	for (unsigned i = 0; i < b->spec->nfiles; i++) {
+		const struct spec_file *f = &b->spec->files[i];
+		unsigned mode = 0;
+		int rc = file_mode(f, &mode, err);
+
+		if (rc < 0)
+			return rc;
+		grow_file(args, f->from, f->to, mode);
+	}
+	for (char **step = b->spec->run; *step; step++)
+		args_add(args, "%s", *step);
+	return 0;
+}
+
+static int make_command(struct build *b, struct args *args, struct error *err)
+{
+	int rc = b->base->release ? prepare(b, err) : 0;
+
+	if (rc < 0)
+		return rc;
+	add_namespaces(b, args);
+	if (b->base->release)
+		add_mmdebstrap(b, args);
+	else
+		rc = add_grow(b, args, err);
+	return rc == 0 && args->failed ? no_memory(err) : rc;
 }
 
 json_t *root_packages(const char *status)
@@ -315,6 +325,22 @@ json_t *root_packages(const char *status)
 	return packages;
 }
 
+/*
+ * The state of dpkg in a squashfs, "" when it has none. Read out of the finished file: no link in
+ * it leads anywhere else.
+ */
+static int read_status(const char *squashfs, char **ret, struct error *err)
+{
+	const char *const argv[] = {"unsquashfs", "-cat", squashfs, "var/lib/dpkg/status", NULL};
+	int rc = process_run(&(struct process){.argv = argv, .die_with_parent = true}, ret, NULL,
+			     err);
+
+	if (rc != -ECHILD)
+		return rc;
+	*ret = strdup("");
+	return *ret ? 0 : no_memory(err);
+}
+
 /* Describes the finished squashfs in root.json, which makes the entry valid. */
 static int describe(const struct build *b, const char *squashfs, struct error *err)
 {
@@ -322,10 +348,11 @@ static int describe(const struct build *b, const char *squashfs, struct error *e
 	CLEANUP_FREE char *path = io_format("%s/root.json", b->tmp);
 	char digest[DIGEST_TEXT];
 	uint64_t size;
-	ssize_t n = io_read_file(b->status, MAX_STATUS, &status, err);
-	int rc = n < 0 ? (int)n : digest_file(squashfs, digest, &size, err);
+	int rc = read_status(squashfs, &status, err);
 	json_t *json;
 
+	if (rc == 0)
+		rc = digest_file(squashfs, digest, &size, err);
 	if (rc < 0)
 		return rc;
 	json = json_pack("{s:s, s:I, s:o}", "sha256", digest, "size", (json_int_t)size, "packages",
@@ -340,7 +367,8 @@ static int describe(const struct build *b, const char *squashfs, struct error *e
 static int make_root(struct build *b, const char *log, struct progress *progress, struct error *err)
 {
 	CLEANUP_FREE char *squashfs = io_format("%s/root.squashfs", b->tmp);
-	CLEANUP_ARGS struct args from = {0};
+	const char *name = b->base->release ? "mmdebstrap" : "the script";
+	struct args from = {0};
 	/*
 	 * sqfstar does not take the archive's "/", but makes one that belongs to whoever runs
 	 * it (its -root-uid does nothing): that has to be root, of a user namespace at least.
@@ -357,14 +385,13 @@ static int make_root(struct build *b, const char *log, struct progress *progress
 				  squashfs,
 				  NULL};
 	const char *const *packer = to + (geteuid() == 0 ? 2 : 0);
-	int rc = prepare(b, err);
+	int rc = make_command(b, &from, err);
 
-	if (rc < 0)
-		return rc;
-	make_command(b, &from);
-	if (from.failed || !squashfs)
-		return error_set(err, -E2BIG, "too many packages or steps");
-	rc = pipeline_run((const char *const *)from.list, packer, log, progress, err);
+	if (rc == 0)
+		rc = squashfs ? pipeline_run(name, (const char *const *)from.v, packer, log,
+					     progress, err)
+			      : no_memory(err);
+	args_done(&from);
 	if (rc == -EINTR)
 		return rc;
 	if (rc < 0)

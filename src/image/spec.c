@@ -96,26 +96,23 @@ static int take_files(const struct meet *meet, struct spec *s, struct error *err
 	return s->files ? 0 : no_memory(err);
 }
 
-/* Images are made of Debian or of other images; of what else is said here. */
+/* "debian", or a kind and which one. */
 static int take_base(const json_t *environment, struct spec *s, struct error *err)
 {
+	static const char *const kinds[] = {
+		[SPEC_DEBIAN] = "debian:", [SPEC_IMAGE] = "image:", [SPEC_OCI] = "oci:"};
 	const char *base = json_string_value(json_object_get(environment, "base"));
 
-	if (!strcmp(base, "debian"))
-		return 0;
-	if (!strncmp(base, "image:", 6)) {
-		s->base = SPEC_IMAGE;
-		s->from = strdup(base + 6);
-		return s->from ? 0 : no_memory(err);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		char **which = i == SPEC_DEBIAN ? &s->release : &s->from;
+
+		if (strncmp(base, kinds[i], strlen(kinds[i])))
+			continue;
+		s->base = (enum spec_base)i;
+		*which = strdup(base + strlen(kinds[i]));
+		return *which ? 0 : no_memory(err);
 	}
-	if (strncmp(base, "debian:", 7))
-		return error_set(
-			err, -ENOTSUP,
-			"base: %s: images are built of debian, debian:CODENAME or image:NAME "
-			"only, not yet of that",
-			base);
-	s->release = strdup(base + 7);
-	return s->release ? 0 : no_memory(err);
+	return 0;
 }
 
 static int take_fields(const json_t *environment, struct spec *s, struct error *err)

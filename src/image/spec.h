@@ -18,12 +18,12 @@ struct spec_file {
 };
 
 /* What the root grows out of. */
-enum spec_base { SPEC_DEBIAN, SPEC_IMAGE };
+enum spec_base { SPEC_DEBIAN, SPEC_IMAGE, SPEC_OCI };
 
 struct spec {
 	char *name; /* NULL when not given */
 	enum spec_base base;
-	char *from;	   /* SPEC_IMAGE: NAME or NAME@sha256:DIGEST */
+	char *from;	   /* SPEC_IMAGE: NAME or NAME@sha256:DIGEST; SPEC_OCI: reference */
 	char *release;	   /* Debian code name, NULL: the machine's own, or the base's */
 	char *kernel;	   /* kernel package */
 	char *compression; /* of the root: lz4, zstd, gzip or xz */
@@ -37,8 +37,8 @@ struct spec {
 
 /*
  * Takes it out of a meet without conflicts. Files are beside the document that names them: of
- * several that name the same, the site's. Returns 0, -ENOTSUP for a base that images cannot be
- * built of, or -ENOMEM; free with spec_done().
+ * several that name the same, the site's. Returns 0 or -ENOMEM; free with
+ * spec_done().
  */
 int spec_from_meet(const struct meet *meet, struct spec *ret, struct error *err);
 void spec_done(struct spec *spec);

@@ -32,6 +32,25 @@ unsquashfs -ll home/images/user/root.squashfs >list
 grep -q '^drwxr-xr-x root/root .* squashfs-root$' list
 grep -q '^drwxr-xr-x games/root .* squashfs-root/srv/of-games$' list
 grep -q '^-rwsr-xr-x root/root .* squashfs-root/usr/bin/su$' list
+# Upon that image, and upon a container image: owners are kept, the image's programs run.
+printf 'base: image:user\nsteps: ["install -d -o news /srv/of-news"]\n' >upon.yaml
+wisp image build upon.yaml
+unsquashfs -ll home/images/upon/root.squashfs >list
+grep -q '^drwxr-xr-x games/root .* squashfs-root/srv/of-games$' list
+grep -q '^drwxr-xr-x news/root .* squashfs-root/srv/of-news$' list
+if command -v skopeo >/dev/null && command -v umoci >/dev/null && command -v busybox >/dev/null; then
+	mkdir -p tree/bin tree/srv
+	cp "$(command -v busybox)" tree/bin/sh
+	tar -C tree --owner=5 --group=60 --numeric-owner -cf layer.tar .
+	umoci init --layout layout
+	umoci new --image layout:v1
+	umoci raw add-layer --image layout:v1 layer.tar
+	printf 'base: "oci:oci:%s/layout:v1"\nsteps: ["test -c /dev/null && echo $$ >/srv/pid"]\n' "$1" >box.yaml
+	wisp image build box.yaml
+	unsquashfs -ll home/images/box/root.squashfs >list
+	grep -q '^drwxr-xr-x games/games .* squashfs-root/srv$' list
+	grep -q '^-rw-r--r-- root/root .* squashfs-root/srv/pid$' list
+fi
 ! ls -d wisp-image-* cache/*/.tmp-* home/images/.tmp-* 2>/dev/null
 echo done
 EOF
