@@ -3,24 +3,18 @@
 
 #include "env/waiver.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "env/signature.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 
 #define MAX_WAIVER 16384
-#define KEY_SIZE 32
-#define KEY_TEXT 45 /* base64 of it, and NUL */
-#define SIGNATURE_SIZE 64
-#define SIGNATURE_TEXT 89
 #define TIME_FORMAT "%Y-%m-%dT%H:%M:%SZ"
 
 void waiver_done(struct waiver *w)
@@ -50,46 +44,7 @@ int waiver_time(const char *text, int64_t *ret, struct error *err)
 	return 0;
 }
 
-/* -------- base64 of a fixed size -------- */
-
-/* The exact bytes, so that one value has one text. */
-static bool decode(const char *text, unsigned char *bytes, size_t size)
-{
-	unsigned char all[SIGNATURE_SIZE + 4];
-	char again[SIGNATURE_TEXT];
-	size_t n = strlen(text);
-
-	if (n != (size + 2) / 3 * 4 ||
-	    EVP_DecodeBlock(all, (const unsigned char *)text, (int)n) < 0)
-		return false;
-	EVP_EncodeBlock((unsigned char *)again, all, (int)size);
-	memcpy(bytes, all, size);
-	return !strcmp(again, text);
-}
-
-static void encode(const unsigned char *bytes, size_t size, char *ret)
-{
-	EVP_EncodeBlock((unsigned char *)ret, bytes, (int)size);
-}
-
 /* -------- signing -------- */
-
-static int load_key(const char *path, EVP_PKEY **ret, struct error *err)
-{
-	CLEANUP_FILE FILE *file = fopen(path, "re");
-
-	if (!file)
-		return error_errno(err, -errno, "cannot open key %s", path);
-	*ret = PEM_read_PrivateKey(file, NULL, NULL, NULL);
-	if (*ret && EVP_PKEY_get_base_id(*ret) == EVP_PKEY_ED25519)
-		return 0;
-	EVP_PKEY_free(*ret);
-	*ret = NULL;
-	return error_set(
-		err, -EINVAL,
-		"%s is no Ed25519 private key (make one: openssl genpkey -algorithm ed25519)",
-		path);
-}
 
 static bool is_line(const char *text)
 {
@@ -117,24 +72,18 @@ static char *waiver_body(const struct waiver *w, const char *key)
 
 static int sign(const struct waiver *w, EVP_PKEY *pkey, char **ret, struct error *err)
 {
-	unsigned char public[KEY_SIZE], signature[SIGNATURE_SIZE];
-	size_t npublic = sizeof(public), nsignature = sizeof(signature);
-	char key[KEY_TEXT], text[SIGNATURE_TEXT];
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	char key[SIGNATURE_KEY_TEXT], text[SIGNATURE_TEXT];
 	CLEANUP_FREE char *body = NULL;
-	bool good;
+	int r = signature_key(pkey, key, err);
 
-	good = md && EVP_PKEY_get_raw_public_key(pkey, public, &npublic) == 1;
-	if (good) {
-		encode(public, sizeof(public), key);
-		body = waiver_body(w, key);
-	}
-	good = body && EVP_DigestSignInit(md, NULL, NULL, NULL, pkey) == 1 &&
-	       EVP_DigestSign(md, signature, &nsignature, (unsigned char *)body, strlen(body)) == 1;
-	EVP_MD_CTX_free(md);
-	if (!good)
-		return error_set(err, -EIO, "cannot sign the waiver");
-	encode(signature, sizeof(signature), text);
+	if (r)
+		return r;
+	body = waiver_body(w, key);
+	if (!body)
+		return error_set(err, -ENOMEM, "out of memory");
+	r = signature_make(pkey, body, strlen(body), text, err);
+	if (r)
+		return r;
 	*ret = io_format("%ssignature: %s\n", body, text);
 	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
 }
@@ -149,7 +98,7 @@ int waiver_sign(const struct waiver *w, const char *key_file, char **ret, struct
 		return error_set(err, -EINVAL,
 				 "rule, user, project, application and because are one "
 				 "line each, and not empty");
-	r = load_key(key_file, &key, err);
+	r = signature_load_key(key_file, &key, err);
 	if (r)
 		return r;
 	r = sign(w, key, ret, err);
@@ -176,7 +125,7 @@ static char *take_line(const char **text, const char *name)
 /* What is read of a waiver before it is known to be good. */
 struct parsed {
 	struct waiver waiver;
-	unsigned char key[KEY_SIZE], signature[SIGNATURE_SIZE];
+	struct signature signature;
 	size_t signed_size;
 };
 
@@ -203,56 +152,11 @@ static int parse(const char *text, const char *where, struct parsed *ret, struct
 			err, -EINVAL,
 			"%s: a waiver has the lines rule, user, until, because, key, signature",
 			where);
-	if (!decode(key, ret->key, KEY_SIZE) || !decode(signature, ret->signature, SIGNATURE_SIZE))
+	if (!signature_parse(key, signature, &ret->signature))
 		return error_set(err, -EINVAL, "%s: key or signature is not one of Ed25519", where);
 	if (waiver_time(until, &w->until, err))
 		return error_prefix(err, -EINVAL, "%s: until", where);
 	return 0;
-}
-
-static bool signature_is_good(const struct parsed *p, const char *text)
-{
-	EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, p->key, KEY_SIZE);
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	bool good = key && md && EVP_DigestVerifyInit(md, NULL, NULL, NULL, key) == 1 &&
-		    EVP_DigestVerify(md, p->signature, SIGNATURE_SIZE, (const unsigned char *)text,
-				     p->signed_size) == 1;
-
-	EVP_MD_CTX_free(md);
-	EVP_PKEY_free(key);
-	return good;
-}
-
-static bool file_is_key(const char *path, const unsigned char *key)
-{
-	CLEANUP_FILE FILE *file = fopen(path, "re");
-	EVP_PKEY *pkey = file ? PEM_read_PUBKEY(file, NULL, NULL, NULL) : NULL;
-	unsigned char raw[KEY_SIZE];
-	size_t n = sizeof(raw);
-	bool same = pkey && EVP_PKEY_get_base_id(pkey) == EVP_PKEY_ED25519 &&
-		    EVP_PKEY_get_raw_public_key(pkey, raw, &n) == 1 && !memcmp(raw, key, KEY_SIZE);
-
-	EVP_PKEY_free(pkey);
-	return same;
-}
-
-static int key_is_trusted(const char *folder, const unsigned char *key, const char *where,
-			  struct error *err)
-{
-	CLEANUP_DIR DIR *dir = opendir(folder);
-	struct dirent *entry;
-
-	if (!dir)
-		return error_errno(err, -errno, "%s: cannot read the folder of keys %s", where,
-				   folder);
-	while ((entry = readdir(dir))) {
-		const char *dot = strrchr(entry->d_name, '.');
-		CLEANUP_FREE char *path = io_format("%s/%s", folder, entry->d_name);
-
-		if (path && dot && !strcmp(dot, ".pub") && file_is_key(path, key))
-			return 0;
-	}
-	return error_set(err, -EACCES, "%s is signed by a key that is not in %s", where, folder);
 }
 
 /* Of a fact that the waiver names. */
@@ -270,9 +174,9 @@ static int check(const struct parsed *p, const char *text, const char *where, co
 	const struct waiver *w = &p->waiver;
 	int r;
 
-	if (!signature_is_good(p, text))
+	if (!signature_is_good(&p->signature, text, p->signed_size))
 		return error_set(err, -EACCES, "%s: its signature does not belong to it", where);
-	r = key_is_trusted(keys, p->key, where, err);
+	r = signature_is_trusted(&p->signature, keys, where, NULL, err);
 	if (!r)
 		r = check_fact(facts, "user", w->user, where, err);
 	if (!r)
