@@ -11,7 +11,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
-enum { OPT_OUTPUT = ENV_OPT_OWN, OPT_REFRESH, OPT_QUIET, OPT_JSON, OPT_NAMES };
+enum { OPT_OUTPUT = ENV_OPT_OWN, OPT_REFRESH, OPT_QUIET, OPT_JSON, OPT_NAMES, OPT_KEYS, OPT_KEY };
 
 /* The value of a string in an object, or "?". */
 static const char *text_of(const json_t *object, const char *key)
@@ -36,6 +36,7 @@ static int build_of_documents(const struct command *cmd, const struct image_buil
 		result_print_notes(stderr, &meet);
 		build.environment = &meet;
 		build.file = files[0];
+		build.keys = r->keys ? r->keys : ENV_KEYS;
 		rc = image_build(&build, &name, &err);
 		code = rc < 0 ? cli_fail(cmd, rc == -EINTR ? 130 : EXIT_FAILURE, &err) : 0;
 	}
@@ -279,17 +280,98 @@ static int for_each(const struct command *cmd, int argc, char **argv,
 	return code;
 }
 
+/* One that is signed has to be signed well. */
+static int verify_one(const char *name, const char *keys, struct error *err)
+{
+	CLEANUP_FREE char *who = NULL;
+	struct image image;
+	int rc = image_verify(name, err);
+
+	if (rc == 0)
+		rc = image_open(name, &image, err);
+	if (rc < 0)
+		return rc;
+	rc = image_check_signature(&image, keys, &who, err);
+	image_close(&image);
+	if (rc == -ENODATA)
+		rc = 0;
+	if (rc == 0 && who)
+		printf("%s: ok, signed by %s\n", name, who);
+	else if (rc == 0)
+		printf("%s: ok, not signed\n", name);
+	return rc;
+}
+
 static int run_verify(const struct command *cmd, int argc, char **argv)
 {
-	return for_each(cmd, argc, argv, image_verify, "ok");
+	const char *keys = ENV_KEYS, *value;
+	struct option_parser options;
+	struct error err;
+	int opt, code = 0;
+
+	option_start(&options, cmd, argc, argv);
+	while ((opt = option_next(&options, &value, &err)) > 0 && opt != OPTION_HELP)
+		keys = value;
+	if (opt == 0 && !options.argc)
+		opt = error_set(&err, -EINVAL, "give the image's name");
+	if (opt)
+		return opt > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	for (int i = 0; i < options.argc; i++)
+		if (verify_one(options.argv[i], keys, &err) < 0)
+			code = cli_fail(cmd, 1, &err);
+	return code;
 }
 
 const struct command cmd_image_verify = {
 	.name = "image verify",
 	.args = "NAME...",
 	.summary = "Check every byte of guest images against their manifests",
+	.details = "Those that are signed must be so by a key of the folder; its name is told.",
+	.options = (const struct option_desc[]){{OPT_KEYS, "keys", 0, "DIR",
+						 "Folder of the keys that images are signed by "
+						 "(default " ENV_KEYS ")",
+						 COMPLETE_DIR},
+						{0}},
 	.complete = COMPLETE_IMAGE,
 	.run = run_verify,
+};
+
+static int run_sign(const struct command *cmd, int argc, char **argv)
+{
+	const char *key = NULL, *value;
+	struct option_parser options;
+	struct error err;
+	int opt;
+
+	option_start(&options, cmd, argc, argv);
+	while ((opt = option_next(&options, &value, &err)) > 0 && opt != OPTION_HELP)
+		key = value;
+	if (opt == 0 && options.argc != 1)
+		opt = error_set(&err, -EINVAL, "give one image's name");
+	if (opt == 0 && !key)
+		opt = error_set(&err, -EINVAL, "--key is needed");
+	if (opt)
+		return opt > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	if (image_sign(options.argv[0], key, &err) < 0)
+		return cli_fail(cmd, 1, &err);
+	printf("%s: signed\n", options.argv[0]);
+	return 0;
+}
+
+const struct command cmd_image_sign = {
+	.name = "image sign",
+	.args = "NAME",
+	.summary = "Sign a guest image",
+	.details =
+		"Every byte is checked before. The signature goes when the image is built anew.\n"
+		"The public key has to be in the folder of keys of whoever asks for signed "
+		"images:\n"
+		"openssl pkey -in me.key -pubout -out " ENV_KEYS "/me.pub",
+	.options = (const struct option_desc[]){{OPT_KEY, "key", 0, "FILE",
+						 "Private Ed25519 key, PEM; needed", COMPLETE_FILE},
+						{0}},
+	.complete = COMPLETE_IMAGE,
+	.run = run_sign,
 };
 
 static int run_remove(const struct command *cmd, int argc, char **argv)

@@ -29,6 +29,7 @@ const struct command *const wisp_commands[] = {
 	&cmd_image_list,
 	&cmd_image_show,
 	&cmd_image_verify,
+	&cmd_image_sign,
 	&cmd_image_remove,
 	&cmd_vm_start,
 	&cmd_vm_list,

@@ -63,7 +63,7 @@ static int take_image(const struct image *image, const char *digest, struct base
 	return base->text && base->tree && (base->release || !release) ? 0 : no_memory(err);
 }
 
-static int get_image(const struct spec *spec, const char *name, struct base *base,
+static int get_image(const struct spec *spec, const char *name, const char *keys, struct base *base,
 		     struct error *err)
 {
 	size_t n = strcspn(spec->from, "@");
@@ -82,6 +82,8 @@ static int get_image(const struct spec *spec, const char *name, struct base *bas
 	if (rc < 0)
 		return error_prefix(err, rc, "base");
 	rc = take_image(&image, digest, base, err);
+	if (rc == 0 && spec->only_signed)
+		rc = image_check_signature(&image, keys, NULL, err);
 	image_close(&image);
 	return rc;
 }
@@ -101,11 +103,11 @@ static int get_oci(const struct spec *spec, bool refresh, struct base *base, str
 	return base->text ? 0 : no_memory(err);
 }
 
-int base_get(const struct spec *spec, const char *name, bool refresh, struct base *ret,
-	     struct error *err)
+int base_get(const struct spec *spec, const char *name, bool refresh, const char *keys,
+	     struct base *ret, struct error *err)
 {
 	struct base base = {0};
-	int rc = spec->base == SPEC_IMAGE ? get_image(spec, name, &base, err)
+	int rc = spec->base == SPEC_IMAGE ? get_image(spec, name, keys, &base, err)
 		 : spec->base == SPEC_OCI ? get_oci(spec, refresh, &base, err)
 					  : get_debian(spec, &base, err);
 

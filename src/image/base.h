@@ -24,10 +24,11 @@ struct base {
 /*
  * Finds the base of a specification and checks that it is the one that is meant, and whole. name
  * is that of the image to be made, which cannot be its own base; refresh: a container image is
- * copied again. 0, -ENOENT, or -EBADMSG when its digest is another.
+ * copied again; keys: the folder for those that
+ * have to be signed. 0, -ENOENT, or -EBADMSG when its digest is another.
  */
-int base_get(const struct spec *spec, const char *name, bool refresh, struct base *ret,
-	     struct error *err);
+int base_get(const struct spec *spec, const char *name, bool refresh, const char *keys,
+	     struct base *ret, struct error *err);
 void base_done(struct base *base);
 
 #endif

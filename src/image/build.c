@@ -85,7 +85,7 @@ static int json_digest(const json_t *json, char ret[DIGEST_TEXT], struct error *
 	return text ? digest_bytes(text, strlen(text), ret, err) : no_memory(err);
 }
 
-static int get_base(struct builder *b, bool refresh, struct error *err)
+static int get_base(struct builder *b, const struct image_build *build, struct error *err)
 {
 	int rc;
 
@@ -93,7 +93,7 @@ static int get_base(struct builder *b, bool refresh, struct error *err)
 		progress_step(&b->progress, "base");
 		progress_now(&b->progress, b->spec.from);
 	}
-	rc = base_get(&b->spec, b->name, refresh, &b->base, err);
+	rc = base_get(&b->spec, b->name, build->refresh, build->keys, &b->base, err);
 	if (rc == 0 && b->spec.base != SPEC_DEBIAN)
 		progress_end(&b->progress, "%s sha256:%.12s", b->spec.from, b->base.digest);
 	if (rc == 0 && b->base.note)
@@ -114,7 +114,7 @@ static int take_spec(struct builder *b, const struct image_build *build, struct 
 		return no_memory(err);
 	rc = paths_check_name(b->name, "image", err);
 	if (rc == 0)
-		rc = get_base(b, build->refresh, err);
+		rc = get_base(b, build, err);
 	if (rc < 0)
 		return rc;
 	b->environment = spec_environment(build->environment, b->base.text);

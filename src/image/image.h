@@ -44,6 +44,17 @@ int image_remove(const char *name, struct error *err);
  */
 int image_digest(const json_t *manifest, char ret[DIGEST_TEXT], struct error *err);
 
+/* Checks every byte of an image and signs it by the Ed25519 key in a PEM file. */
+int image_sign(const char *name, const char *key_file, struct error *err);
+
+/*
+ * Whether the manifest of an open image is signed by a key of the folder (*.pub, PEM): 0 and,
+ * unless ret_who is NULL, the key's name (new). -ENODATA: not signed; -EBADMSG: no signature;
+ * -EACCES: a signature of something else, or of a key that is not there.
+ */
+int image_check_signature(const struct image *image, const char *keys, char **ret_who,
+			  struct error *err);
+
 /* Bytes of all parts. */
 uint64_t image_size(const struct image *image);
 
@@ -51,6 +62,7 @@ struct image_build {
 	const struct meet *environment; /* without conflicts */
 	const char *file;		/* the first of its documents */
 	const char *name;		/* NULL: the environment's, or its file's */
+	const char *keys;		/* folder of the keys that images are signed by */
 	bool refresh;			/* make the root again, with the packages of today */
 	bool quiet;			/* no progress */
 };

@@ -5,6 +5,7 @@
 /* What the store and the builder agree on (docs/formats/image.md). */
 
 #define MANIFEST_FORMAT 1
+#define MANIFEST_MAX (64u << 20)
 
 /* File names of the parts, ended by NULL. */
 extern const char *const image_parts[];

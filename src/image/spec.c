@@ -123,6 +123,7 @@ static int take_fields(const json_t *environment, struct spec *s, struct error *
 	s->packages = list_of(json_object_get(environment, "packages"), NULL);
 	s->modules = list_of(json_object_get(environment, "modules"), NULL);
 	s->run = list_of(json_object_get(environment, "steps"), "run");
+	s->only_signed = json_is_true(json_object_get(environment, "signed"));
 	s->trim = json_is_true(json_object_get(environment, "trim"));
 	return s->kernel && s->compression && s->packages && s->modules && s->run
 		       ? take_base(environment, s, err)

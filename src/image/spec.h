@@ -32,7 +32,8 @@ struct spec {
 	char **run;	   /* shell steps in the new root */
 	struct spec_file *files;
 	unsigned nfiles;
-	bool trim; /* without documentation, manual pages and translations */
+	bool only_signed; /* the base has to have a signature that is trusted */
+	bool trim;	  /* without documentation, manual pages and translations */
 };
 
 /*

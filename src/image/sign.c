@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Signs images, and says who signed one: manifest.sig, over the bytes of manifest.json. */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "env/signature.h"
+#include "image/image.h"
+#include "image/manifest.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+
+#define MAX_SIGNATURE 1024
+#define FORMAT "wisp-signature 1\nkey: %s\nsignature: %s\n"
+
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
+/* A file of the image: its length, or -errno. */
+static ssize_t read_part(const struct image *image, const char *name, size_t max, char **ret,
+			 struct error *err)
+{
+	CLEANUP_FREE char *path = io_format("%s/%s", image->folder, name);
+
+	return path ? io_read_file(path, max, ret, err) : no_memory(err);
+}
+
+static int write_signature(const struct image *image, EVP_PKEY *pkey, struct error *err)
+{
+	CLEANUP_FREE char *manifest = NULL, *text = NULL;
+	CLEANUP_FREE char *path = io_format("%s/manifest.sig", image->folder);
+	char key[SIGNATURE_KEY_TEXT], signature[SIGNATURE_TEXT];
+	ssize_t n = read_part(image, "manifest.json", MANIFEST_MAX, &manifest, err);
+	int rc = n < 0 ? (int)n : signature_key(pkey, key, err);
+
+	if (rc == 0)
+		rc = signature_make(pkey, manifest, (size_t)n, signature, err);
+	if (rc < 0)
+		return rc;
+	text = io_format(FORMAT, key, signature);
+	return path && text ? io_write_file(path, text, strlen(text), err) : no_memory(err);
+}
+
+int image_sign(const char *name, const char *key_file, struct error *err)
+{
+	EVP_PKEY *key = NULL;
+	struct image image;
+	int rc = signature_load_key(key_file, &key, err);
+
+	if (rc == 0)
+		rc = image_verify(name, err);
+	if (rc == 0)
+		rc = image_open(name, &image, err);
+	if (rc == 0) {
+		rc = write_signature(&image, key, err);
+		image_close(&image);
+	}
+	EVP_PKEY_free(key);
+	return rc;
+}
+
+static int read_signature(const struct image *image, struct signature *ret, struct error *err)
+{
+	char key[SIGNATURE_KEY_TEXT], signature[SIGNATURE_TEXT];
+	CLEANUP_FREE char *text = NULL, *again = NULL;
+	ssize_t n = read_part(image, "manifest.sig", MAX_SIGNATURE, &text, err);
+
+	if (n == -ENOENT)
+		return error_set(err, -ENODATA,
+				 "image %s is not signed (wisp image sign %s --key FILE)",
+				 image->name, image->name);
+	if (n < 0)
+		return (int)n;
+	if (sscanf(text, "wisp-signature 1 key: %44s signature: %88s", key, signature) == 2)
+		again = io_format(FORMAT, key, signature);
+	/* One signature has one text. */
+	if (!again || strlen(again) != (size_t)n || strcmp(again, text) ||
+	    !signature_parse(key, signature, ret))
+		return error_set(err, -EBADMSG, "image %s: %s/manifest.sig is no signature",
+				 image->name, image->folder);
+	return 0;
+}
+
+int image_check_signature(const struct image *image, const char *keys, char **ret_who,
+			  struct error *err)
+{
+	CLEANUP_FREE char *manifest = NULL, *where = io_format("image %s", image->name);
+	struct signature signature;
+	json_t *json;
+	bool same;
+	int rc = where ? read_signature(image, &signature, err) : no_memory(err);
+	ssize_t n;
+
+	if (rc < 0)
+		return rc;
+	n = read_part(image, "manifest.json", MANIFEST_MAX, &manifest, err);
+	if (n < 0)
+		return (int)n;
+	/* What was opened is what is signed, also when the file was replaced since. */
+	json = json_loadb(manifest, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
+	same = json && json_equal(json, image->manifest);
+	json_decref(json);
+	if (!same || !signature_is_good(&signature, manifest, (size_t)n))
+		return error_set(
+			err, -EACCES,
+			"image %s: its signature does not belong to it: it was changed since",
+			image->name);
+	return signature_is_trusted(&signature, keys, where, ret_who, err);
+}
