@@ -23,6 +23,7 @@
 #include "net/keeper.h"
 #include "net/message.h"
 #include "net/state.h"
+#include "net/virtiofsd.h"
 
 #define TAIL 2000 /* bytes of a log that are shown */
 #define POLL_MS 100
@@ -47,22 +48,6 @@ void lab_config_done(struct lab_config *c)
 	*c = (struct lab_config){0};
 }
 
-static int find_virtiofsd(char **ret, struct error *err)
-{
-	static const char *const places[] = {"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd",
-					     "/usr/lib/virtiofsd"};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
-		if (access(places[i], X_OK) < 0)
-			continue;
-		*ret = strdup(places[i]);
-		return *ret ? 0 : -ENOMEM;
-	}
-	return error_set(err, -ENOENT,
-			 "virtiofsd is not installed: apt-get install qemu-system-common, or "
-			 "virtiofsd where that is a package");
-}
-
 /* Against the system's clock, for long enough to be right to some millionths. */
 static unsigned measure_tsc_khz(void)
 {
@@ -80,7 +65,7 @@ int lab_prepare(struct lab_config *config, const char *kernel_package, struct er
 	int r = config->ssh ? ssh_check(err) : 0;
 
 	if (!r)
-		r = find_virtiofsd(&config->virtiofsd, err);
+		r = virtiofsd_find(&config->virtiofsd, err);
 	if (!r && geteuid())
 		r = paths_program("wisp-noatime.so", &config->preload, err);
 	if (!r)

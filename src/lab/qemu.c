@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Command lines of a node: QEMU, its kernel, virtiofsd. */
+/* Command lines of a node: QEMU, its kernel. */
 
 #include "lab/qemu.h"
 
@@ -185,27 +185,4 @@ void qemu_args(const struct lab_config *c, unsigned node, struct args *a)
 	if (c->nvme)
 		add_nvme(c, name, a);
 	a->failed |= !cmdline;
-}
-
-/*
- * "-o source=/" does not work with the default sandbox (pivot_root of / into itself fails);
- * chroot does, also as root of a user namespace. The options are understood by the C program
- * of QEMU 7 and by its successor in Rust.
- */
-void virtiofsd_args(const struct lab_config *c, const char *source, bool cached, struct args *a)
-{
-	args_add(a, "%s", c->virtiofsd);
-	args_add(a, "--fd=3");
-	args_add(a, "--thread-pool-size=2");
-	args_add(a, "--rlimit-nofile=0"); /* what the keeper set */
-	args_add(a, "-o");
-	args_add(a, "source=");
-	for (; *source; source++) /* libfuse's options: a backslash protects a comma */
-		args_extend(a, *source == ',' || *source == '\\' ? "\\%c" : "%c", *source);
-	args_add(a, "-o");
-	args_add(a, "sandbox=chroot");
-	args_add(a, "-o");
-	args_add(a, "cache=%s", cached ? "always" : "auto");
-	args_add(a, "-o");
-	args_add(a, "xattr");
 }

@@ -48,14 +48,8 @@ struct lab_config {
 char *node_name(unsigned node, char *buf);
 char *node_address(unsigned node, char *buf);
 
-/* The command line of a node's QEMU, of its kernel (one string), and of a virtiofsd. */
+/* The command line of a node's QEMU, and of its kernel (one string). */
 void qemu_args(const struct lab_config *config, unsigned node, struct args *ret);
 char *node_cmdline(const struct lab_config *config, unsigned node);
-/*
- * source: the directory it serves, on a listening socket at descriptor 3. cached: the node need not
- * ask whether files have changed (lab/fresh.h).
- */
-void virtiofsd_args(const struct lab_config *config, const char *source, bool cached,
-		    struct args *ret);
 
 #endif

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "image/initrd.h"
@@ -21,7 +19,7 @@
 #include "lib/io.h"
 #include "lib/log.h"
 #include "lib/process.h"
-#include "net/namespace.h"
+#include "net/virtiofsd.h"
 
 #define NVME_SIZE (1ull << 30)
 #define FILES_MAX (1u << 20) /* of a process, as fs.nr_open allows by default */
@@ -54,71 +52,19 @@ void lab_destroy(struct lab *lab)
 }
 
 /*
- * Two ends of a vhost-user connection: one that listens, for virtiofsd, and one already
- * connected to it, for QEMU. The name is an abstract one that the kernel picks, in our network
- * namespace: no file, and nobody has to wait for anybody.
- */
-static int connection_pair(int *listener, int *connected)
-{
-	CLEANUP_CLOSE int a = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CLEANUP_CLOSE int b = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	socklen_t len = sizeof(addr);
-
-	if (a < 0 || b < 0 || bind(a, (struct sockaddr *)&addr, sizeof(sa_family_t)) < 0 ||
-	    listen(a, 1) < 0 || getsockname(a, (struct sockaddr *)&addr, &len) < 0 ||
-	    connect(b, (struct sockaddr *)&addr, len) < 0)
-		return -errno;
-	*listener = take_fd(&a);
-	*connected = take_fd(&b);
-	return 0;
-}
-
-struct fs_sandbox {
-	bool read_only;
-	const char *preload; /* set for an ordinary user's lab */
-};
-
-/* In the child that becomes virtiofsd, which is single-threaded: setenv() is fine. */
-static int enter_sandbox(void *arg)
-{
-	const struct fs_sandbox *sandbox = arg;
-	int r = sandbox->read_only ? namespace_make_read_only() : 0;
-
-	if (r || !sandbox->preload)
-		return r;
-	return setenv("LD_PRELOAD", sandbox->preload, 1) < 0 ? -errno
-							     : namespace_ignore_setgroups();
-}
-
-/*
- * Starts a virtiofsd for the directory; *connected is the end for QEMU. Only what was shared by
- * name can be written: for the others the kernel, not the node, sees to that.
+ * Only what was shared by name can be written: for the others the kernel, not the node, sees to
+ * that.
  */
 static int start_fs(const struct lab_config *config, const char *source, bool read_only, pid_t *pid,
 		    int *connected, struct error *err)
 {
-	CLEANUP_CLOSE int listener = -1;
-	CLEANUP_CLOSE int client = -1;
-	__attribute__((cleanup(args_done))) struct args args = {0};
-	int r = connection_pair(&listener, &client);
-	int fds[] = {-1, STDOUT_FILENO, STDERR_FILENO, listener};
-	struct fs_sandbox sandbox = {.read_only = read_only, .preload = config->preload};
-	struct process process = {.fds = fds,
-				  .nfds = ARRAY_SIZE(fds),
-				  .in_child = enter_sandbox,
-				  .in_child_arg = &sandbox};
+	const struct virtiofsd fs = {.program = config->virtiofsd,
+				     .preload = config->preload,
+				     .source = source,
+				     .read_only = read_only,
+				     .cached = read_only};
 
-	if (r < 0)
-		return error_errno(err, r, "cannot make a socket for virtiofsd");
-	virtiofsd_args(config, source, read_only, &args);
-	if (args.failed)
-		return error_errno(err, -ENOMEM, "cannot start virtiofsd");
-	process.argv = (const char *const *)args.v;
-	r = process_start(&process, pid, err);
-	if (!r)
-		*connected = take_fd(&client);
-	return r;
+	return virtiofsd_start(&fs, pid, connected, err);
 }
 
 static int start_qemu(const struct lab_config *config, unsigned index, const int *fds,

@@ -95,16 +95,6 @@ static void test_kernel(void **state)
 	assert_non_null(strstr(line, " wisp.hosts=node1=10.77.0.2,node2=10.77.0.3"));
 }
 
-static void test_virtiofsd(void **state)
-{
-	__attribute__((cleanup(args_done))) struct args args = {0};
-
-	virtiofsd_args(&config, "/a,b", true, &args);
-	assert_string_equal(args.v[0], "/fs");
-	assert_true(has(&args, "source=/a\\,b"));
-	assert_true(has(&args, "cache=always"));
-}
-
 static void put(const char *path)
 {
 	assert_int_equal(io_write_file(path, "x", 1, NULL), 0);
@@ -154,8 +144,9 @@ static void test_fresh(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_qemu),   cmocka_unit_test(test_options),
-		cmocka_unit_test(test_kernel), cmocka_unit_test(test_virtiofsd),
+		cmocka_unit_test(test_qemu),
+		cmocka_unit_test(test_options),
+		cmocka_unit_test(test_kernel),
 		cmocka_unit_test(test_fresh),
 	};
 

@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 #include <cmocka.h>
 
+#include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -29,6 +30,7 @@
 #include "net/keeper.h"
 #include "net/message.h"
 #include "net/state.h"
+#include "net/virtiofsd.h"
 
 struct fixture {
 	atomic_bool done;
@@ -237,6 +239,19 @@ static void test_killed(void **state)
 	close(leash);
 }
 
+static void test_virtiofsd(void **state)
+{
+	const struct virtiofsd fs = {.program = "/fs", .source = "/a,b", .cached = true};
+	__attribute__((cleanup(args_done))) struct args args = {0};
+	unsigned found = 0;
+
+	virtiofsd_args(&fs, &args);
+	assert_string_equal(args.v[0], "/fs");
+	for (size_t i = 0; i < args.n; i++)
+		found += !strcmp(args.v[i], "source=/a\\,b") || !strcmp(args.v[i], "cache=always");
+	assert_int_equal(found, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -245,6 +260,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keeper, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_leash, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
+		cmocka_unit_test(test_virtiofsd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
