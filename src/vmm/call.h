@@ -56,4 +56,7 @@ json_t *call_cpu(struct vm *vm);
 void call_memory(const struct vm *vm, json_t *result);
 void call_faults(const struct vm *vm, json_t *result);
 
+/* -EBUSY, with the way out, when the VM has a device whose state cannot leave this process. */
+int call_check_stays(const struct vm *vm, struct error *err);
+
 #endif

@@ -74,11 +74,28 @@ static int describe_offer(struct vm *vm, json_t *result, struct error *err)
 	return 0;
 }
 
+static const char *why_stays(const struct device *dev)
+{
+	return dev->ops->stays ? dev->ops->stays(dev) : NULL;
+}
+
+int call_check_stays(const struct vm *vm, struct error *err)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		const char *why = why_stays(vm->devices[i]);
+
+		if (why)
+			return error_set(err, -EBUSY, "device %s cannot be saved: %s",
+					 vm->devices[i]->id, why);
+	}
+	return 0;
+}
+
 static json_t *describe_device(struct device *dev)
 {
 	json_t *object = json_pack("{s:s,s:s}", "id", dev->id, "kind",
 				   dev->desc ? dev->desc->name : dev->id);
-	const char *stays = dev->ops->stays ? dev->ops->stays(dev) : NULL;
+	const char *stays = why_stays(dev);
 
 	if (dev->ops->describe)
 		dev->ops->describe(dev, object);

@@ -102,7 +102,9 @@ int cmd_save(struct call *call, struct error *err)
 		return error_set(err, -EBUSY, "there is no state in this VM yet");
 	if (vm->userfault)
 		return error_set(err, -EBUSY, "the memory of this VM has not all come yet");
-	r = vmstate_save(vm, err);
+	r = call_check_stays(vm, err);
+	if (!r)
+		r = vmstate_save(vm, err);
 	if (r)
 		return r;
 	r = io_write_full(fd, vm->saved, vm->saved_size);

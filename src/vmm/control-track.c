@@ -28,6 +28,8 @@ int cmd_dirty_start(struct call *call, struct error *err)
 	if (!r && call->vm->userfault)
 		r = error_set(err, -EBUSY, "the memory of this VM has not all come yet");
 	if (!r)
+		r = call_check_stays(call->vm, err);
+	if (!r)
 		r = dirty_start(call->vm, fd, call->owner, err);
 
 	if (!r)

@@ -16,6 +16,7 @@ const struct device_desc *const device_table[] = {
 	&vsock_desc,
 	&rng_desc,
 	&console_desc,
+	&fs_desc,
 	NULL,
 };
 /* clang-format on */

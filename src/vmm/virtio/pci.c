@@ -773,6 +773,13 @@ static void device_describe(struct device *device, json_t *object)
 		dev->cls->describe(dev, object);
 }
 
+static const char *device_stays(const struct device *device)
+{
+	const struct virtio *dev = (const struct virtio *)device;
+
+	return dev->cls->stays ? dev->cls->stays(dev) : NULL;
+}
+
 static void device_stats(struct device *device, json_t *object)
 {
 	struct virtio *dev = container_of(device, struct virtio, device);
@@ -808,6 +815,7 @@ static const struct device_ops device_ops = {
 	.disk = device_disk,
 	.log_dirty = device_log_dirty,
 	.describe = device_describe,
+	.stays = device_stays,
 	.stats = device_stats,
 	.destroy = device_destroy,
 };

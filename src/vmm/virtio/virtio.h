@@ -87,6 +87,7 @@ struct virtio_class {
 	bool (*disk)(struct virtio *dev, struct device_disk *ret);
 	void (*log_dirty)(struct virtio *dev);
 	void (*describe)(struct virtio *dev, json_t *object);
+	const char *(*stays)(const struct virtio *dev);
 	void (*stats)(struct virtio *dev, json_t *object);
 	void (*destroy)(struct virtio *dev); /* frees the object that embeds dev */
 	/* Saved state of that object, offsets from the virtio's start. */
