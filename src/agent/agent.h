@@ -42,6 +42,7 @@ struct agent {
 	struct peers *peers; /* of a network: NULL until configured */
 	struct relay *relay;
 	const char *relay_path; /* NULL: RELAY_PATH */
+	json_t *shares;		/* that are mounted: see shares.h */
 	struct session *sessions;
 	struct program *programs; /* all that were not reaped yet */
 	int stop_how;		  /* enum shutdown_how, set once the agent must end */

@@ -84,6 +84,7 @@ static int agent_setup(struct agent *agent, struct error *err)
 static void agent_done(struct agent *agent)
 {
 	network_leave(agent);
+	json_decref(agent->shares);
 	sessions_done(agent);
 	programs_done(agent);
 	listeners_done(agent);

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/shares.h"
 #include "agent/user.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -129,10 +130,13 @@ static int op_facts(struct session *s, const json_t *request, struct error *err)
 static int op_configure(struct session *s, const json_t *request, struct error *err)
 {
 	const json_t *peers = json_object_get(request, "peers");
+	const json_t *shares = json_object_get(request, "shares");
 	int r = configure_apply(request, err);
 
 	if (!r && peers)
 		r = network_join(s->agent, json_string_value(peers), err);
+	if (!r && shares)
+		r = shares_set(shares, &s->agent->shares, err);
 	return r ? r : result_send(s, json_object(), err);
 }
 

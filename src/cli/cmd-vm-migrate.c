@@ -17,6 +17,7 @@
 #include "lib/io.h"
 #include "vms/handover.h"
 #include "vms/record.h"
+#include "vms/shares-agent.h"
 #include "vms/vms.h"
 
 #define TOKEN_BYTES 32
@@ -27,7 +28,7 @@ struct migration {
 	char *dir;	     /* the VM's state directory */
 	struct args options; /* of wisp-mover */
 	const char *launcher, *remote_wisp, *host, *timeout;
-	bool token, tls, no_tls, dry_run, again, no_link, json;
+	bool token, tls, no_tls, dry_run, again, no_link, json, rest_later;
 	/* To a node: */
 	struct launch launch;
 	json_t *config, *added; /* vm.json; nodes that are linked for this */
@@ -48,13 +49,45 @@ static int forget(const struct migration *m)
 	return r ? cli_fail(m->cmd, EXIT_FAILURE, &err) : 0;
 }
 
+/* What the guest has open in its shares cannot move with it. */
+static int detach_shares(struct migration *m, struct error *err)
+{
+	if (!m->config && record_read(m->dir, RECORD_CONFIG, &m->config, err))
+		return m->again ? 0 : -ENOENT;
+	if (!json_array_size(json_object_get(m->config, "shares")) || m->again || m->dry_run)
+		return 0;
+	if (m->rest_later)
+		return error_set(err, -EOPNOTSUPP,
+				 "VM %s has shares, whose program reads its memory: only --precopy "
+				 "moves it",
+				 m->name);
+	return shares_detach(m->dir, m->config, err);
+}
+
+/* It has stayed. */
+static void attach_shares(const struct migration *m)
+{
+	struct error err;
+
+	if (!m->again && !m->dry_run && shares_attach(m->dir, m->config, &err))
+		fprintf(stderr, "wisp vm migrate: the VM is without its shares: %s\n", err.text);
+}
+
 static int send_to(struct migration *m, const char *address)
 {
 	const struct vm_errand errand = {
 		.listen = -1, .hangup = -1, .dry_run = m->dry_run, .guard = &m->guard};
 
+	struct error err;
+	int r = detach_shares(m, &err);
+
+	if (r)
+		return cli_fail(m->cmd, EXIT_FAILURE, &err);
 	args_add(&m->options, "--to=%s", address);
-	return vm_hand_over(m->cmd, true, m->dir, &m->options, &errand);
+	r = vm_hand_over(m->cmd, true, m->dir, &m->options, &errand);
+	if (r && r != EXIT_UNDECIDED)
+		attach_shares(m);
+	return r;
 }
 
 static int to_address(struct migration *m)
@@ -274,7 +307,6 @@ static int to_node(struct migration *m)
 	}
 	vms_release(&m->guard);
 	launch_end(&m->launch);
-	json_decref(m->config);
 	json_decref(m->added);
 	free(m->token_file);
 	return r;
@@ -296,6 +328,7 @@ static void set_option(struct migration *m, int id, const char *value)
 	m->again |= id == OPT_AGAIN;
 	m->no_link |= id == OPT_NO_LINK;
 	m->json |= id == OPT_JSON;
+	m->rest_later |= id == OPT_POSTCOPY || id == OPT_HYBRID;
 	if (id == OPT_LAUNCHER)
 		m->launcher = value;
 	else if (id == OPT_REMOTE_WISP)
@@ -364,6 +397,7 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 		    : is_address(m.to) ? to_address(&m)
 				       : to_node(&m);
 	}
+	json_decref(m.config);
 	args_done(&m.options);
 	free(m.dir);
 	return r;

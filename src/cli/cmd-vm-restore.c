@@ -184,6 +184,13 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 	struct error err;
 	int guard = -1, r = saved_config(dir, &o->at, &config, &files, &err);
 
+	if (!r && o->lazy && json_array_size(json_object_get(config, "shares")))
+		r = error_set(
+			&err, -EOPNOTSUPP,
+			"VM %s has shares, whose program reads its memory: restore it without "
+			"--lazy",
+			record_text(config, "name"));
+
 	if (!r) {
 		const struct restore_disks disks = {.dir = dir,
 						    .epoch = o->at,

@@ -14,11 +14,21 @@
 #include "mover/epoch.h"
 #include "vms/control.h"
 #include "vms/record.h"
+#include "vms/shares-agent.h"
 #include "vms/vms.h"
 
 /* -------- checkpoint -------- */
 
-static int checkpoint(const struct command *cmd, const char *name, const char *dir,
+/* The guest has its shares again: without them its programs would find empty folders. */
+static void attach_shares(const struct command *cmd, const char *vm_dir, const json_t *config)
+{
+	struct error err;
+
+	if (shares_attach(vm_dir, config, &err))
+		fprintf(stderr, "wisp %s: the VM is without its shares: %s\n", cmd->name, err.text);
+}
+
+static int checkpoint(const struct command *cmd, const char *name, const char *dir, bool ends,
 		      struct args *options)
 {
 	CLEANUP_FREE char *vm_dir = NULL;
@@ -28,14 +38,21 @@ static int checkpoint(const struct command *cmd, const char *name, const char *d
 
 	if (!r)
 		r = record_read(vm_dir, RECORD_CONFIG, &config, &err);
-	if (r)
+	if (!r)
+		r = shares_detach(vm_dir, config, &err);
+	if (r) {
+		json_decref(config);
 		return cli_fail(cmd, EXIT_FAILURE, &err);
+	}
 	if (*record_text(config, "image_key"))
 		args_add(options, "--image=%s", record_text(config, "image_key"));
-	json_decref(config);
 	args_add(options, "--dir=%s", dir);
 	args_add(options, "--config=%s/" RECORD_CONFIG, vm_dir);
-	return vm_call_mover(cmd, "checkpoint", vm_dir, options);
+	r = vm_call_mover(cmd, "checkpoint", vm_dir, options);
+	if (r || !ends)
+		attach_shares(cmd, vm_dir, config);
+	json_decref(config);
+	return r;
 }
 
 /* All options are wisp-mover's. As option_next(): 0 at the end, OPTION_HELP, or -errno. */
@@ -61,7 +78,7 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 	if (!r && parser.argc != 2)
 		r = error_set(&err, -EINVAL, "give the name of a VM and a folder");
 	if (!r)
-		r = checkpoint(cmd, parser.argv[0], parser.argv[1], &options);
+		r = checkpoint(cmd, parser.argv[0], parser.argv[1], false, &options);
 	else
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	args_done(&options);
@@ -75,8 +92,9 @@ const struct command cmd_vm_checkpoint = {
 	.details = "The VM goes on afterwards. The folder is made when it is not there; every "
 		   "checkpoint adds an epoch to it (wisp checkpoint list shows them), and an "
 		   "interrupted one adds nothing. The disks that it writes (vm start --disk) are "
-		   "saved "
-		   "as they are at the same moment.",
+		   "saved as they are at the same moment. Its shares are unmounted meanwhile, for "
+		   "what the guest has open there cannot be saved: it is refused while one is in "
+		   "use.",
 	.options =
 		(const struct option_desc[]){
 			{.id = OPT_STOP,
@@ -139,7 +157,7 @@ static int suspend_to_disk(const struct command *cmd, const char *name, const ch
 	int r;
 
 	args_add(options, "--suspend");
-	r = checkpoint(cmd, name, dir, options);
+	r = checkpoint(cmd, name, dir, true, options);
 	if (r)
 		return r;
 	r = vms_stop(name, &stop, &err);

@@ -14,6 +14,7 @@
 #include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/parse.h"
 #include "lib/paths.h"
 #include "vms/record.h"
@@ -39,6 +40,7 @@ enum {
 	OPT_NET,
 	OPT_SUBNET,
 	OPT_DISK,
+	OPT_SHARE,
 	OPT_CMDLINE,
 	OPT_KERNEL,
 	OPT_WAIT,
@@ -92,6 +94,51 @@ static int add_disk(json_t *spec, const char *text, struct error *err)
 		       : 0;
 }
 
+/* TAG=PATH[,at=TARGET][,readonly] */
+static int add_share(json_t *spec, const char *text, struct error *err)
+{
+	CLEANUP_FREE char *copy = strdup(text);
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *target = NULL;
+	char *rest = copy, *head = copy ? strsep(&rest, ",") : NULL, *word;
+	char *from = head ? strchr(head, '=') : NULL;
+	bool readonly = false;
+	int r;
+
+	if (!copy)
+		return error_errno(err, -ENOMEM, "--share");
+	if (!from || !from[1])
+		return error_set(err, -EINVAL, "--share %s is not TAG=PATH[,at=TARGET][,readonly]",
+				 text);
+	*from++ = 0;
+	r = paths_check_name(head, "share", err);
+	if (!r && strlen(head) > 36) /* virtio 1.2, 5.11.4 */
+		r = error_set(err, -EINVAL, "--share %s: a tag has at most 36 bytes", head);
+	while (!r && (word = strsep(&rest, ","))) {
+		if (!strcmp(word, "readonly"))
+			readonly = true;
+		else if (!strncmp(word, "at=/", 4) && word[4])
+			target = target ? target : strdup(word + 3);
+		else
+			r = error_set(err, -EINVAL,
+				      "--share %s: \"%s\" is neither at=TARGET nor readonly", head,
+				      word);
+	}
+	if (r)
+		return r;
+	path = realpath(from, NULL);
+	if (!path)
+		return error_errno(err, -errno, "--share %s: cannot find %s", head, from);
+	if (!target)
+		target = io_format("/mnt/%s", head);
+	return json_array_append_new(json_object_get(spec, "shares"),
+				     json_pack("{ss,ss,ss,sb}", "tag", head, "source", path,
+					       "target", target ? target : "", "readonly",
+					       readonly)) < 0
+		       ? error_set(err, -EINVAL, "--share %s: the path is not UTF-8 text", text)
+		       : 0;
+}
+
 /* A file of features is named from here; the keeper that starts wisp-vmm is elsewhere. */
 static int set_cpu_model(json_t *spec, const char *value, struct error *err)
 {
@@ -139,6 +186,8 @@ static int start_option(const struct command *cmd, struct start *s, int id, cons
 		return subnet_parse(value, &s->subnet, err);
 	case OPT_DISK:
 		return add_disk(s->spec, value, err);
+	case OPT_SHARE:
+		return add_share(s->spec, value, err);
 	case OPT_CMDLINE:
 		return set_text(s->spec, "cmdline", value, err);
 	case OPT_WAIT:
@@ -261,6 +310,8 @@ static void print_started(const struct start *s, const struct vm_job *job)
 	if (boot)
 		printf(", agent after %.3f s", (double)vm_number(boot, "ready_ms") / 1e3);
 	putchar('\n');
+	if (*record_text(boot, "warning"))
+		fprintf(stderr, "wisp vm start: %s: %s\n", job->name, record_text(boot, "warning"));
 }
 
 static int start_all(const struct command *cmd, const struct start *s, char **names, int n)
@@ -316,8 +367,8 @@ static int check_names(char **names, int n, const struct start *s, struct error 
 
 static int run_start(const struct command *cmd, int argc, char **argv)
 {
-	struct start s = {.spec = json_pack("{ss,ss,ss,s[]}", "cpus", "1", "memory", "512M",
-					    "vhost", "auto", "disks"),
+	struct start s = {.spec = json_pack("{ss,ss,ss,s[],s[]}", "cpus", "1", "memory", "512M",
+					    "vhost", "auto", "disks", "shares"),
 			  .network = "default",
 			  .kernel = "vmlinux",
 			  .wait = true,
@@ -369,6 +420,10 @@ static const struct option_desc start_options[] = {
 	{OPT_DISK, "disk", 'd', "PATH[,readonly]",
 	 "Another disk, /dev/vdb and so on: a file or block device (may be repeated)",
 	 COMPLETE_FILE},
+	{OPT_SHARE, "share", 's', "TAG=PATH[,at=TARGET][,readonly]",
+	 "A folder of this machine, mounted in the guest at TARGET (default /mnt/TAG; may be "
+	 "repeated)",
+	 COMPLETE_DIR},
 	{OPT_CMDLINE, "cmdline-add", 'a', "TEXT", "Words for the end of the kernel's command line",
 	 0},
 	{OPT_KERNEL, "kernel", 'k', "WHICH",

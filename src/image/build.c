@@ -33,8 +33,8 @@
 static const char *const base_modules[] = {
 	"?pvpanic_mmio", /* first: tells of panics */
 	"virtio_pci",	  "virtio_blk", "virtio_net", "vmw_vsock_virtio_transport",
-	"virtio_console", "virtio_rng", "squashfs",   "overlay",
-	"?button",	  "?evdev", /* the power button, for the agent */
+	"virtio_console", "virtio_rng", "virtiofs",   "squashfs",
+	"overlay",	  "?button",	"?evdev", /* the power button, for the agent */
 };
 
 struct builder {

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "vms/network.h"
+#include "vms/shares.h"
 
 struct error;
 struct log;
@@ -28,7 +29,8 @@ struct vm {
 	bool abandoned; /* killed because nothing came into it: leaves nothing */
 	bool elsewhere; /* on another node, or about to be: its name and address are kept */
 	int tap;
-	pid_t vmm, greeter; /* 0: none */
+	pid_t vmm, greeter;	 /* 0: none */
+	pid_t share[SHARES_MAX]; /* virtiofsd of its shares, likewise */
 };
 
 struct network {

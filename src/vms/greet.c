@@ -18,6 +18,7 @@
 #include "net/message.h"
 #include "vms/control.h"
 #include "vms/record.h"
+#include "vms/shares-agent.h"
 
 #define LOOK_MS 1000	       /* without news from the console */
 #define BLIND_NS 5000000000ULL /* then the agent is asked even if the console says nothing */
@@ -172,6 +173,19 @@ static void tell_names(const struct greeting *g)
 	json_decref(answer);
 }
 
+/* Has its agent mount its shares. Why not is in the record: the VM runs without them. */
+static void mount_shares(const struct greeting *g, json_t *record)
+{
+	json_t *config = NULL;
+	struct error err = {"out of memory"};
+
+	if (!record_read(g->dir, RECORD_CONFIG, &config, &err) &&
+	    json_array_size(json_object_get(config, "shares")) &&
+	    shares_attach(g->dir, config, &err))
+		json_object_set_new(record, "warning", json_string(err.text));
+	json_decref(config);
+}
+
 static json_int_t since(const struct greeting *g, uint64_t ns)
 {
 	return (json_int_t)((ns - g->started_ns) / 1000000);
@@ -195,6 +209,8 @@ int greet(const struct greeting *g)
 	record = json_pack("{sI}", "ready_ms", since(g, ready_ns));
 	if (record && w.init_ns)
 		json_object_set_new(record, "init_ms", json_integer(since(g, w.init_ns)));
+	if (record)
+		mount_shares(g, record);
 	r = record ? record_write(g->dir, RECORD_READY, record, &err) : -ENOMEM;
 	if (r)
 		fprintf(stderr, "%s: %s\n", g->name, err.text);

@@ -34,6 +34,7 @@ static int start_vmm(struct vm *vm, struct error *err)
 	CLEANUP_FREE char *hosts = entry_hosts(vm->network);
 	CLEANUP_CLOSE int log = -1;
 	struct args args = {0};
+	int shares[SHARES_MAX], nshares = 0;
 	int r = hosts ? paths_program("wisp-vmm", &program, err) : -ENOMEM;
 
 	if (!r)
@@ -42,15 +43,21 @@ static int start_vmm(struct vm *vm, struct error *err)
 		r = vmm_args(vm->config, program, vm->dir, hosts, vm->incoming, &args, err);
 	if (!r && args.failed)
 		r = error_errno(err, -ENOMEM, "cannot start VM %s", vm->name);
-	if (!r) {
-		int fds[] = {-1, log, log, [VMM_FD_TAP] = vm->tap};
+	if (!r)
+		r = nshares = shares_start(vm, shares, err);
+	if (r >= 0) {
+		int fds[VMM_FD_SHARE + SHARES_MAX] = {-1, log, log, [VMM_FD_TAP] = vm->tap};
 		struct process process = {.argv = (const char *const *)args.v,
 					  .cwd = "/",
 					  .fds = fds,
-					  .nfds = ARRAY_SIZE(fds),
+					  .nfds = VMM_FD_SHARE + (unsigned)nshares,
 					  .die_with_parent = true};
 
+		for (int i = 0; i < nshares; i++)
+			fds[VMM_FD_SHARE + i] = shares[i];
 		r = process_start(&process, &vm->vmm, err);
+		for (int i = 0; i < nshares; i++)
+			close(shares[i]);
 	}
 	args_done(&args);
 	return r;

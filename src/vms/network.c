@@ -82,6 +82,7 @@ static void let_go(struct vm *vm)
 
 	if (vm->greeter)
 		kill(vm->greeter, SIGKILL);
+	shares_stop(vm);
 	for (unsigned i = 0; i < ARRAY_SIZE(sockets); i++) {
 		CLEANUP_FREE char *path = record_path(vm->dir, sockets[i]);
 
@@ -310,6 +311,7 @@ static void on_child(struct net_keeper *keeper, void *arg, pid_t pid, int status
 	for (struct vm *vm = n->vms; vm; vm = vm->next) {
 		if (vm->greeter == pid)
 			vm->greeter = 0;
+		shares_ended(vm, pid);
 		if (vm->vmm == pid) {
 			on_vmm_end(vm, status);
 			return;

@@ -17,7 +17,8 @@ struct network_config {
 	const char *dir; /* the keeper's state directory */
 	const char *vms; /* folder of the VMs' state directories */
 	struct subnet subnet;
-	uint64_t id; /* random: no two networks have the same */
+	uint64_t id;	     /* random: no two networks have the same */
+	const char *preload; /* for virtiofsd when the user is not root, else NULL */
 };
 
 extern const struct net_hooks network_hooks; /* its arg is a struct network */

@@ -50,7 +50,7 @@ static int add_disk(const char *path, int readonly, struct args *args, struct er
 int vmm_args(const json_t *config, const char *program, const char *dir, const char *hosts,
 	     bool incoming, struct args *args, struct error *err)
 {
-	const json_t *disk;
+	const json_t *disk, *share;
 	size_t i;
 	int r;
 
@@ -83,5 +83,8 @@ int vmm_args(const json_t *config, const char *program, const char *dir, const c
 		 record_text(config, "vhost"));
 	args_add(args, "--device=vsock,cid=3,path=%s/" VM_VSOCK, dir);
 	args_add(args, "--device=rng");
+	json_array_foreach (json_object_get(config, "shares"), i, share)
+		args_add(args, "--device=fs,tag=%s,fd=%d", record_text(share, "tag"),
+			 VMM_FD_SHARE + (int)i);
 	return r;
 }

@@ -14,6 +14,7 @@ struct args;
 struct error;
 
 #define VMM_FD_TAP 3
+#define VMM_FD_SHARE 4 /* connection to the virtiofsd of the first share, and so on */
 
 /*
  * dir is the VM's state directory, hosts "name=address,...". incoming: without a kernel, for a
