@@ -129,6 +129,19 @@ int paths_image(const char *name, char **ret, struct error *err)
 	return r ? r : join(base, "images", 0755, name, ret, err);
 }
 
+int paths_data(const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *base = NULL;
+	int r = base_of_user("WISP_HOME", "XDG_DATA_HOME", "/.local/share/wisp", &base, err);
+
+	if (!r)
+		r = io_make_dirs(base, 0755, err);
+	if (r)
+		return r;
+	*ret = io_format("%s/%s", base, name);
+	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
 int paths_cache(const char *kind, const char *name, char **ret, struct error *err)
 {
 	CLEANUP_FREE char *base = NULL;

@@ -22,6 +22,9 @@ int paths_run(const char *kind, const char *name, char **ret, struct error *err)
 /* IMAGES/name; with name NULL the folder of the images, which is made. */
 int paths_image(const char *name, char **ret, struct error *err);
 
+/* The file of that name beside the folder of the images. */
+int paths_data(const char *name, char **ret, struct error *err);
+
 /* CACHE/kind/name; with name NULL CACHE/kind, which is made. */
 int paths_cache(const char *kind, const char *name, char **ret, struct error *err);
 

@@ -67,7 +67,9 @@ static int insert_vm(struct alloc *a, const struct claim *claim, const struct pl
 static int insert(struct alloc *a, const struct claim *claim, const struct placement *p,
 		  int64_t now, int64_t until, struct error *err)
 {
-	int r = store_run(a->store, err, "INSERT INTO cluster VALUES (?, ?, 'reserved', ?, ?)",
+	int r = store_run(a->store, err,
+			  "INSERT INTO cluster (id, user, state, since, until) VALUES (?, ?, "
+			  "'reserved', ?, ?)",
 			  "tiii", claim->cluster, (int64_t)claim->user, now, until);
 
 	for (unsigned v = 0; !r && v < claim->nvms; v++)

@@ -57,5 +57,10 @@ static const char version_2[] =
 	"ALTER TABLE usage ADD COLUMN exits_before INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE usage ADD COLUMN bytes_before INTEGER NOT NULL DEFAULT 0;";
 
-const char *const store_schema[] = {version_1, version_2};
+/* Who keeps a reservation; and why the node takes no more of them. */
+static const char version_3[] =
+	"ALTER TABLE cluster ADD COLUMN session TEXT;"
+	"CREATE TABLE drain (id INTEGER PRIMARY KEY CHECK (id = 1), because TEXT NOT NULL) STRICT;";
+
+const char *const store_schema[] = {version_1, version_2, version_3};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);

@@ -114,7 +114,8 @@ static void test_recover(void **state)
 	json_t *records;
 
 	assert_int_equal(store_run(s, NULL,
-				   "INSERT INTO cluster VALUES ('lu', 1000, 'running', 1, NULL)",
+				   "INSERT INTO cluster (id, user, state, since, until) VALUES "
+				   "('lu', 1000, 'running', 1, NULL)",
 				   ""),
 			 0);
 	assert_int_equal(store_run(s, NULL,

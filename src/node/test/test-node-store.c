@@ -58,7 +58,9 @@ static int add_vm(struct store *s, int64_t n, struct error *err)
 
 	if (r)
 		return r;
-	r = store_run(s, err, "INSERT OR IGNORE INTO cluster VALUES ('c', 7, 'running', 1, NULL)",
+	r = store_run(s, err,
+		      "INSERT OR IGNORE INTO cluster (id, user, state, since, until) VALUES ('c', "
+		      "7, 'running', 1, NULL)",
 		      "");
 	if (!r)
 		r = store_run(s, err,

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_NODE_ADMIT_H
+#define WISP_NODE_ADMIT_H
+
+/*
+ * What a user may have here: a request's documents met with this node's policy and what the node
+ * knows by itself (docs/design/clusters.md, Admission). Any thread; it reads files and asks the
+ * user database.
+ */
+
+#include <jansson.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "lib/digest.h"
+
+struct error;
+
+struct admit {
+	const char *policy; /* folder of the site's documents; NULL: none */
+	const char *keys;   /* of those that sign waivers */
+	const char *type;   /* of the node; NULL: it has none */
+};
+
+/*
+ * *ret: the closed environment of a `reserve`, a new reference. -EINVAL: it is malformed, -EPERM:
+ * it says what only the node knows, -EACCES: a waiver does not hold, -ESTALE: another digest.
+ * -EBADE: documents conflict; *conflicts then is a new list of them (else it stays NULL).
+ */
+int admit(const struct admit *a, uid_t user, const json_t *request, int64_t now, json_t **ret,
+	  json_t **conflicts, struct error *err);
+
+/* The claim of the environment's VMs with these names (docs/formats/node.md, Claims), as JSON. */
+int admit_claim(const json_t *environment, const char *cluster, const json_t *vms, json_t **ret,
+		struct error *err);
+
+/* Of all documents in the folder; of nothing for NULL. */
+int admit_policy_digest(const char *folder, char ret[DIGEST_TEXT], struct error *err);
+
+#endif

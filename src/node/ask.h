@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_NODE_ASK_H
+#define WISP_NODE_ASK_H
+
+/* A program's way to the daemon of its node: connects, asks, waits for the answer. Any thread. */
+
+#include <jansson.h>
+
+struct ask;
+struct error;
+
+/* socket: of the daemon. -ENOENT: nobody is there, and err says how to start it. */
+int ask_open(const char *socket, struct ask **ret, struct error *err);
+void ask_close(struct ask *ask);
+
+/*
+ * The request stays the caller's and gets an id. 0 and *ret (may be NULL itself): the answer's
+ * `value`, a new reference or NULL; -errno of the daemon with its reason, and *ret: the whole
+ * answer.
+ */
+int ask(struct ask *ask, json_t *request, json_t **ret, struct error *err);
+
+/* The socket of the node's daemon: root's where it runs, else this user's. A new string. */
+int ask_socket(char **ret, struct error *err);
+
+#endif

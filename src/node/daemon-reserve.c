@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reservations: from their admission to their end. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+#include "net/state.h"
+#include "node/account.h"
+#include "node/claim.h"
+#include "node/daemon.h"
+#include "node/lease.h"
+#include "node/store.h"
+
+#define SESSION_MIN 16
+#define SECOND_NS 1000000000ull
+
+static const char *cluster_of(const json_t *request)
+{
+	return json_string_value(json_object_get(request, "cluster"));
+}
+
+/* -------- reserve -------- */
+
+static int refuse_if_draining(struct daemon *d, struct error *err)
+{
+	CLEANUP_FREE char *because = NULL;
+	int r = lease_draining(d->store, &because, err);
+
+	if (!r && because)
+		r = error_set(err, -EAGAIN, "%s takes nothing new: %s", d->p.name, because);
+	return r;
+}
+
+static int claim_of(struct daemon *d, const struct asker *who, const json_t *request,
+		    struct claim **ret, json_t **conflicts, struct error *err)
+{
+	json_t *environment = NULL, *json = NULL;
+	int r = admit(&d->p.admit, who->uid, request, daemon_now(), &environment, conflicts, err);
+
+	if (!r)
+		r = admit_claim(environment, cluster_of(request), json_object_get(request, "vms"),
+				&json, err);
+	if (!r)
+		r = claim_parse(json, who->uid, ret, err);
+	json_decref(environment);
+	json_decref(json);
+	return r;
+}
+
+/* {VM: {cpus, memory, nodes, devices}} of what alloc_describe() says. */
+static json_t *grants(const json_t *lease)
+{
+	json_t *all = json_object(), *vm;
+	size_t i;
+
+	json_array_foreach (json_object_get(lease, "vms"), i, vm) {
+		json_t *grant = json_copy(vm);
+
+		json_object_del(grant, "name");
+		json_object_set_new(all, json_string_value(json_object_get(vm, "name")), grant);
+	}
+	return json_pack("{s:o}", "grants", all);
+}
+
+/* Until it has its session it ends by itself: a daemon that is killed here leaves nothing. */
+static int take(struct daemon *d, const struct asker *who, const struct claim *claim, json_t **ret,
+		json_t **missing, struct error *err)
+{
+	int64_t now = daemon_now();
+	json_t *lease = NULL;
+	int r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
+
+	if (!r) {
+		r = lease_assign(d->store, claim->cluster, who->session, err);
+		if (r)
+			alloc_release(&d->alloc, claim->cluster, now, NULL);
+	}
+	if (!r)
+		*ret = grants(lease);
+	json_decref(lease);
+	return r;
+}
+
+int daemon_reserve(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err)
+{
+	json_t *conflicts = NULL, *missing = NULL;
+	struct claim *claim = NULL;
+	int r;
+
+	if (!cluster_of(request))
+		return error_set(err, -EINVAL, "\"cluster\" is missing");
+	r = refuse_if_draining(d, err);
+	if (!r)
+		r = claim_of(d, who, request, &claim, &conflicts, err);
+	if (!r)
+		r = take(d, who, claim, ret, &missing, err);
+	if (conflicts)
+		*ret = json_pack("{s:o}", "conflicts", conflicts);
+	if (missing)
+		*ret = json_pack("{s:o}", "missing", missing);
+	claim_destroy(claim);
+	return r;
+}
+
+/* -------- release -------- */
+
+int daemon_release(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err)
+{
+	const char *cluster = cluster_of(request);
+	unsigned user;
+	int r;
+
+	if (!cluster)
+		return error_set(err, -EINVAL, "\"cluster\" is missing");
+	r = lease_user(d->store, cluster, &user, err);
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	if (user != who->uid && !who->operator)
+		return error_set(err, -EPERM, "cluster %s is another user's", cluster);
+	return alloc_release(&d->alloc, cluster, daemon_now(), err);
+}
+
+/* -------- sessions -------- */
+
+void daemon_keep(struct daemon *d, const struct asker *who)
+{
+	struct error err;
+
+	if (lease_keep(d->store, who->uid, who->session, &err))
+		log_error(d->p.log, "session", "%s", err.text);
+}
+
+void daemon_leave(struct daemon *d, const struct asker *who)
+{
+	struct error err;
+
+	if (peers_have(d, who))
+		return;
+	if (lease_leave(d->store, who->uid, who->session, daemon_now() + d->p.grace, &err))
+		log_error(d->p.log, "session", "%s", err.text);
+	daemon_expire(d);
+}
+
+int daemon_session(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err)
+{
+	const char *secret = json_string_value(json_object_get(request, "session"));
+	struct asker before = *who;
+
+	if (!secret || strlen(secret) < SESSION_MIN || strlen(secret) >= LEASE_SESSION)
+		return error_set(err, -EINVAL, "\"session\" has to be a secret of %d to %d bytes",
+				 SESSION_MIN, LEASE_SESSION - 1);
+	if (!strcmp(secret, who->session))
+		return 0;
+	snprintf(who->session, sizeof(who->session), "%s", secret);
+	daemon_keep(d, who);
+	daemon_leave(d, &before);
+	return 0;
+}
+
+void daemon_expire(void *daemon)
+{
+	struct daemon *d = daemon;
+	int64_t now = daemon_now(), next = 0;
+	struct error err;
+	int n = alloc_expire(&d->alloc, now, &err);
+
+	if (n > 0)
+		log_info(d->p.log, "reserve", "%d reservation(s) ended: nobody came back", n);
+	if (n < 0 || lease_next(d->store, &next, &err)) {
+		log_error(d->p.log, "reserve", "%s", err.text);
+		next = now + d->p.grace + 1;
+	}
+	if (next)
+		loop_set_timer(d->expiry, next > now ? (next - now) * SECOND_NS : SECOND_NS, 0);
+}
+
+/* -------- after a start -------- */
+
+struct gone {
+	struct daemon *d;
+	json_t *vms;
+};
+
+/* A VM that runs holds the lock of its state directory, whoever has started it. */
+static int find_gone(const struct store_row *row, void *arg)
+{
+	struct gone *g = arg;
+
+	if (state_alive(store_text(row, 2)))
+		return 0;
+	return json_array_append_new(g->vms,
+				     json_pack("[s, s]", store_text(row, 0), store_text(row, 1)))
+		       ? -ENOMEM
+		       : 0;
+}
+
+static int release_gone(struct daemon *d, struct error *err)
+{
+	struct gone g = {.d = d, .vms = json_array()};
+	const json_t *vm;
+	size_t i;
+	int r = store_each(d->store, find_gone, &g, err,
+			   "SELECT cluster, name, dir FROM vm WHERE dir IS NOT NULL", "");
+
+	json_array_foreach (g.vms, i, vm)
+		if (!r)
+			r = alloc_release_vm(&d->alloc, json_string_value(json_array_get(vm, 0)),
+					     json_string_value(json_array_get(vm, 1)), daemon_now(),
+					     err);
+	json_decref(g.vms);
+	return r;
+}
+
+int daemon_recover(struct daemon *d, struct error *err)
+{
+	int r = release_gone(d, err);
+
+	if (!r)
+		r = account_recover(d->store, err);
+	if (r > 0)
+		log_warn(d->p.log, "account", "%d VM(s) ended while no wispd ran", r);
+	if (r >= 0)
+		r = lease_orphan(d->store, daemon_now() + d->p.grace, err);
+	if (!r)
+		r = loop_add_timer(d->p.loop, daemon_expire, d, &d->expiry);
+	if (!r)
+		daemon_expire(d);
+	return r;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A daemon is made of its parts, and taken apart. */
+
+#include "node/daemon.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "lib/error.h"
+#include "lib/loop.h"
+#include "node/store.h"
+#include "node/topology.h"
+
+int64_t daemon_now(void)
+{
+	return time(NULL);
+}
+
+void daemon_destroy(struct daemon *d)
+{
+	if (!d)
+		return;
+	peers_done(d);
+	loop_remove(&d->expiry);
+	loop_remove(&d->accounts);
+	loop_remove(&d->healths);
+	json_decref(d->health);
+	store_close(d->store);
+	free(d);
+}
+
+int daemon_create(const struct daemon_params *params, struct daemon **ret, struct error *err)
+{
+	struct daemon *d = calloc(1, sizeof(*d));
+	int r;
+
+	if (!d)
+		return error_set(err, -ENOMEM, "out of memory");
+	d->p = *params;
+	d->listener = -1;
+	r = store_open(d->p.database, &d->store, err);
+	d->alloc = (struct alloc){.store = d->store, .topology = d->p.topology, .host = d->p.host};
+	if (!r)
+		r = daemon_recover(d, err);
+	if (!r)
+		r = watch_start(d, err);
+	if (!r)
+		r = peers_listen(d, err);
+	if (r) {
+		daemon_destroy(d);
+		return r;
+	}
+	*ret = d;
+	return 0;
+}

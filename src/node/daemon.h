@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WISP_NODE_DAEMON_H
+#define WISP_NODE_DAEMON_H
+
+/*
+ * The daemon of a node: who connects, what they may ask, and what it has promised them
+ * (docs/formats/node.md). It never waits for a peer, and what it promised is in its database, so
+ * it may be killed at any moment. For the thread of the loop. SIGPIPE has to be ignored.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "node/admit.h"
+#include "node/alloc.h"
+
+struct asker;
+struct conn;
+struct greet;
+struct log;
+struct loop;
+struct loop_source;
+
+#define DAEMON_GREETINGS 64u	/* at once */
+#define DAEMON_OF_ONE_USER 128u /* connections; a quarter of the greetings */
+
+struct daemon_params {
+	struct loop *loop;
+	const struct log *log;
+	const char *socket, *database; /* paths */
+	const char *name;	       /* of the node */
+	json_t *labels;		       /* a list of texts */
+	struct admit admit;
+	struct topology *topology; /* the daemon's when it was made */
+	cpu_set_t host;		   /* CPUs that are kept for the host */
+	const char *root;	   /* of /proc and /sys; "" for this machine */
+	const char *cgroups;	   /* the folder above wisp.slice */
+	bool everybody;		   /* may connect; else only the daemon's user and root */
+	gid_t operators;	   /* whose members may do all; -1: there are none */
+	unsigned grace;		   /* seconds */
+};
+
+struct peer;
+
+struct daemon {
+	struct daemon_params p;
+	struct store *store;
+	struct alloc alloc;
+	int listener;
+	struct loop_source *accepting, *expiry, *accounts, *healths;
+	struct peer *peers;
+	unsigned greetings;
+	json_t *health;
+	unsigned unheard; /* troubles with peers, for the log */
+};
+
+/*
+ * Opens the database, takes up what an earlier daemon left, and listens. -EBUSY: another daemon
+ * has this state. What params points to outlives it.
+ */
+int daemon_create(const struct daemon_params *params, struct daemon **ret, struct error *err);
+/* Nothing that was promised ends with it. Accepts NULL. */
+void daemon_destroy(struct daemon *d);
+
+/* -------- between the files of the daemon -------- */
+
+#define DAEMON_SESSION 129 /* LEASE_SESSION */
+
+/* Who asks. */
+struct asker {
+	uid_t uid;
+	bool operator;
+	char session[DAEMON_SESSION];
+};
+
+/*
+ * Does a request. 0 and *ret: what there is to say (NULL: nothing), a new reference; or -errno,
+ * and *ret: members that say more than the reason. Nothing has changed then.
+ */
+int daemon_request(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err);
+
+/* daemon-reserve.c: requests that give and take resources, and their ends. */
+int daemon_reserve(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err);
+int daemon_release(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err);
+int daemon_session(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err);
+/* Somebody is there with its session; nobody is any more. */
+void daemon_keep(struct daemon *d, const struct asker *who);
+void daemon_leave(struct daemon *d, const struct asker *who);
+/* What an earlier daemon promised. */
+int daemon_recover(struct daemon *d, struct error *err);
+/* Ends reservations whose time is over, and waits for the next. */
+void daemon_expire(void *daemon);
+
+/* daemon-peer.c: connections. */
+int peers_listen(struct daemon *d, struct error *err);
+void peers_done(struct daemon *d);
+/* Whether anybody is there with this session. */
+bool peers_have(const struct daemon *d, const struct asker *who);
+
+/* daemon-watch.c: what is looked at from time to time. */
+int watch_start(struct daemon *d, struct error *err);
+/* The text for Prometheus, a new string. */
+int watch_metrics(struct daemon *d, char **ret, struct error *err);
+
+/* daemon-tell.c: what the node says of itself. */
+int daemon_facts(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		 struct error *err);
+int daemon_list(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		struct error *err);
+int daemon_account(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+		   struct error *err);
+
+int64_t daemon_now(void); /* seconds since 1970 */
+
+#endif

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wispd: the options of a node's daemon, and its life. */
+
+#include <errno.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "build-config.h"
+#include "lib/cleanup.h"
+#include "lib/command.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+#include "lib/parse.h"
+#include "lib/paths.h"
+#include "node/daemon.h"
+#include "node/topology.h"
+
+#define EXIT_USAGE 2
+#define POLICY "/etc/wisp/policy.d"
+#define KEYS "/etc/wisp/keys.d"
+#define ROOTS_DATABASE "/var/lib/wisp/node.db"
+#define GRACE_MAX 86400
+
+enum {
+	OPT_STATE = 1,
+	OPT_NAME,
+	OPT_TYPE,
+	OPT_LABEL,
+	OPT_POLICY,
+	OPT_KEYS,
+	OPT_OPERATORS,
+	OPT_HOUSEKEEPING,
+	OPT_GRACE,
+	OPT_TOPOLOGY,
+	OPT_LOG_LEVEL,
+	OPT_VERSION,
+};
+
+static const struct option_desc options[] = {
+	{OPT_STATE, "state", 0, "DIR",
+	 "Folder of its socket and database (default: for root /run/wisp/node and /var/lib/wisp, "
+	 "else in the user's run and data folders)",
+	 COMPLETE_DIR},
+	{OPT_NAME, "name", 0, "NAME", "The node's name (default: its host name)", 0},
+	{OPT_TYPE, "type", 0, "TYPE", "login, io or compute (default compute)", 0},
+	{OPT_LABEL, "label", 0, "LABEL", "A label that environments may ask for (may be repeated)",
+	 0},
+	{OPT_POLICY, "policy", 0, "DIR",
+	 "Folder of the site's documents (default " POLICY " when it is there)", COMPLETE_DIR},
+	{OPT_KEYS, "keys", 0, "DIR",
+	 "Folder of the keys that waivers are signed by (default " KEYS ")", COMPLETE_DIR},
+	{OPT_OPERATORS, "operators", 0, "GROUP",
+	 "The group whose members may do what root may (default wisp)", 0},
+	{OPT_HOUSEKEEPING, "housekeeping", 0, "CPULIST",
+	 "CPUs that are kept for the host, with the rest of their cores (default: none)", 0},
+	{OPT_GRACE, "grace", 0, "SECONDS",
+	 "How long a reservation stays when nobody is there any more (default 30)", 0},
+	{OPT_TOPOLOGY, "topology", 0, "FILE|WORDS",
+	 "For tests and planning: the machine of a file that lstopo wrote (.xml), or made up "
+	 "(\"pack:2 core:4 pu:2\"), instead of this one",
+	 COMPLETE_FILE},
+	{OPT_LOG_LEVEL, "log-level", 0, "LEVEL", "error, warn, info or debug (default info)", 0},
+	{OPT_VERSION, "version", 0, NULL, "Print the version", 0},
+	{0},
+};
+
+static int run_daemon(const struct command *cmd, int argc, char **argv);
+
+static const struct command command = {
+	.name = "",
+	.args = "",
+	.summary = "Share a node's cores, memory and devices between virtual clusters",
+	.details = "It stays in the foreground. SIGTERM and SIGINT end it; virtual machines run "
+		   "on, and the next one finds them.",
+	.options = options,
+	.run = run_daemon,
+};
+
+struct settings {
+	const char *state, *name, *policy, *keys, *operators, *topology;
+	struct daemon_params params;
+	enum log_level level;
+};
+
+/* -------- options -------- */
+
+static int set_type(struct settings *s, const char *value, struct error *err)
+{
+	static const char *const types[] = {"login", "io", "compute"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		if (!strcmp(value, types[i])) {
+			s->params.admit.type = value;
+			return 0;
+		}
+	return error_set(err, -EINVAL, "--type %s: there are login, io and compute", value);
+}
+
+static int set_grace(struct settings *s, const char *value, struct error *err)
+{
+	char *end;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (*end || end == value || value[0] == '-' || n < 1 || n > GRACE_MAX)
+		return error_set(err, -EINVAL, "--grace %s: give seconds, 1 to %d", value,
+				 GRACE_MAX);
+	s->params.grace = (unsigned)n;
+	return 0;
+}
+
+static int set(struct settings *s, int id, const char *value, struct error *err)
+{
+	int level;
+
+	switch (id) {
+	case OPT_STATE:
+		s->state = value;
+		return 0;
+	case OPT_NAME:
+		s->name = value;
+		return paths_check_name(value, "node", err);
+	case OPT_TYPE:
+		return set_type(s, value, err);
+	case OPT_LABEL:
+		json_array_append_new(s->params.labels, json_string(value));
+		return paths_check_name(value, "label", err);
+	case OPT_POLICY:
+		s->policy = value;
+		return 0;
+	case OPT_KEYS:
+		s->keys = value;
+		return 0;
+	case OPT_OPERATORS:
+		s->operators = value;
+		return 0;
+	case OPT_HOUSEKEEPING:
+		return parse_cpulist(value, &s->params.host, err);
+	case OPT_GRACE:
+		return set_grace(s, value, err);
+	case OPT_TOPOLOGY:
+		s->topology = value;
+		return 0;
+	default:
+		level = log_level_parse(value, err);
+		s->level = level < 0 ? LOG_INFO : (enum log_level)level;
+		return level < 0 ? level : 0;
+	}
+}
+
+/* 0, an id that was answered here, or -errno. */
+static int parse(struct settings *s, struct option_parser *parser, struct error *err)
+{
+	const char *value;
+	int id, r;
+
+	while ((id = option_next(parser, &value, err)) > 0) {
+		if (id == OPTION_HELP)
+			return id;
+		if (id == OPT_VERSION) {
+			printf("wispd %s\n", WISP_VERSION);
+			return id;
+		}
+		r = set(s, id, value, err);
+		if (r)
+			return r;
+	}
+	if (!id && parser->argc)
+		return error_set(err, -EINVAL, "unexpected argument \"%s\"", parser->argv[0]);
+	return id;
+}
+
+/* -------- where things are -------- */
+
+/* Of root's: others pass through to the socket, and see nothing else. */
+static int open_run(char **socket, struct error *err)
+{
+	CLEANUP_FREE char *folder = NULL;
+	int r = paths_run("node", NULL, &folder, err);
+	char *slash;
+
+	if (!r)
+		r = paths_run("node", "socket", socket, err);
+	if (r || geteuid())
+		return r;
+	if (chmod(folder, 0711))
+		return error_errno(err, -errno, "cannot open %s", folder);
+	slash = strrchr(folder, '/');
+	*slash = 0;
+	return chmod(folder, 0711) ? error_errno(err, -errno, "cannot open %s", folder) : 0;
+}
+
+static int find_paths(const char *state, char **socket, char **database, struct error *err)
+{
+	int r;
+
+	if (state) {
+		*socket = io_format("%s/socket", state);
+		*database = io_format("%s/node.db", state);
+		return *socket && *database ? io_make_dirs(state, geteuid() ? 0700 : 0711, err)
+					    : error_set(err, -ENOMEM, "out of memory");
+	}
+	r = open_run(socket, err);
+	if (!r && geteuid() == 0) {
+		*database = strdup(ROOTS_DATABASE);
+		return io_make_dirs("/var/lib/wisp", 0755, err);
+	}
+	return r ? r : paths_data("node.db", database, err);
+}
+
+static int find_group(const char *name, gid_t *ret, struct error *err)
+{
+	const struct group *group = getgrnam(name ? name : "wisp");
+
+	*ret = group ? group->gr_gid : (gid_t)-1;
+	return group || !name ? 0 : error_set(err, -ENOENT, "there is no group %s", name);
+}
+
+static int find_topology(const char *text, struct topology **ret, struct error *err)
+{
+	struct topology_source source = {0};
+	size_t n = text ? strlen(text) : 0;
+
+	if (n > 4 && !strcmp(text + n - 4, ".xml"))
+		source.xml = text;
+	else
+		source.synthetic = text;
+	return topology_read(&source, ret, err);
+}
+
+/* -------- its life -------- */
+
+/* systemd is told, as sd_notify(3) has it, when it asked for that. */
+static void tell_systemd(const char *text)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	size_t n = path ? strlen(path) : 0;
+	CLEANUP_CLOSE int fd = -1;
+
+	if (n < 2 || n >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(address.sun_path, path, n);
+	if (path[0] == '@')
+		address.sun_path[0] = 0;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&address,
+		       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
+}
+
+static void on_stop(void *arg, int signo)
+{
+	loop_stop(arg);
+}
+
+static int serve(struct settings *s, const struct log *log, struct error *err)
+{
+	static const int stops[] = {SIGTERM, SIGINT};
+	struct daemon *d = NULL;
+	struct loop *loop = NULL;
+	struct loop_source *source;
+	int r = loop_create(&loop);
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; !r && i < ARRAY_SIZE(stops); i++)
+		r = loop_add_signal(loop, stops[i], on_stop, loop, &source);
+	if (r)
+		error_errno(err, r, "cannot set up the event loop");
+	s->params.loop = loop;
+	s->params.log = log;
+	if (!r)
+		r = daemon_create(&s->params, &d, err);
+	if (!r) {
+		log_info(log, "wispd", "%s at %s", s->params.name, s->params.socket);
+		tell_systemd("READY=1");
+		r = loop_run(loop);
+		tell_systemd("STOPPING=1");
+	}
+	daemon_destroy(d);
+	loop_destroy(loop);
+	return r;
+}
+
+static int run(struct settings *s, const struct log *log, struct error *err)
+{
+	CLEANUP_FREE char *socket = NULL, *database = NULL;
+	char host[HOST_NAME_MAX + 1] = "";
+	struct topology *topology = NULL;
+	int r = find_paths(s->state, &socket, &database, err);
+
+	gethostname(host, sizeof(host) - 1);
+	if (!r)
+		r = find_group(s->operators, &s->params.operators, err);
+	if (!r)
+		r = find_topology(s->topology, &topology, err);
+	s->params.socket = socket;
+	s->params.database = database;
+	s->params.name = s->name ? s->name : host;
+	s->params.topology = topology;
+	s->params.everybody = geteuid() == 0;
+	s->params.admit.policy = s->policy ? s->policy : access(POLICY, F_OK) == 0 ? POLICY : NULL;
+	s->params.admit.keys = s->keys ? s->keys : KEYS;
+	if (!r)
+		r = serve(s, log, err);
+	topology_destroy(topology);
+	return r;
+}
+
+static int run_daemon(const struct command *cmd, int argc, char **argv)
+{
+	struct settings s = {.level = LOG_INFO,
+			     .params = {.admit.type = "compute",
+					.labels = json_array(),
+					.root = "",
+					.cgroups = "/sys/fs/cgroup",
+					.grace = 30}};
+	struct option_parser parser;
+	struct error err = {""};
+	struct log log;
+	int r;
+
+	option_start(&parser, cmd, argc, argv);
+	r = parse(&s, &parser, &err);
+	if (r < 0)
+		fprintf(stderr, "wispd: %s\n", err.text);
+	if (!r) {
+		log_init(&log, "wispd", STDERR_FILENO, s.level);
+		r = run(&s, &log, &err);
+		if (r)
+			log_error(&log, "wispd", "%s", err.text);
+		r = r ? -1 : 0;
+	} else {
+		r = r < 0 ? -EXIT_USAGE : 0;
+	}
+	json_decref(s.params.labels);
+	return -r;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct command *const table[] = {&command, NULL};
+
+	io_open_standard_fds();
+	if (argc == 2 && !strcmp(argv[1], "--man-options")) {
+		command_man(stdout, "wispd", table);
+		return 0;
+	}
+	return command.run(&command, argc - 1, argv + 1);
+}
