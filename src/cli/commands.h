@@ -33,6 +33,9 @@ extern const struct command cmd_network_list, cmd_network_show, cmd_network_link
 extern const struct command cmd_checkpoint_list, cmd_checkpoint_show, cmd_checkpoint_verify,
 	cmd_checkpoint_merge, cmd_checkpoint_prune;
 
+extern const struct command cmd_node_list, cmd_node_show, cmd_node_drain, cmd_node_resume,
+	cmd_account;
+
 struct error;
 
 /* Prints "wisp NAME: text" on standard error and returns code; for the run functions. */
