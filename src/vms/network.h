@@ -7,6 +7,8 @@
  * addresses and records how they ended. Requests: docs/design/vm-networks.md.
  */
 
+#include <stdbool.h>
+
 #include "net/keeper.h"
 #include "vms/subnet.h"
 
@@ -17,8 +19,8 @@ struct network_config {
 	const char *dir; /* the keeper's state directory */
 	const char *vms; /* folder of the VMs' state directories */
 	struct subnet subnet;
-	uint64_t id;	     /* random: no two networks have the same */
-	const char *preload; /* for virtiofsd when the user is not root, else NULL */
+	uint64_t id;	    /* random: no two networks have the same */
+	bool ordinary_user; /* who is root in the keeper's user namespace alone */
 };
 
 extern const struct net_hooks network_hooks; /* its arg is a struct network */

@@ -47,7 +47,6 @@ static int make_network(const struct vms_network *wanted, const char *dir, struc
 	static const struct subnet standard = {.base = 0x0a4e0000, .prefix = 24};
 	CLEANUP_FREE char *vms = NULL;
 	CLEANUP_FREE char *address = NULL;
-	CLEANUP_FREE char *preload = NULL;
 	struct network_config config = {.name = wanted->name,
 					.dir = dir,
 					.subnet = wanted->subnet ? *wanted->subnet : standard};
@@ -58,11 +57,9 @@ static int make_network(const struct vms_network *wanted, const char *dir, struc
 
 	if (!r)
 		r = choose_id(wanted->id, &config.id, err);
-	if (!r && geteuid())
-		r = paths_program("wisp-noatime.so", &preload, err);
 	if (r)
 		return r;
-	config.preload = preload;
+	config.ordinary_user = geteuid() != 0;
 	config.vms = vms;
 	address = io_format("%s/%u", subnet_format(config.subnet.base + 1, bridge),
 			    config.subnet.prefix);

@@ -11,15 +11,16 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/log.h"
+#include "lib/paths.h"
 #include "net/virtiofsd.h"
 #include "vms/entry.h"
 #include "vms/record.h"
 
-static int start_one(struct vm *vm, const char *program, const json_t *share, pid_t *pid, int *fd,
-		     struct error *err)
+static int start_one(struct vm *vm, const char *program, const char *preload, const json_t *share,
+		     pid_t *pid, int *fd, struct error *err)
 {
 	const struct virtiofsd fs = {.program = program,
-				     .preload = vm->network->config->preload,
+				     .preload = preload,
 				     .source = record_text(share, "source"),
 				     .read_only = json_is_true(json_object_get(share, "readonly"))};
 	int r = 0;
@@ -36,6 +37,7 @@ int shares_start(struct vm *vm, int fds[SHARES_MAX], struct error *err)
 {
 	const json_t *shares = json_object_get(vm->config, "shares"), *share;
 	CLEANUP_FREE char *program = NULL;
+	CLEANUP_FREE char *preload = NULL;
 	size_t i, done = 0;
 	int r = 0;
 
@@ -45,9 +47,11 @@ int shares_start(struct vm *vm, int fds[SHARES_MAX], struct error *err)
 		return error_set(err, -E2BIG, "VM %s has more than %d shares", vm->name,
 				 SHARES_MAX);
 	r = virtiofsd_find(&program, err);
+	if (!r && vm->network->config->ordinary_user)
+		r = paths_program("wisp-noatime.so", &preload, err);
 	json_array_foreach (shares, i, share) {
 		if (!r)
-			r = start_one(vm, program, share, &vm->share[i], &fds[i], err);
+			r = start_one(vm, program, preload, share, &vm->share[i], &fds[i], err);
 		done += !r;
 	}
 	if (!r)
