@@ -345,10 +345,9 @@ int vhost_user_start(struct vhost_user *v, struct virtio *dev, unsigned nqueues,
 
 	v->dev = dev;
 	v->nqueues = nqueues;
-	for (unsigned i = 0; i < nqueues; i++) {
-		if (!dev->queue[i].enabled)
-			return error_set(err, -EINVAL, "the driver left queue %u off", i);
-	}
+	r = virtio_check_enabled(dev, nqueues, err);
+	if (r)
+		return r;
 	r = set_number(v, SET_FEATURES, (dev->features & v->features) | F_PROTOCOL);
 	if (!r)
 		r = set_memory(v);
@@ -360,10 +359,7 @@ int vhost_user_start(struct vhost_user *v, struct virtio *dev, unsigned nqueues,
 		return error_errno(err, r, "%s: the program that serves it did not take its queues",
 				   dev->device.id);
 	v->running = true;
-	for (unsigned i = 0; i < nqueues; i++) {
-		virtq_watch_kick(&dev->queue[i], false);
-		eventfd_write(dev->queue[i].kick_fd, 1); /* what we took must not get lost */
-	}
+	virtio_hand_over(dev, nqueues);
 	return 0;
 }
 
@@ -398,10 +394,7 @@ int vhost_user_stop(struct vhost_user *v)
 		int now = stop_queue(v, q);
 
 		r = r ? r : now;
-		/* Stopped queues have nothing in flight: the ring says how far they came. */
-		q->next_used = ((const volatile struct vring_used *)q->used_host)->idx;
-		q->signalled = q->next_used;
-		virtq_watch_kick(q, true);
+		virtq_take_back(q);
 	}
 	if (r)
 		virtio_broken(v->dev, "the program that serves its queues did not end: %s",

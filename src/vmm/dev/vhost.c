@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vhost.h>
-#include <linux/virtio_ring.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -162,10 +161,9 @@ int vhost_start(struct vhost *v, struct virtio *dev, unsigned nqueues, struct er
 
 	v->dev = dev;
 	v->nqueues = nqueues;
-	for (unsigned i = 0; i < nqueues; i++) {
-		if (!dev->queue[i].enabled)
-			return error_set(err, -EINVAL, "the driver left queue %u off", i);
-	}
+	r = virtio_check_enabled(dev, nqueues, err);
+	if (r)
+		return r;
 	r = set_memory(v);
 	if (!r)
 		r = set_log(v);
@@ -179,10 +177,7 @@ int vhost_start(struct vhost *v, struct virtio *dev, unsigned nqueues, struct er
 	if (r)
 		return error_errno(err, r, "%s: vhost refused its queues", dev->device.id);
 	v->running = true;
-	for (unsigned i = 0; i < nqueues; i++) {
-		virtq_watch_kick(&dev->queue[i], false);
-		eventfd_write(dev->queue[i].kick_fd, 1); /* what we took must not get lost */
-	}
+	virtio_hand_over(dev, nqueues);
 	return 0;
 }
 
@@ -214,11 +209,8 @@ void vhost_stop(struct vhost *v)
 
 		if (!vhost_call(v, VHOST_GET_VRING_BASE, &state))
 			q->next_avail = (uint16_t)state.num;
-		/* Stopped queues have nothing in flight: the ring says how far they came. */
-		q->next_used = ((const volatile struct vring_used *)q->used_host)->idx;
-		q->signalled = q->next_used;
 		vhost_call(v, VHOST_SET_VRING_KICK, &none);
 		vhost_call(v, VHOST_SET_VRING_CALL, &none);
-		virtq_watch_kick(q, true);
+		virtq_take_back(q);
 	}
 }

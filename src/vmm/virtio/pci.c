@@ -130,6 +130,31 @@ void virtq_watch_kick(struct virtq *q, bool on)
 	update_watch(q);
 }
 
+int virtio_check_enabled(const struct virtio *dev, unsigned n, struct error *err)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (!dev->queue[i].enabled)
+			return error_set(err, -EINVAL, "the driver left queue %u off", i);
+	}
+	return 0;
+}
+
+void virtio_hand_over(struct virtio *dev, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		virtq_watch_kick(&dev->queue[i], false);
+		eventfd_write(dev->queue[i].kick_fd, 1); /* what we took must not get lost */
+	}
+}
+
+void virtq_take_back(struct virtq *q)
+{
+	/* Stopped queues have nothing in flight: the ring says how far they came. */
+	q->next_used = ((const volatile struct vring_used *)q->used_host)->idx;
+	q->signalled = q->next_used;
+	virtq_watch_kick(q, true);
+}
+
 void virtio_broken(struct virtio *dev, const char *fmt, ...)
 {
 	char why[256];

@@ -144,6 +144,15 @@ void virtq_watch_kick(struct virtq *q, bool on);
 int virtq_call_fd(struct virtq *q);
 
 /*
+ * For queues that others serve, the host's kernel or another program, the first n of the device:
+ * whether the driver enabled them (-EINVAL); they are theirs from now on; and ours again, one by
+ * one, after they have stopped, when next_avail says how far they came.
+ */
+int virtio_check_enabled(const struct virtio *dev, unsigned n, struct error *err);
+void virtio_hand_over(struct virtio *dev, unsigned n);
+void virtq_take_back(struct virtq *q);
+
+/*
  * As if the guest notified the queue: kick() is called later, from the loop. For devices that
  * stop in the middle of a long queue to let others run. Any thread.
  */
