@@ -48,6 +48,28 @@ static int usage(const struct command *cmd, int rc, const struct error *err)
 	return rc > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, err);
 }
 
+struct use {
+	use_fn *fn, *with_own; /* with_own: when the command's own option was given */
+	bool needs_documents;
+};
+
+/* Meets the documents, and uses what they come to. */
+static int run_use(const struct command *cmd, int argc, char **argv, const struct use *use)
+{
+	struct env_request r = {0};
+	struct option_parser parser;
+	unsigned own = 0;
+	struct error err;
+	int code, rc = take_options(cmd, argc, argv, &r, &parser, &own, &err);
+
+	if (!rc && use->needs_documents && !parser.argc && !r.policy)
+		rc = error_set(&err, -EINVAL, "give documents, or --policy with a folder of them");
+	code = rc ? usage(cmd, rc, &err)
+		  : meet_and_use(cmd, &r, parser.argv, parser.argc, own ? use->with_own : use->fn);
+	env_request_done(&r);
+	return code;
+}
+
 /* -------- check -------- */
 
 static int use_check(const struct command *cmd, const struct env_request *r, const struct meet *m)
@@ -63,18 +85,9 @@ static int use_check(const struct command *cmd, const struct env_request *r, con
 
 static int run_check(const struct command *cmd, int argc, char **argv)
 {
-	struct env_request r = {0};
-	struct option_parser parser;
-	unsigned own = 0;
-	struct error err;
-	int code, rc = take_options(cmd, argc, argv, &r, &parser, &own, &err);
+	static const struct use use = {.fn = use_check, .needs_documents = true};
 
-	if (!rc && !parser.argc && !r.policy)
-		rc = error_set(&err, -EINVAL, "give documents, or --policy with a folder of them");
-	code = rc ? usage(cmd, rc, &err)
-		  : meet_and_use(cmd, &r, parser.argv, parser.argc, use_check);
-	env_request_done(&r);
-	return code;
+	return run_use(cmd, argc, argv, &use);
 }
 
 const struct command cmd_env_check = {
@@ -127,17 +140,9 @@ static int use_digest(const struct command *cmd, const struct env_request *r, co
 
 static int run_merge(const struct command *cmd, int argc, char **argv)
 {
-	struct env_request r = {0};
-	struct option_parser parser;
-	unsigned own = 0;
-	struct error err;
-	int code, rc = take_options(cmd, argc, argv, &r, &parser, &own, &err);
+	static const struct use use = {.fn = use_merge, .with_own = use_digest};
 
-	code = rc ? usage(cmd, rc, &err)
-		  : meet_and_use(cmd, &r, parser.argv, parser.argc,
-				 own & 1u << OPT_DIGEST ? use_digest : use_merge);
-	env_request_done(&r);
-	return code;
+	return run_use(cmd, argc, argv, &use);
 }
 
 const struct command cmd_env_merge = {
@@ -169,16 +174,9 @@ static int use_explain(const struct command *cmd, const struct env_request *r, c
 
 static int run_explain(const struct command *cmd, int argc, char **argv)
 {
-	struct env_request r = {0};
-	struct option_parser parser;
-	unsigned own = 0;
-	struct error err;
-	int code, rc = take_options(cmd, argc, argv, &r, &parser, &own, &err);
+	static const struct use use = {.fn = use_explain};
 
-	code = rc ? usage(cmd, rc, &err)
-		  : meet_and_use(cmd, &r, parser.argv, parser.argc, use_explain);
-	env_request_done(&r);
-	return code;
+	return run_use(cmd, argc, argv, &use);
 }
 
 const struct command cmd_env_explain = {
