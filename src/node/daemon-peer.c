@@ -79,6 +79,13 @@ bool peers_have(const struct daemon *d, const struct asker *who)
 	return false;
 }
 
+void daemon_event(struct daemon *d, uid_t uid, const char *session, json_t *event)
+{
+	for (const struct peer *p = d->peers; p; p = p->next)
+		if (p->conn && p->who.uid == uid && !strcmp(p->who.session, session))
+			conn_send(p->conn, event, NULL);
+}
+
 /* -------- its end -------- */
 
 static void unlink_peer(struct peer *peer)
@@ -101,6 +108,7 @@ static void peer_end(struct peer *peer)
 	bool was_there = peer->conn;
 
 	unlink_peer(peer);
+	replies_forget(d, &peer->who);
 	d->greetings -= peer->greet != NULL;
 	greet_cancel(peer->greet);
 	conn_destroy(peer->conn);
@@ -113,22 +121,7 @@ static void peer_end(struct peer *peer)
 
 /* -------- what it says -------- */
 
-static json_t *answer(json_int_t id, int code, const struct error *err, json_t *value)
-{
-	json_t *message = json_pack("{s:I, s:b}", "re", id, "done", 1);
-
-	if (!code && value)
-		json_object_set(message, "value", value);
-	else if (value)
-		json_object_update(message, value);
-	if (code) {
-		json_object_set_new(message, "errno", json_integer(-code));
-		json_object_set_new(message, "error", json_string(err->text));
-	}
-	return message;
-}
-
-static void reply(struct peer *peer, json_t *message)
+static void send_new(struct peer *peer, json_t *message)
 {
 	struct error err;
 	int r = conn_send(peer->conn, message, &err);
@@ -138,21 +131,48 @@ static void reply(struct peer *peer, json_t *message)
 	json_decref(message);
 }
 
+static void answer(struct peer *peer, json_int_t id, int code, const char *reason, json_t *value)
+{
+	json_t *message = json_pack("{s:I, s:b}", "re", id, "done", 1);
+
+	if (!code && value)
+		json_object_set(message, "value", value);
+	else if (value)
+		json_object_update(message, value);
+	if (code) {
+		json_object_set_new(message, "errno", json_integer(-code));
+		json_object_set_new(message, "error", json_string(reason));
+	}
+	send_new(peer, message);
+}
+
+static void on_reply(const struct reply *reply, int code, const char *reason, json_t *value)
+{
+	if (reply->asker)
+		answer(reply->to, reply->id, code, reason, value);
+}
+
 static void on_message(void *arg, json_t *message)
 {
 	struct peer *peer = arg;
 	const json_t *id = json_object_get(message, "id");
-	struct error err = {""};
-	json_t *value = NULL;
+	struct reply model = {.asker = &peer->who, .conn = peer->conn, .fn = on_reply, .to = peer};
+	struct reply *reply;
+	struct error err;
 	int r;
 
 	if (!json_is_integer(id) || json_integer_value(id) < 1) {
 		conn_fail(peer->conn, -EPROTO, "a request has no positive \"id\"");
 		return;
 	}
-	r = daemon_request(peer->d, &peer->who, message, &value, &err);
-	reply(peer, answer(json_integer_value(id), r, &err, value));
-	json_decref(value);
+	model.id = json_integer_value(id);
+	r = reply_create(peer->d, &model, &reply, &err);
+	if (!r)
+		daemon_request(peer->d, reply, message);
+	else if (r == -EPROTO)
+		conn_fail(peer->conn, r, err.text);
+	else
+		answer(peer, model.id, r, err.text, NULL);
 }
 
 static void on_data(void *arg, uint32_t stream, const uint8_t *data, size_t n)

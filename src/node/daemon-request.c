@@ -9,12 +9,9 @@
 #include "node/daemon.h"
 #include "node/lease.h"
 
-typedef int request_fn(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		       struct error *err);
-
 #define BECAUSE_MAX 200
 
-static int drain(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+static int drain(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		 struct error *err)
 {
 	const char *because = json_string_value(json_object_get(request, "because"));
@@ -25,13 +22,13 @@ static int drain(struct daemon *d, struct asker *who, const json_t *request, jso
 	return lease_drain(d->store, because, err);
 }
 
-static int undrain(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+static int undrain(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
 	return lease_drain(d->store, NULL, err);
 }
 
-static int metrics(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+static int metrics(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
 	CLEANUP_FREE char *text = NULL;
@@ -45,31 +42,49 @@ static int metrics(struct daemon *d, struct asker *who, const json_t *request, j
 static const struct request {
 	const char *op;
 	bool operators; /* only they */
-	request_fn *fn;
+	request_now_fn *now;
+	request_later_fn *later; /* one of both */
 } requests[] = {
-	{"facts", false, daemon_facts},
-	{"session", false, daemon_session},
-	{"reserve", false, daemon_reserve},
-	{"release", false, daemon_release},
-	{"list", false, daemon_list},
-	{"account", false, daemon_account},
-	{"drain", true, drain},
-	{"undrain", true, undrain},
-	{"metrics", false, metrics},
+	{"facts", false, daemon_facts, NULL},
+	{"session", false, NULL, daemon_session},
+	{"reserve", false, daemon_reserve, NULL},
+	{"release", false, daemon_release, NULL},
+	{"list", false, daemon_list, NULL},
+	{"account", false, daemon_account, NULL},
+	{"drain", true, drain, NULL},
+	{"undrain", true, undrain, NULL},
+	{"metrics", false, metrics, NULL},
 };
 
-int daemon_request(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err)
+static const struct request *find(const struct asker *who, const char *op, int *code,
+				  struct error *err)
 {
-	const char *op = json_string_value(json_object_get(request, "op"));
-
-	*ret = NULL;
 	for (size_t i = 0; op && i < ARRAY_SIZE(requests); i++) {
 		if (strcmp(requests[i].op, op))
 			continue;
-		if (requests[i].operators && !who->operator)
-			return error_set(err, -EPERM, "%s is for operators of the node alone", op);
-		return requests[i].fn(d, who, request, ret, err);
+		if (!requests[i].operators || who->operator)
+			return &requests[i];
+		*code = error_set(err, -EPERM, "%s is for operators of the node alone", op);
+		return NULL;
 	}
-	return error_set(err, -ENOSYS, "there is no request \"%.64s\"", op ? op : "");
+	*code = error_set(err, -ENOSYS, "there is no request \"%.64s\"", op ? op : "");
+	return NULL;
+}
+
+void daemon_request(struct daemon *d, struct reply *reply, const json_t *request)
+{
+	const char *op = json_string_value(json_object_get(request, "op"));
+	struct error err = {""};
+	json_t *value = NULL;
+	int code = 0;
+	const struct request *r = find(&reply->who, op, &code, &err);
+
+	if (r && r->later) {
+		r->later(d, reply, request);
+		return;
+	}
+	if (r)
+		code = r->now(d, &reply->who, request, &value, &err);
+	reply_send(reply, code, value, &err);
+	json_decref(value);
 }

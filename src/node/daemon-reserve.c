@@ -85,7 +85,7 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 	return r;
 }
 
-int daemon_reserve(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
 	json_t *conflicts = NULL, *missing = NULL;
@@ -109,7 +109,7 @@ int daemon_reserve(struct daemon *d, struct asker *who, const json_t *request, j
 
 /* -------- release -------- */
 
-int daemon_release(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+int daemon_release(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
 	const char *cluster = cluster_of(request);
@@ -147,21 +147,27 @@ void daemon_leave(struct daemon *d, const struct asker *who)
 	daemon_expire(d);
 }
 
-int daemon_session(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err)
+static int check_session(const char *secret, struct error *err)
+{
+	if (secret && strlen(secret) >= SESSION_MIN && strlen(secret) < LEASE_SESSION)
+		return 0;
+	return error_set(err, -EINVAL, "\"session\" has to be a secret of %d to %d bytes",
+			 SESSION_MIN, LEASE_SESSION - 1);
+}
+
+void daemon_session(struct daemon *d, struct reply *reply, const json_t *request)
 {
 	const char *secret = json_string_value(json_object_get(request, "session"));
-	struct asker before = *who;
+	struct asker before = reply->who;
+	struct error err;
+	int r = check_session(secret, &err);
 
-	if (!secret || strlen(secret) < SESSION_MIN || strlen(secret) >= LEASE_SESSION)
-		return error_set(err, -EINVAL, "\"session\" has to be a secret of %d to %d bytes",
-				 SESSION_MIN, LEASE_SESSION - 1);
-	if (!strcmp(secret, who->session))
-		return 0;
-	snprintf(who->session, sizeof(who->session), "%s", secret);
-	daemon_keep(d, who);
-	daemon_leave(d, &before);
-	return 0;
+	if (!r && strcmp(secret, before.session)) {
+		snprintf(reply->asker->session, sizeof(before.session), "%s", secret);
+		daemon_keep(d, reply->asker);
+		daemon_leave(d, &before);
+	}
+	reply_send(reply, r, NULL, &err);
 }
 
 void daemon_expire(void *daemon)

@@ -60,7 +60,7 @@ static int free_json(struct daemon *d, json_t **ret, struct error *err)
 	return 0;
 }
 
-int daemon_facts(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+int daemon_facts(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		 struct error *err)
 {
 	CLEANUP_FREE char *draining = NULL;
@@ -96,7 +96,7 @@ static int names(struct daemon *d, int64_t user, json_t *ret, struct error *err)
 			  "i", user);
 }
 
-int daemon_list(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+int daemon_list(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		struct error *err)
 {
 	bool all = json_is_true(json_object_get(request, "all"));
@@ -140,7 +140,7 @@ static int read_time(const json_t *request, const char *key, int64_t *ret, struc
 	return 0;
 }
 
-int daemon_account(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
+int daemon_account(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
 	const json_t *user = json_object_get(request, "user");

@@ -44,6 +44,7 @@ struct daemon_params {
 };
 
 struct peer;
+struct reply;
 
 struct daemon {
 	struct daemon_params p;
@@ -52,6 +53,7 @@ struct daemon {
 	int listener;
 	struct loop_source *accepting, *expiry, *accounts, *healths;
 	struct peer *peers;
+	struct reply *replies; /* that are due */
 	unsigned greetings;
 	json_t *health;
 	unsigned unheard; /* troubles with peers, for the log */
@@ -77,19 +79,54 @@ struct asker {
 };
 
 /*
- * Does a request. 0 and *ret: what there is to say (NULL: nothing), a new reference; or -errno,
- * and *ret: members that say more than the reason. Nothing has changed then.
+ * daemon-reply.c: an answer that is due. Whoever has it sends it, once, at once or later, also when
+ * who asked has gone meanwhile, and when the daemon ends.
  */
-int daemon_request(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err);
+typedef void reply_fn(const struct reply *reply, int code, const char *reason, json_t *value);
+
+#define REPLIES_MAX 256u /* due to one asker */
+
+struct reply {
+	struct asker who;    /* who asked, as it was then */
+	struct asker *asker; /* as it is now; NULL: it has gone, and what it wanted may be undone */
+	struct conn *conn;   /* on which it asked; NULL: through the tree, or it has gone */
+	json_int_t id;	     /* of the request */
+	/* Private. */
+	struct daemon *d;
+	struct reply *next;
+	reply_fn *fn; /* brings it to the asker */
+	void *to;
+};
+
+/*
+ * model: all but d, next and who. -EPROTO: the asker has a request of that id; -EBUSY: it has too
+ * many; -ENOMEM. asker, conn and to live until replies_forget().
+ */
+int reply_create(struct daemon *d, const struct reply *model, struct reply **ret,
+		 struct error *err);
+/*
+ * code 0: it is done, and value (NULL: nothing) is what there is to say; else -errno with the
+ * reason, and value: members that say more. value stays the caller's. The reply is gone.
+ */
+void reply_send(struct reply *reply, int code, json_t *value, const struct error *err);
+/* The asker goes: nobody hears the answers that it is due. */
+void replies_forget(struct daemon *d, const struct asker *asker);
+
+/* daemon-request.c: does a request of anybody, wherever it came from, and sends the reply. */
+void daemon_request(struct daemon *d, struct reply *reply, const json_t *request);
+
+/*
+ * What does one. At once: 0 and *ret: what there is to say (NULL: nothing), a new reference; or
+ * -errno, and *ret: members that say more than the reason. Nothing has changed then. Or later: the
+ * reply is the function's from then on, the request is not.
+ */
+typedef int request_now_fn(struct daemon *d, const struct asker *who, const json_t *request,
+			   json_t **ret, struct error *err);
+typedef void request_later_fn(struct daemon *d, struct reply *reply, const json_t *request);
 
 /* daemon-reserve.c: requests that give and take resources, and their ends. */
-int daemon_reserve(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err);
-int daemon_release(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err);
-int daemon_session(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err);
+request_now_fn daemon_reserve, daemon_release;
+request_later_fn daemon_session;
 /* Somebody is there with its session; nobody is any more. */
 void daemon_keep(struct daemon *d, const struct asker *who);
 void daemon_leave(struct daemon *d, const struct asker *who);
@@ -103,6 +140,8 @@ int peers_listen(struct daemon *d, struct error *err);
 void peers_done(struct daemon *d);
 /* Whether anybody is there with this session. */
 bool peers_have(const struct daemon *d, const struct asker *who);
+/* Says something to all who are there with a session of the user. The event stays the caller's. */
+void daemon_event(struct daemon *d, uid_t uid, const char *session, json_t *event);
 
 /* daemon-watch.c: what is looked at from time to time. */
 int watch_start(struct daemon *d, struct error *err);
@@ -110,12 +149,7 @@ int watch_start(struct daemon *d, struct error *err);
 int watch_metrics(struct daemon *d, char **ret, struct error *err);
 
 /* daemon-tell.c: what the node says of itself. */
-int daemon_facts(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		 struct error *err);
-int daemon_list(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		struct error *err);
-int daemon_account(struct daemon *d, struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err);
+request_now_fn daemon_facts, daemon_list, daemon_account;
 
 int64_t daemon_now(void); /* seconds since 1970 */
 
