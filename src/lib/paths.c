@@ -73,6 +73,17 @@ static int check_private(const char *path, struct error *err)
 	return 0;
 }
 
+/* The folder that root's wispd made for the user: its clusters' VMs are there. NULL: none. */
+static char *made_by_root(void)
+{
+	CLEANUP_FREE char *path = io_format("/run/wisp/user/%u", (unsigned)geteuid());
+	struct stat st;
+
+	if (!path || lstat(path, &st) || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+		return NULL;
+	return take_ptr(path);
+}
+
 static int base_of_run(char **ret, struct error *err)
 {
 	int r = from_env("WISP_RUN", "", ret, err);
@@ -83,6 +94,9 @@ static int base_of_run(char **ret, struct error *err)
 		*ret = strdup("/run/wisp");
 		return *ret ? 0 : -ENOMEM;
 	}
+	*ret = made_by_root();
+	if (*ret)
+		return 0;
 	r = from_env("XDG_RUNTIME_DIR", "/wisp", ret, err);
 	if (!r) {
 		*ret = io_format("/tmp/wisp-%u", (unsigned)geteuid());
@@ -154,7 +168,8 @@ int paths_program(const char *name, char **ret, struct error *err)
 {
 	/* Beside src/cli/wisp in a build tree; behind them where `meson install` puts it. */
 	static const char *const below[] = {"",	       "/../agent", "/../vmm",
-					    "/../cli", "/../lab",   "/../mover"};
+					    "/../cli", "/../lab",   "/../mover",
+					    "/../vms", "/../node",  "/../part"};
 	const char *env = getenv("WISP_LIBEXECDIR");
 	char self[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);

@@ -5,7 +5,8 @@
 /*
  * Where Wisp keeps what: state of running things, images, and what can be made again.
  *
- *     run     $WISP_RUN, else as root /run/wisp, else $XDG_RUNTIME_DIR/wisp, else /tmp/wisp-UID
+ *     run     $WISP_RUN, else as root /run/wisp, else /run/wisp/user/UID where root's wispd made
+ *             it, else $XDG_RUNTIME_DIR/wisp, else /tmp/wisp-UID
  *     images  $WISP_HOME, else $XDG_DATA_HOME/wisp, else ~/.local/share/wisp; "images" in it
  *     cache   $WISP_CACHE, else $XDG_CACHE_HOME/wisp, else ~/.cache/wisp
  *
