@@ -190,9 +190,11 @@ static int op_network(const struct network *n, json_t *answer, struct error *err
 
 static int op_leave(struct network *n, json_t *answer)
 {
+	bool ends = !n->config->stays && !entry_any_live(n);
+
 	/* Whoever stopped the last VM waits for our end. */
-	json_object_set_new(answer, "ends", json_boolean(!entry_any_live(n)));
-	if (!entry_any_live(n))
+	json_object_set_new(answer, "ends", json_boolean(ends));
+	if (ends)
 		net_keeper_stop(n->keeper);
 	return 0;
 }
@@ -325,7 +327,7 @@ static void on_idle(void *arg)
 {
 	struct network *n = arg;
 
-	if (!entry_any_live(n))
+	if (!n->config->stays && !entry_any_live(n))
 		net_keeper_stop(n->keeper);
 }
 

@@ -20,7 +20,8 @@ struct network_config {
 	const char *vms; /* folder of the VMs' state directories */
 	struct subnet subnet;
 	uint64_t id;	    /* random: no two networks have the same */
-	bool ordinary_user; /* who is root in the keeper's user namespace alone */
+	bool ordinary_user; /* who is root in the keeper's user namespace alone, or nowhere */
+	bool stays;	    /* until it is stopped, also without VMs */
 };
 
 extern const struct net_hooks network_hooks; /* its arg is a struct network */

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wisp-keeper: begins and ends the keeper of a cluster's network, as the cluster's user, for the
+ * node's daemon. What came of it is a JSON object on standard output: {} or {"errno", "error"}.
+ *
+ *     wisp-keeper start NETWORK SUBNET ID    in the network that root made and a new PID namespace
+ *     wisp-keeper end NETWORK VM...          and what is left of its VMs
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/jsonline.h"
+#include "lib/paths.h"
+#include "net/client.h"
+#include "net/keeper.h"
+#include "net/state.h"
+#include "vms/handover.h"
+#include "vms/network.h"
+
+static int keep(struct network_config *config, struct error *err)
+{
+	struct net_config net = {
+		.dir = config->dir, .name = config->name, .hooks = &network_hooks, .entered = true};
+	struct network *network = NULL;
+	int leash, r = network_create(config, &network);
+
+	if (r)
+		return error_errno(err, r, "cannot start network %s", config->name);
+	net.arg = network;
+	r = net_keeper_start(&net, &leash, err);
+	if (!r)
+		r = net_keeper_release(&leash);
+	network_destroy(network);
+	return r;
+}
+
+/* One that runs is what is wanted: its starter was killed before it could tell. */
+static int start(int argc, char **argv, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL, *vms = NULL;
+	struct network_config config = {
+		.name = argv[0], .ordinary_user = geteuid() != 0, .stays = true};
+	int r;
+
+	if (argc != 3)
+		return error_set(err, -EINVAL, "start takes NETWORK SUBNET ID");
+	r = subnet_parse(argv[1], &config.subnet, err);
+	if (!r)
+		r = paths_run("net", argv[0], &dir, err);
+	if (!r)
+		r = paths_run("vm", NULL, &vms, err);
+	if (r || state_alive(dir))
+		return r;
+	config.id = strtoull(argv[2], NULL, 16);
+	config.dir = dir;
+	config.vms = vms;
+	return keep(&config, err);
+}
+
+/* What another place may still ask for stays. */
+static int sweep(const char *vm, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	int r = paths_run("vm", vm, &dir, err);
+
+	if (r || state_alive(dir) || hand_over_look(dir) >= HAND_OVER_UNTOLD)
+		return r;
+	r = state_sweep(dir, err);
+	return r < 0 ? r : 0;
+}
+
+static int end(int argc, char **argv, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	int r = paths_run("net", argv[0], &dir, err);
+
+	if (!r)
+		r = net_stop(dir, err);
+	for (int i = 1; i < argc && r >= 0; i++)
+		r = sweep(argv[i], err);
+	return r < 0 ? r : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct error err = {""};
+	json_t *said;
+	int r = -EINVAL;
+
+	io_open_standard_fds();
+	if (argc > 2 && !strcmp(argv[1], "start"))
+		r = start(argc - 2, argv + 2, &err);
+	else if (argc > 2 && !strcmp(argv[1], "end"))
+		r = end(argc - 2, argv + 2, &err);
+	else
+		error_set(&err, r, "wisp-keeper is run by wispd");
+	said = r ? json_pack("{s:i, s:s}", "errno", -r, "error", err.text) : json_object();
+	if (jsonline_write(STDOUT_FILENO, said))
+		r = -EPIPE;
+	json_decref(said);
+	return r ? 1 : 0;
+}
