@@ -123,65 +123,87 @@ static int parse_flags(const struct command *cmd, int argc, char **argv, struct 
 	return 0;
 }
 
-static json_t *summary_json(const struct image *image)
+/* One row of the list; what is wrong with an image is told in its place. */
+static json_t *entry_json(const struct image_entry *entry)
 {
-	return json_pack(
-		"{s:s, s:I, s:O*, s:O*, s:O*, s:s}", "name", image->name, "size",
-		(json_int_t)image_size(image), "kernel",
-		json_object_get(json_object_get(image->manifest, "kernel"), "release"), "base",
-		json_object_get(json_object_get(image->manifest, "environment"), "base"), "created",
-		json_object_get(image->manifest, "created"), "folder", image->folder);
-}
-
-static void list_one(const char *name, json_t *array)
-{
+	json_t *row = json_pack("{s:s, s:s, s:s}", "name", entry->name, "place",
+				image_place_name(entry->place), "folder", entry->folder);
+	char digest[DIGEST_TEXT];
 	struct image image;
 	struct error err;
+	json_t *more;
 
-	if (image_open(name, &image, &err) < 0) {
-		if (array)
-			json_array_append_new(
-				array, json_pack("{s:s, s:s}", "name", name, "error", err.text));
-		else
-			printf("%-20s %s\n", name, err.text);
-		return;
+	if (entry->hidden)
+		json_object_set_new(row, "hidden", json_true());
+	if (image_open_entry(entry, &image, &err) < 0) {
+		json_object_set_new(row, "error", json_string(err.text));
+		return row;
 	}
-	if (array)
-		json_array_append_new(array, summary_json(&image));
-	else
-		printf("%-20s %7.1f MiB  %-24s %-15s %s\n", name,
-		       (double)image_size(&image) / (1 << 20),
-		       text_of(json_object_get(image.manifest, "kernel"), "release"),
-		       text_of(json_object_get(image.manifest, "environment"), "base"),
-		       text_of(image.manifest, "created"));
+	more = json_pack(
+		"{s:I, s:O*, s:O*, s:O*}", "size", (json_int_t)image_size(&image), "kernel",
+		json_object_get(json_object_get(image.manifest, "kernel"), "release"), "base",
+		json_object_get(json_object_get(image.manifest, "environment"), "base"), "created",
+		json_object_get(image.manifest, "created"));
+	if (image_digest(image.manifest, digest, NULL) == 0)
+		json_object_set_new(more, "digest", json_string(digest));
+	json_object_update_new(row, more);
 	image_close(&image);
+	return row;
+}
+
+static void print_row(const json_t *row)
+{
+	const char *name = text_of(row, "name"),
+		   *error = json_string_value(json_object_get(row, "error"));
+
+	if (error)
+		printf("%-20s %s\n", name, error);
+	else
+		printf("%-20s %7.1f MiB  %-24s %-15s %-20s %s%s\n", name,
+		       (double)json_integer_value(json_object_get(row, "size")) / (1 << 20),
+		       text_of(row, "kernel"), text_of(row, "base"), text_of(row, "created"),
+		       text_of(row, "folder"),
+		       json_is_true(json_object_get(row, "hidden")) ? " (hidden)" : "");
+}
+
+static void list_images(const struct image_entry *entries, size_t n)
+{
+	if (n)
+		printf("%-20s %11s  %-24s %-15s %-20s %s\n", "NAME", "SIZE", "KERNEL", "BASE",
+		       "CREATED", "FOLDER");
+	for (size_t i = 0; i < n; i++) {
+		json_t *row = entry_json(&entries[i]);
+
+		print_row(row);
+		json_decref(row);
+	}
 }
 
 static int run_list(const struct command *cmd, int argc, char **argv)
 {
 	struct option_parser options;
+	struct image_entry *entries;
+	json_t *array = NULL;
 	struct error err;
 	unsigned flags;
-	json_t *array = NULL;
-	char **names;
+	size_t n;
 	int rc = parse_flags(cmd, argc, argv, &options, &flags);
 
 	if (rc < 0)
 		return -1 - rc;
-	if (image_names(&names, &err) < 0)
+	if (image_list(&entries, &n, &err) < 0)
 		return cli_fail(cmd, 1, &err);
 	if (flags & 1u << OPT_JSON)
 		array = json_array();
-	else if (names[0] && !(flags & 1u << OPT_NAMES))
-		printf("%-20s %11s  %-24s %-15s %s\n", "NAME", "SIZE", "KERNEL", "BASE", "CREATED");
-	for (char **name = names; *name; name++) {
-		if (flags & 1u << OPT_NAMES)
-			puts(*name);
-		else
-			list_one(*name, array);
-		free(*name);
+	else if (!(flags & 1u << OPT_NAMES))
+		list_images(entries, n);
+	for (size_t i = 0; i < n; i++) {
+		if (array)
+			json_array_append_new(array, entry_json(&entries[i]));
+		else if (flags & 1u << OPT_NAMES && !entries[i].hidden)
+			puts(entries[i].name);
 	}
-	free(names);
+	image_list_done(entries, n);
 	if (array)
 		cli_print_json(array);
 	return 0;
@@ -193,6 +215,11 @@ const struct command cmd_image_list = {
 	.name = "image list",
 	.args = "",
 	.summary = "List the guest images",
+	.details =
+		"Yours, those in the folders of $WISP_STORE and those of the site, in this order: "
+		"a "
+		"name means the first that has it, the others are hidden. NAME@sha256:DIGEST and "
+		"@sha256:DIGEST mean the first of that content.",
 	.options = (const struct option_desc[]){{OPT_JSON, "json", 0, NULL, "Print JSON", 0},
 						{OPT_NAMES, "names", 0, NULL,
 						 "Print only the names", 0},
@@ -209,7 +236,7 @@ static void show_text(const struct image *image, const char *digest)
 
 	printf("%-12s %s\n", "name", image->name);
 	printf("%-12s sha256:%s\n", "digest", digest);
-	printf("%-12s %s\n", "folder", image->folder);
+	printf("%-12s %s (%s)\n", "folder", image->folder, image_place_name(image->place));
 	printf("%-12s %s by %s\n", "created", text_of(m, "created"), text_of(m, "builder"));
 	printf("%-12s %s\n", "base", text_of(json_object_get(m, "environment"), "base"));
 	printf("%-12s %s %s\n", "kernel", text_of(kernel, "package"), text_of(kernel, "version"));
@@ -242,6 +269,8 @@ static int run_show(const struct command *cmd, int argc, char **argv)
 		rc = cli_fail(cmd, 1, &err);
 	} else if (flags & 1u << OPT_JSON) {
 		json_object_set_new(image.manifest, "folder", json_string(image.folder));
+		json_object_set_new(image.manifest, "place",
+				    json_string(image_place_name(image.place)));
 		json_object_set_new(image.manifest, "digest", json_string(digest));
 		cli_print_json(json_incref(image.manifest));
 	} else {
@@ -281,24 +310,31 @@ static int for_each(const struct command *cmd, int argc, char **argv,
 }
 
 /* One that is signed has to be signed well. */
-static int verify_one(const char *name, const char *keys, struct error *err)
+static int verify_open(const struct image *image, const char *keys, struct error *err)
 {
 	CLEANUP_FREE char *who = NULL;
-	struct image image;
-	int rc = image_verify(name, err);
+	int rc = image_verify(image, err);
 
 	if (rc == 0)
-		rc = image_open(name, &image, err);
-	if (rc < 0)
-		return rc;
-	rc = image_check_signature(&image, keys, &who, err);
-	image_close(&image);
+		rc = image_check_signature(image, keys, &who, err);
 	if (rc == -ENODATA)
 		rc = 0;
 	if (rc == 0 && who)
-		printf("%s: ok, signed by %s\n", name, who);
+		printf("%s: ok, signed by %s\n", image->name, who);
 	else if (rc == 0)
-		printf("%s: ok, not signed\n", name);
+		printf("%s: ok, not signed\n", image->name);
+	return rc;
+}
+
+static int verify_one(const char *reference, const char *keys, struct error *err)
+{
+	struct image image;
+	int rc = image_open(reference, &image, err);
+
+	if (rc == 0) {
+		rc = verify_open(&image, keys, err);
+		image_close(&image);
+	}
 	return rc;
 }
 
@@ -383,7 +419,8 @@ const struct command cmd_image_remove = {
 	.name = "image remove",
 	.args = "NAME...",
 	.summary = "Remove guest images",
-	.details = "Virtual machines that use an image keep running. The cache stays.",
+	.details = "Those of yours. Virtual machines that use an image keep running. The cache "
+		   "stays.",
 	.complete = COMPLETE_IMAGE,
 	.run = run_remove,
 };

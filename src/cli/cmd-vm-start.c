@@ -9,6 +9,7 @@
 
 #include "cli/cmd-vm.h"
 #include "cli/commands.h"
+#include "cli/env-request.h"
 #include "doctor/probe.h"
 #include "image/image.h"
 #include "lib/args.h"
@@ -43,6 +44,8 @@ enum {
 	OPT_SHARE,
 	OPT_CMDLINE,
 	OPT_KERNEL,
+	OPT_SIGNED,
+	OPT_KEYS,
 	OPT_WAIT,
 	OPT_NO_WAIT,
 	OPT_FORCE,
@@ -51,6 +54,7 @@ enum {
 struct start {
 	json_t *spec; /* what the VMs have in common */
 	const char *image, *kernel, *network;
+	struct image_demand demand; /* what the image has to be */
 	struct subnet subnet;
 	bool has_subnet, wait, force, json;
 	unsigned timeout_s;
@@ -178,6 +182,13 @@ static int start_option(const struct command *cmd, struct start *s, int id, cons
 	case OPT_KERNEL:
 		s->kernel = value;
 		return 0;
+	case OPT_KEYS:
+		s->demand.keys = value;
+		s->demand.is_signed = true;
+		return 0;
+	case OPT_SIGNED:
+		s->demand.is_signed = true;
+		return 0;
 	case OPT_NET:
 		s->network = value;
 		return paths_check_name(value, "network", err);
@@ -215,14 +226,14 @@ static int use_image(struct start *s, struct error *err)
 	struct image image;
 	const char *kernel;
 	json_t *parts;
-	int r = image_open(s->image, &image, err);
+	int r = image_admit(s->image, &s->demand, &image, err);
 
 	if (r)
 		return r;
 	kernel = !strcmp(s->kernel, "vmlinux")	 ? image.vmlinux
 		 : !strcmp(s->kernel, "vmlinuz") ? image.vmlinuz
 						 : (file = realpath(s->kernel, NULL));
-	parts = kernel ? json_pack("{ss,ss,ss,ss,ss*}", "image", s->image, "kernel", kernel,
+	parts = kernel ? json_pack("{ss,ss,ss,ss,ss*}", "image", image.name, "kernel", kernel,
 				   "initrd", image.initrd, "root", image.root, "image_key",
 				   json_string_value(json_object_get(image.manifest, "key")))
 		       : NULL;
@@ -370,6 +381,7 @@ static int run_start(const struct command *cmd, int argc, char **argv)
 	struct start s = {.spec = json_pack("{ss,ss,ss,s[],s[]}", "cpus", "1", "memory", "512M",
 					    "vhost", "auto", "disks", "shares"),
 			  .network = "default",
+			  .demand = {.keys = ENV_KEYS},
 			  .kernel = "vmlinux",
 			  .wait = true,
 			  .timeout_s = START_TIMEOUT_S};
@@ -398,7 +410,14 @@ static int run_start(const struct command *cmd, int argc, char **argv)
 }
 
 static const struct option_desc start_options[] = {
-	{OPT_IMAGE, "image", 'i', "IMAGE", "Guest image it runs; needed", COMPLETE_IMAGE},
+	{OPT_IMAGE, "image", 'i', "IMAGE",
+	 "Guest image it runs: NAME, NAME@sha256:DIGEST or @sha256:DIGEST; needed", COMPLETE_IMAGE},
+	{OPT_SIGNED, "signed", 0, NULL,
+	 "Only an image that is signed by a key of the folder, as if it was built of an "
+	 "environment with signed: yes",
+	 0},
+	{OPT_KEYS, "keys", 0, "DIR",
+	 "That folder (default " ENV_KEYS "); without --signed the same as with it", COMPLETE_DIR},
 	{OPT_CPUS, "cpus", 'c', "N|TOPOLOGY",
 	 "vCPUs: a number or sockets=S,cores=C,threads=T (default 1)", 0},
 	{OPT_MEMORY, "memory", 'm', "SIZE", "Memory, MiB without a unit (default 512M)", 0},
@@ -446,7 +465,8 @@ const struct command cmd_vm_start = {
 		"They run in the background, each with its name and a static address on a private "
 		"network where all know each other by name. The command waits for their agents and "
 		"prints the times from the start of the hypervisor to the first line of init and "
-		"to the agent's answer. A VM that is not ready in time keeps running.",
+		"to the agent's answer. A VM that is not ready in time keeps running. An image "
+		"that was built of an environment with signed: yes has to be signed.",
 	.options = start_options,
 	.run = run_start,
 };

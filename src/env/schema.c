@@ -48,8 +48,8 @@ static bool is_image(const char *text)
 	size_t n = strcspn(text, "@");
 	CLEANUP_FREE char *name = strndup(text, n);
 
-	return name && !paths_check_name(name, "image", NULL) &&
-	       (!text[n] || is_digest(text + n + 1));
+	return name && (!n || !paths_check_name(name, "image", NULL)) &&
+	       (text[n] ? is_digest(text + n + 1) : n);
 }
 
 static const char *check_base(const char *text)
@@ -188,7 +188,7 @@ const struct field env_fields[] = {
 	 .example = "name: lu"},
 	{.path = "base", .type = &type_text, .check = check_base, .builtin = "debian",
 	 .text = "Where the root file system comes from: \"debian\" is the release of the machine that builds it, debian:CODENAME another, "
-		 "oci:REFERENCE a container image, image:NAME one of Wisp's own images, with its digest exactly that one.",
+		 "oci:REFERENCE a container image, image:NAME one of Wisp's own images, with @sha256:DIGEST exactly that one.",
 	 .example = "base: [debian:bookworm, \"image:hpc-*\"]"},
 	{.path = "kernel", .type = &type_text, .check = check_kernel, .builtin = KERNEL_DEFAULT,
 	 .text = "The kernel's Debian package; of a meta-package the one it depends on.",

@@ -44,19 +44,13 @@ static const char *release_of(const json_t *manifest)
 	return base && !strncmp(base, "debian:", 7) ? base + 7 : grown;
 }
 
-/* digest: the one that is asked for, or NULL. */
-static int take_image(const struct image *image, const char *digest, struct base *base,
-		      struct error *err)
+static int take_image(const struct image *image, struct base *base, struct error *err)
 {
 	const char *release = release_of(image->manifest);
 	int rc = image_digest(image->manifest, base->digest, err);
 
 	if (rc < 0)
 		return rc;
-	if (digest && strcmp(digest, base->digest))
-		return error_set(err, -EBADMSG,
-				 "base: image %s has the digest sha256:%s, not sha256:%s",
-				 image->name, base->digest, digest);
 	base->text = io_format("image:%s@sha256:%s", image->name, base->digest);
 	base->tree = strdup(image->root);
 	base->release = release ? strdup(release) : NULL;
@@ -67,21 +61,19 @@ static int get_image(const struct spec *spec, const char *name, const char *keys
 		     struct error *err)
 {
 	size_t n = strcspn(spec->from, "@");
-	CLEANUP_FREE char *from = strndup(spec->from, n);
-	const char *digest = spec->from[n] ? spec->from + n + strlen("@sha256:") : NULL;
 	struct image image;
 	int rc;
 
-	if (!from)
-		return no_memory(err);
-	if (!strcmp(from, name))
+	if (strlen(name) == n && !strncmp(spec->from, name, n))
 		return error_set(err, -EINVAL, "base: image %s cannot be built of itself", name);
-	rc = image_verify(from, err);
-	if (rc == 0)
-		rc = image_open(from, &image, err);
+	rc = image_open(spec->from, &image, err);
 	if (rc < 0)
 		return error_prefix(err, rc, "base");
-	rc = take_image(&image, digest, base, err);
+	rc = image_verify(&image, err);
+	if (rc < 0)
+		error_prefix(err, rc, "base");
+	if (rc == 0)
+		rc = take_image(&image, base, err);
 	if (rc == 0 && spec->only_signed)
 		rc = image_check_signature(&image, keys, NULL, err);
 	image_close(&image);

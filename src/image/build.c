@@ -21,6 +21,7 @@
 #include "image/progress.h"
 #include "image/root.h"
 #include "image/spec.h"
+#include "image/store.h"
 #include "image/tree.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -195,14 +196,15 @@ static bool is_current(const struct builder *b)
 	struct image image;
 	bool same;
 
-	if (image_open(b->name, &image, NULL) < 0)
+	if (image_open_own(b->name, &image, NULL) < 0)
 		return false;
 	same = !strcmp(json_string_value(json_object_get(image.manifest, "key")) ?: "", b->key) &&
 	       !strcmp(json_string_value(json_object_get(image.manifest, "environment_sha256"))
 			       ?: "",
-		       b->environment_digest);
+		       b->environment_digest) &&
+	       image_verify(&image, NULL) == 0;
 	image_close(&image);
-	return same && image_verify(b->name, NULL) == 0;
+	return same;
 }
 
 /* Copies a file, sharing its blocks where the file system can. */

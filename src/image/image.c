@@ -1,26 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The store of guest images. */
+/* One guest image in its folder. */
 
 #include "image/image.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "env/result.h"
 #include "image/manifest.h"
-#include "image/tree.h"
+#include "image/store.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
-#include "lib/paths.h"
 
 const char *const image_parts[] = {"vmlinux", "vmlinuz", "initrd", "root.squashfs", NULL};
 
 static int no_memory(struct error *err)
 {
 	return error_set(err, -ENOMEM, "out of memory");
+}
+
+const char *image_place_name(enum image_place place)
+{
+	static const char *const names[] = {"own", "store", "site"};
+
+	return names[place];
 }
 
 static int check_part(const struct image *image, const char *part, struct error *err)
@@ -52,11 +57,6 @@ static int load_manifest(struct image *image, struct error *err)
 
 	if (!path)
 		return no_memory(err);
-	if (access(image->folder, F_OK) < 0)
-		return error_set(err, -ENOENT,
-				 "no image %s (\"wisp image list\" shows those there are, \"wisp "
-				 "image build SPEC -o %s\" makes it)",
-				 image->name, image->name);
 	image->manifest = json_load_file(path, JSON_REJECT_DUPLICATES, &reason);
 	if (!image->manifest)
 		return error_set(err, -EBADMSG, "image %s: %s:%d: %s", image->name, path,
@@ -68,22 +68,21 @@ static int load_manifest(struct image *image, struct error *err)
 	return 0;
 }
 
-int image_open(const char *name, struct image *ret, struct error *err)
+int image_open_folder(const char *name, const char *folder, enum image_place place,
+		      struct image *ret, struct error *err)
 {
-	struct image image = {0};
-	int rc = paths_check_name(name, "image", err);
+	struct image image = {.name = strdup(name), .folder = strdup(folder), .place = place};
+	int rc = 0;
 
-	if (rc == 0)
-		rc = paths_image(name, &image.folder, err);
-	if (rc < 0)
-		return rc;
-	image.name = strdup(name);
-	image.vmlinux = io_format("%s/vmlinux", image.folder);
-	image.vmlinuz = io_format("%s/vmlinuz", image.folder);
-	image.initrd = io_format("%s/initrd", image.folder);
-	image.root = io_format("%s/root.squashfs", image.folder);
-	if (!image.name || !image.vmlinux || !image.vmlinuz || !image.initrd || !image.root)
+	image.vmlinux = io_format("%s/vmlinux", folder);
+	image.vmlinuz = io_format("%s/vmlinuz", folder);
+	image.initrd = io_format("%s/initrd", folder);
+	image.root = io_format("%s/root.squashfs", folder);
+	if (!image.name || !image.folder || !image.vmlinux || !image.vmlinuz || !image.initrd ||
+	    !image.root)
 		rc = no_memory(err);
+	if (rc == 0)
+		rc = image_check_safe(name, folder, place, err);
 	if (rc == 0)
 		rc = load_manifest(&image, err);
 	for (const char *const *part = image_parts; rc == 0 && *part; part++)
@@ -123,65 +122,13 @@ static int verify_part(const struct image *image, const char *part, struct error
 	return 0;
 }
 
-int image_verify(const char *name, struct error *err)
+int image_verify(const struct image *image, struct error *err)
 {
-	struct image image;
-	int rc = image_open(name, &image, err);
+	int rc = 0;
 
-	if (rc < 0)
-		return rc;
 	for (const char *const *part = image_parts; rc == 0 && *part; part++)
-		rc = verify_part(&image, *part, err);
-	image_close(&image);
+		rc = verify_part(image, *part, err);
 	return rc;
-}
-
-static int is_image(const struct dirent *entry)
-{
-	return entry->d_name[0] != '.';
-}
-
-int image_names(char ***ret, struct error *err)
-{
-	CLEANUP_FREE char *store = NULL;
-	struct dirent **entries;
-	char **names;
-	int n, rc = paths_image(NULL, &store, err);
-
-	if (rc < 0)
-		return rc;
-	n = scandir(store, &entries, is_image, alphasort);
-	if (n < 0)
-		return error_errno(err, -errno, "cannot read %s", store);
-	names = calloc((size_t)n + 1, sizeof(*names));
-	for (int i = 0; i < n; i++) {
-		if (names)
-			names[i] = strdup(entries[i]->d_name);
-		free(entries[i]);
-	}
-	free(entries);
-	*ret = names;
-	return names ? 0 : no_memory(err);
-}
-
-int image_remove(const char *name, struct error *err)
-{
-	CLEANUP_FREE char *store = NULL, *folder = NULL;
-	CLEANUP_CLOSE int lock = -1;
-	int rc = paths_check_name(name, "image", err);
-
-	if (rc == 0)
-		rc = paths_image(NULL, &store, err);
-	if (rc == 0)
-		rc = paths_image(name, &folder, err);
-	if (rc < 0)
-		return rc;
-	lock = tree_lock(store, err);
-	if (lock < 0)
-		return lock;
-	if (access(folder, F_OK) < 0)
-		return error_set(err, -ENOENT, "no image %s", name);
-	return tree_discard(store, name, err);
 }
 
 int image_digest(const json_t *manifest, char ret[DIGEST_TEXT], struct error *err)

@@ -3,12 +3,14 @@
 #define WISP_IMAGE_IMAGE_H
 
 /*
- * Guest images: folders IMAGES/NAME with a kernel, an initrd, a root file system and a
- * manifest (docs/formats/image.md). They appear whole and never change. Any thread.
+ * Guest images: folders NAME with a kernel, an initrd, a root file system and a manifest
+ * (docs/formats/image.md), the user's own and those of shared stores. They appear whole and never
+ * change. Any thread.
  */
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/digest.h"
@@ -16,9 +18,17 @@
 struct error;
 struct meet;
 
+/* Where an image is: in the user's folder, one of $WISP_STORE, or the site's. */
+enum image_place { IMAGE_OWN, IMAGE_STORE, IMAGE_SITE };
+
+/* "own", "store", "site". */
+const char *image_place_name(enum image_place place);
+
 /* An image that is there. Strings and the manifest are the structure's. */
 struct image {
 	char *name, *folder;
+	enum image_place place;
+	bool pinned;   /* it was asked for by its digest */
 	char *vmlinux; /* paths of the parts: uncompressed kernel, */
 	char *vmlinuz; /* bzImage, */
 	char *initrd;
@@ -26,16 +36,56 @@ struct image {
 	json_t *manifest;
 };
 
-/* Opens an image and checks that its parts have the sizes they should; -ENOENT: no image. */
-int image_open(const char *name, struct image *ret, struct error *err);
+/*
+ * Opens the image that is meant by NAME, NAME@sha256:DIGEST or @sha256:DIGEST, and checks that its
+ * parts have the sizes they should and that nobody but root and the user can change them. The
+ * first place that has the name is meant; with a digest the first that has it.
+ * -ENOENT: no image; -EBADMSG: it is damaged, or its digest is another; -EPERM: others can change
+ * it.
+ */
+int image_open(const char *reference, struct image *ret, struct error *err);
 void image_close(struct image *image);
 
-/* Opens an image and checks every byte; -EBADMSG names the part that is damaged. */
-int image_verify(const char *name, struct error *err);
+/* Checks every byte of an open image; -EBADMSG names the part that is damaged. */
+int image_verify(const struct image *image, struct error *err);
 
-/* All images' names, sorted: new list of new strings that ends with NULL. */
-int image_names(char ***ret, struct error *err);
+/*
+ * The same, but cheap for who did so before: a mark in the user's cache says what the files were
+ * then (size, times, inode).
+ */
+int image_verify_once(const struct image *image, struct error *err);
 
+/* What an image has to be so that a VM may run it. */
+struct image_demand {
+	const json_t *environment; /* closed, of the job; NULL: none */
+	bool is_signed;		   /* a signature is asked for, whatever environments say */
+	const char *keys;	   /* folder of the keys that the site trusts */
+};
+
+/*
+ * Opens an image for a VM that is to start. Where the demand, its environment or the image's own
+ * asks for a signature (signed: yes) there has to be a trusted one; of such an image, and of one
+ * that is named by its digest, every byte has been checked (image_verify_once()). As image_open(),
+ * and -ENODATA: not signed; -EACCES: not by a key that is trusted.
+ */
+int image_admit(const char *reference, const struct image_demand *demand, struct image *ret,
+		struct error *err);
+
+/* An image of some place; hidden: its name means another one. */
+struct image_entry {
+	char *name, *folder;
+	enum image_place place;
+	bool hidden;
+};
+
+/* All images, the user's first, each place's sorted: n new entries. */
+int image_list(struct image_entry **ret, size_t *n, struct error *err);
+void image_list_done(struct image_entry *entries, size_t n);
+
+/* Opens one of the list. */
+int image_open_entry(const struct image_entry *entry, struct image *ret, struct error *err);
+
+/* Removes one of the user's own. */
 int image_remove(const char *name, struct error *err);
 
 /*
@@ -45,7 +95,7 @@ int image_remove(const char *name, struct error *err);
 int image_digest(const json_t *manifest, char ret[DIGEST_TEXT], struct error *err);
 
 /* Checks every byte of an image and signs it by the Ed25519 key in a PEM file. */
-int image_sign(const char *name, const char *key_file, struct error *err);
+int image_sign(const char *reference, const char *key_file, struct error *err);
 
 /*
  * Whether the manifest of an open image is signed by a key of the folder (*.pub, PEM): 0 and,

@@ -45,18 +45,18 @@ static int write_signature(const struct image *image, EVP_PKEY *pkey, struct err
 	return path && text ? io_write_file(path, text, strlen(text), err) : no_memory(err);
 }
 
-int image_sign(const char *name, const char *key_file, struct error *err)
+int image_sign(const char *reference, const char *key_file, struct error *err)
 {
 	EVP_PKEY *key = NULL;
 	struct image image;
 	int rc = signature_load_key(key_file, &key, err);
 
 	if (rc == 0)
-		rc = image_verify(name, err);
-	if (rc == 0)
-		rc = image_open(name, &image, err);
+		rc = image_open(reference, &image, err);
 	if (rc == 0) {
-		rc = write_signature(&image, key, err);
+		rc = image_verify(&image, err);
+		if (rc == 0)
+			rc = write_signature(&image, key, err);
 		image_close(&image);
 	}
 	EVP_PKEY_free(key);

@@ -176,6 +176,9 @@ json_t *spec_environment(const struct meet *meet, const char *base)
 		if (value)
 			json_object_set(own, fields[i], value);
 	}
+	/* It is asked for where the image is used, too. */
+	if (own && json_is_true(json_object_get(all, "signed")))
+		json_object_set_new(own, "signed", json_true());
 	json_decref(all);
 	return own;
 }

@@ -14,6 +14,8 @@
 #include "lib/error.h"
 #include "lib/io.h"
 
+#define SITE_IMAGES "/var/lib/wisp/images"
+
 int paths_check_name(const char *name, const char *what, struct error *err)
 {
 	size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -141,6 +143,54 @@ int paths_image(const char *name, char **ret, struct error *err)
 	int r = base_of_user("WISP_HOME", "XDG_DATA_HOME", "/.local/share/wisp", &base, err);
 
 	return r ? r : join(base, "images", 0755, name, ret, err);
+}
+
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
+/* Fills the list with the folders of a text. */
+static int split_stores(const char *text, char **list, struct error *err)
+{
+	for (; *text; text += strcspn(text, ":") + (text[strcspn(text, ":")] == ':')) {
+		size_t n = strcspn(text, ":");
+
+		if (!n)
+			continue;
+		if (*text != '/')
+			return error_set(err, -EINVAL,
+					 "$WISP_STORE has \"%.*s\", not an absolute path", (int)n,
+					 text);
+		while (n > 1 && text[n - 1] == '/')
+			n--;
+		*list = strndup(text, n);
+		if (!*list++)
+			return no_memory(err);
+	}
+	*list = strdup(SITE_IMAGES);
+	return *list ? 0 : no_memory(err);
+}
+
+int paths_stores(char ***ret, struct error *err)
+{
+	const char *text = getenv("WISP_STORE") ?: "";
+	size_t room = 3; /* what has no ":" behind it, the site's, NULL */
+	char **list;
+	int r;
+
+	for (const char *c = text; *c; c++)
+		room += *c == ':';
+	list = calloc(room, sizeof(*list));
+	r = list ? split_stores(text, list, err) : no_memory(err);
+	if (r == 0) {
+		*ret = list;
+		return 0;
+	}
+	for (char **s = list; s && *s; s++)
+		free(*s);
+	free(list);
+	return r;
 }
 
 int paths_data(const char *name, char **ret, struct error *err)

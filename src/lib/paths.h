@@ -8,6 +8,7 @@
  *     run     $WISP_RUN, else as root /run/wisp, else /run/wisp/user/UID where root's wispd made
  *             it, else $XDG_RUNTIME_DIR/wisp, else /tmp/wisp-UID
  *     images  $WISP_HOME, else $XDG_DATA_HOME/wisp, else ~/.local/share/wisp; "images" in it
+ *     stores  $WISP_STORE, folders separated by ":", then /var/lib/wisp/images: images of others
  *     cache   $WISP_CACHE, else $XDG_CACHE_HOME/wisp, else ~/.cache/wisp
  *
  * Relative values of those variables are refused. All functions return 0 and a new absolute
@@ -22,6 +23,12 @@ int paths_run(const char *kind, const char *name, char **ret, struct error *err)
 
 /* IMAGES/name; with name NULL the folder of the images, which is made. */
 int paths_image(const char *name, char **ret, struct error *err);
+
+/*
+ * The folders of images that others provide, the site's last, whether they are there or not: new
+ * list of new strings that ends with NULL. Nothing is made.
+ */
+int paths_stores(char ***ret, struct error *err);
 
 /* The file of that name beside the folder of the images. */
 int paths_data(const char *name, char **ret, struct error *err);

@@ -28,6 +28,14 @@ refuse 2 "give one image's name" wisp image sign --key ann.key
 refuse 1 "no image none" wisp image sign none --key ann.key
 refuse 1 "is no Ed25519 private key" wisp image sign ground --key minimal.yaml
 
+# No VM starts: admission comes before all else (a kernel that is not there ends it behind that).
+start() {
+	wisp vm start never --image "$@" --kernel /none
+}
+refuse 1 "--kernel /none is neither" start ground
+refuse 1 "a signed image is asked for: image ground is not signed" start ground --signed
+refuse 1 "image ground is not signed" start ground --keys keys
+
 # Signed by a key that is trusted; the digest is as before.
 digest=$(wisp image show ground | grep '^digest')
 wisp image sign ground --key ann.key
@@ -35,6 +43,12 @@ expect "signed" "$(wisp image verify --keys keys ground)" "ground: ok, signed by
 expect "digest" "$(wisp image show ground | grep '^digest')" "$digest"
 wisp image build -q --keys keys upon.yaml
 wisp image verify --keys keys upon | grep -q "not signed" || fail "a new image is signed"
+refuse 1 "--kernel /none is neither" start ground --keys keys
+refuse 1 "cannot read the folder of keys none" start ground --keys none
+# Built of an environment that asks for it.
+refuse 1 "the environment it was built of says signed: yes: image upon is not signed" start upon
+wisp image sign upon --key ann.key
+refuse 1 "--kernel /none is neither" start upon --keys keys
 
 # By one that is not.
 wisp image sign ground --key eve.key
@@ -58,4 +72,5 @@ wisp image verify --keys keys ground
 printf '\001' | dd of="$folder/initrd" bs=1 seek=4321 conv=notrunc 2>/dev/null
 refuse 1 "initrd is damaged" wisp image verify --keys keys ground
 refuse 1 "initrd is damaged" wisp image sign ground --key ann.key
+refuse 1 "initrd is damaged" start ground --keys keys
 exit 0

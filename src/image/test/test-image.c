@@ -1,70 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Modules, initrds, APT sources, folders that appear whole, and the store of images. */
+/* Modules, initrds, APT sources, and folders that appear whole. */
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <elf.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 
-#include <cmocka.h>
-
-#include "image/image.h"
 #include "image/initrd.h"
 #include "image/modules.h"
 #include "image/root.h"
 #include "image/sources.h"
-#include "image/tree.h"
-#include "lib/cleanup.h"
-#include "lib/error.h"
-#include "lib/io.h"
-
-struct fixture {
-	char dir[64];
-	struct error err;
-};
-
-static int setup(void **state)
-{
-	struct fixture *f = calloc(1, sizeof(*f));
-
-	strcpy(f->dir, "/tmp/wisp-test-XXXXXX");
-	*state = f;
-	return mkdtemp(f->dir) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-	int rc = tree_remove(f->dir, &f->err);
-
-	free(f);
-	return rc;
-}
-
-static char *below(const struct fixture *f, const char *name)
-{
-	return io_format("%s/%s", f->dir, name);
-}
-
-static void write_file(struct fixture *f, const char *name, const void *data, size_t size)
-{
-	CLEANUP_FREE char *path = below(f, name), *folder = strdup(path);
-
-	*strrchr(folder, '/') = '\0';
-	assert_int_equal(io_make_dirs(folder, 0755, &f->err), 0);
-	assert_int_equal(io_write_file(path, data, size, &f->err), 0);
-}
-
-static void write_text(struct fixture *f, const char *name, const char *text)
-{
-	write_file(f, name, text, strlen(text));
-}
+#include "image/test/fixture.h"
 
 /* A module: an ELF file with .shstrtab and .modinfo. */
 static size_t make_module(const char *info, size_t info_size, uint8_t *out)
@@ -315,87 +261,12 @@ static void test_tree(void **state)
 	close(lock);
 }
 
-/* SHA-256 of "hello". */
-#define HELLO "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-#define PART(name) "\"" name "\": {\"size\": 5, \"sha256\": \"" HELLO "\"}"
-
-static void test_store(void **state)
-{
-	struct fixture *f = *state;
-	struct image image;
-	char **names;
-
-	setenv("WISP_HOME", f->dir, 1);
-	assert_int_equal(image_open("a", &image, &f->err), -ENOENT);
-	assert_non_null(strstr(f->err.text, "wisp image build"));
-	assert_int_equal(image_open("../a", &image, &f->err), -EINVAL);
-	write_text(f, "images/a/manifest.json",
-		   "{\"format\": 1, \"parts\": {" PART("vmlinux") ", " PART("vmlinuz") ", " PART(
-			   "initrd") ", " PART("root.squashfs") "}}");
-	write_text(f, "images/a/vmlinux", "hello");
-	write_text(f, "images/a/vmlinuz", "hello");
-	write_text(f, "images/a/initrd", "hello");
-	assert_int_equal(image_open("a", &image, &f->err), -ENOENT);
-	write_text(f, "images/a/root.squashfs", "hello");
-	assert_int_equal(image_open("a", &image, &f->err), 0);
-	assert_int_equal(image_size(&image), 20);
-	image_close(&image);
-	assert_int_equal(image_verify("a", &f->err), 0);
-	write_text(f, "images/a/initrd", "hellp");
-	assert_int_equal(image_verify("a", &f->err), -EBADMSG);
-	assert_non_null(strstr(f->err.text, "initrd is damaged"));
-	write_text(f, "images/a/initrd", "hell");
-	assert_int_equal(image_open("a", &image, &f->err), -EBADMSG);
-	write_text(f, "images/b/manifest.json", "{\"format\": 99}");
-	assert_int_equal(image_open("b", &image, &f->err), -EPROTONOSUPPORT);
-	write_text(f, "images/b/manifest.json", "{");
-	assert_int_equal(image_open("b", &image, &f->err), -EBADMSG);
-
-	assert_int_equal(image_names(&names, &f->err), 0);
-	assert_string_equal(names[0], "a");
-	assert_string_equal(names[1], "b");
-	assert_null(names[2]);
-	free(names[0]);
-	free(names[1]);
-	free(names);
-	assert_int_equal(image_remove("b", &f->err), 0);
-	assert_int_equal(image_remove("b", &f->err), -ENOENT);
-	unsetenv("WISP_HOME");
-}
-
-/* Of the content alone: not of the name, the time or who built it, but of every other byte. */
-static void test_digest(void **state)
-{
-	static const char *const same[] = {
-		"{\"key\": \"k\", \"format\": 1}",
-		"{\"format\": 1, \"key\": \"k\", \"name\": \"a\", \"created\": \"c\"}",
-		"{\"builder\": \"b\", \"key\": \"k\", \"format\": 1, \"name\": \"b\"}",
-	};
-	char first[DIGEST_TEXT], digest[DIGEST_TEXT];
-	json_t *json;
-
-	digest_bytes("{\"format\":1,\"key\":\"k\"}", 22, first, NULL);
-	for (size_t i = 0; i < ARRAY_SIZE(same); i++) {
-		json = json_loads(same[i], 0, NULL);
-		assert_int_equal(image_digest(json, digest, NULL), 0);
-		assert_string_equal(digest, first);
-		json_decref(json);
-	}
-	json = json_loads("{\"key\": \"K\", \"format\": 1}", 0, NULL);
-	assert_int_equal(image_digest(json, digest, NULL), 0);
-	assert_string_not_equal(digest, first);
-	json_decref(json);
-}
-
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_FOLDER(test_modules), cmocka_unit_test(test_bad_modules),
 		WITH_FOLDER(test_initrd),  WITH_FOLDER(test_sources),
 		WITH_FOLDER(test_tree),	   cmocka_unit_test(test_packages),
-		WITH_FOLDER(test_store),   cmocka_unit_test(test_digest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
