@@ -17,7 +17,7 @@
 #include "vms/handover.h"
 #include "vms/record.h"
 
-#define HOSTS_MAX 1000 /* names that a VM brings along */
+#define HOSTS_MAX 4096 /* names that are told at once */
 
 const struct log *network_log(const struct network *n)
 {
@@ -239,4 +239,20 @@ void entry_learn(struct network *n, const json_t *hosts)
 		else
 			free(vm);
 	}
+}
+
+void entry_expect(struct network *n, const json_t *hosts)
+{
+	json_t *host;
+	size_t i;
+
+	json_array_foreach ((json_t *)hosts, i, host) {
+		struct vm *vm = entry_find(n, record_text(host, "name"));
+		char address[16];
+
+		if (vm && !entry_is_live(vm) &&
+		    !strcmp(subnet_format(vm->address, address), record_text(host, "address")))
+			vm->elsewhere = true;
+	}
+	entry_learn(n, hosts);
 }

@@ -65,6 +65,9 @@ void entry_remove(struct vm *vm);
  */
 void entry_learn(struct network *n, const json_t *hosts);
 
+/* The same for what whoever arranges the network knows: those that ended here are among them. */
+void entry_expect(struct network *n, const json_t *hosts);
+
 /* All whose names are known: a JSON array, a new reference; as text "a=10.78.0.2,b=...", the
  * caller's, NULL: no memory. */
 json_t *entry_list(const struct network *n);

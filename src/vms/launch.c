@@ -17,6 +17,7 @@
 #include "lib/process.h"
 #include "vms/entry.h"
 #include "vms/greet.h"
+#include "vms/place.h"
 #include "vms/record.h"
 #include "vms/vmmargs.h"
 
@@ -34,6 +35,7 @@ static int start_vmm(struct vm *vm, struct error *err)
 	CLEANUP_FREE char *hosts = entry_hosts(vm->network);
 	CLEANUP_CLOSE int log = -1;
 	struct args args = {0};
+	struct place place = {.procs = -1};
 	int shares[SHARES_MAX], nshares = 0;
 	int r = hosts ? paths_program("wisp-vmm", &program, err) : -ENOMEM;
 
@@ -44,6 +46,8 @@ static int start_vmm(struct vm *vm, struct error *err)
 	if (!r && args.failed)
 		r = error_errno(err, -ENOMEM, "cannot start VM %s", vm->name);
 	if (!r)
+		r = place_open(vm->config, &place, err);
+	if (!r)
 		r = nshares = shares_start(vm, shares, err);
 	if (r >= 0) {
 		int fds[VMM_FD_SHARE + SHARES_MAX] = {-1, log, log, [VMM_FD_TAP] = vm->tap};
@@ -51,6 +55,8 @@ static int start_vmm(struct vm *vm, struct error *err)
 					  .cwd = "/",
 					  .fds = fds,
 					  .nfds = VMM_FD_SHARE + (unsigned)nshares,
+					  .in_child = place_enter,
+					  .in_child_arg = &place,
 					  .die_with_parent = true};
 
 		for (int i = 0; i < nshares; i++)
@@ -59,6 +65,7 @@ static int start_vmm(struct vm *vm, struct error *err)
 		for (int i = 0; i < nshares; i++)
 			close(shares[i]);
 	}
+	place_close(&place);
 	args_done(&args);
 	return r;
 }

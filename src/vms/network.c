@@ -158,6 +158,17 @@ static int op_left(const struct network *n, const json_t *request, struct error 
 	return 0;
 }
 
+/* They are to be known from the start, here or elsewhere. */
+static int op_hosts(struct network *n, const json_t *request, struct error *err)
+{
+	const json_t *hosts = json_object_get(request, "hosts");
+
+	if (!json_is_array(hosts))
+		return error_set(err, -EINVAL, "hosts: no list");
+	entry_expect(n, hosts);
+	return 0;
+}
+
 static int op_kill(const struct network *n, const json_t *request, struct error *err)
 {
 	const char *name = record_text(request, "name");
@@ -242,6 +253,8 @@ static int on_request(struct net_keeper *keeper, void *arg, const char *op, cons
 		return op_start(n, request, answer, err);
 	if (!strcmp(op, "vms"))
 		return op_vms(n, answer, err);
+	if (!strcmp(op, "hosts"))
+		return op_hosts(n, request, err);
 	if (!strcmp(op, "kill"))
 		return op_kill(n, request, err);
 	if (!strcmp(op, "guard"))

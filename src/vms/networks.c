@@ -26,6 +26,8 @@
 
 #define NETWORK_PATIENCE_NS 10000000000ULL
 #define LOOK_MS 20
+#define EXPECTED_MAX 4096 /* VMs of a network whose names are told to it */
+#define EXPECTED_ONCE 400 /* fit into a request */
 
 /* 16 hexadecimal digits, or a new one. */
 static int choose_id(const char *text, uint64_t *ret, struct error *err)
@@ -143,6 +145,7 @@ int vms_network_call(const struct vms_network *network, bool make, const json_t 
 	uint64_t end = io_now_ns() + NETWORK_PATIENCE_NS;
 	int r = paths_run("net", network->name, &dir, err);
 
+	make &= !network->lent;
 	if (r)
 		return r;
 	while (is_passing(r = try_call(network, dir, make, request, ret, err)) && make &&
@@ -152,6 +155,37 @@ int vms_network_call(const struct vms_network *network, bool make, const json_t 
 		r = error_set(err, -ENOENT,
 			      "there is no network %s here: it lives as long as it has VMs",
 			      network->name);
+	return r;
+}
+
+static int expect_some(const struct vms_network *network, bool make, const json_t *hosts,
+		       size_t first, struct error *err)
+{
+	json_t *some = json_array(), *request = json_pack("{ss,so}", "op", "hosts", "hosts", some);
+	int r;
+
+	for (size_t i = first; i < first + EXPECTED_ONCE && i < json_array_size(hosts); i++) {
+		const json_t *host = json_array_get(hosts, i);
+
+		json_array_append_new(some, json_pack("{ss,ss}", "name", record_text(host, "name"),
+						      "address", record_text(host, "address")));
+	}
+	r = request ? vms_network_call(network, make, request, NULL, err) : -ENOMEM;
+	json_decref(request);
+	return r;
+}
+
+int vms_expect(const struct vms_network *network, bool make, const json_t *hosts, struct error *err)
+{
+	size_t i = 0, n = json_array_size(hosts);
+	int r = 0;
+
+	if (n > EXPECTED_MAX)
+		return error_set(err, -E2BIG, "the VMs of a network know %d names, not %zu",
+				 EXPECTED_MAX, n);
+	do
+		r = expect_some(network, make, hosts, i, err);
+	while (!r && (i += EXPECTED_ONCE) < n);
 	return r;
 }
 

@@ -20,6 +20,7 @@ struct vms_network {
 	const char *name;
 	const struct subnet *subnet; /* NULL: as it is, or the default */
 	const char *id;		     /* its identity; NULL: as it is, or a new one */
+	bool lent;		     /* somebody else makes it: here it is found or not */
 };
 
 /*
@@ -85,6 +86,13 @@ void vms_leave_networks(void);
  */
 int vms_network_call(const struct vms_network *network, bool make, const json_t *request,
 		     json_t **ret, struct error *err);
+
+/*
+ * Tells a network the names and addresses ([{"name", "address"}]) of VMs, here or elsewhere, that
+ * all its VMs are to know from their start; make as for vms_network_call(). -E2BIG: too many.
+ */
+int vms_expect(const struct vms_network *network, bool make, const json_t *hosts,
+	       struct error *err);
 
 /*
  * Links a network to the nodes with these addresses (an array of texts; this machine's own are

@@ -15,12 +15,15 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/parse.h"
+#include "lib/process.h"
 #include "vms/end.h"
 #include "vms/footprint.h"
 #include "vms/handover.h"
 #include "vms/heard.h"
 #include "vms/links.h"
 #include "vms/network.h"
+#include "vms/place.h"
 #include "vms/record.h"
 #include "vms/vmmargs.h"
 
@@ -278,6 +281,43 @@ static void test_hand_over(void **state)
 	rmdir(dir);
 }
 
+/* A process that begins where it belongs says so. */
+static void test_place(void **state)
+{
+	static const char *const argv[] = {"grep", "^Cpus_allowed_list:", "/proc/self/status",
+					   NULL};
+	CLEANUP_FREE char *out = NULL;
+	cpu_set_t cpus;
+	char list[64];
+	json_t *config;
+	struct place place;
+	struct process process = {.argv = argv, .in_child = place_enter, .in_child_arg = &place};
+	struct error err = {""};
+	int last = -1;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		last = CPU_ISSET(i, &cpus) ? i : last;
+	CPU_ZERO(&cpus);
+	CPU_SET(last, &cpus);
+	config = json_pack("{s:s, s:s}", "affinity", format_cpulist(&cpus, list, sizeof(list)),
+			   "mems", "0");
+	assert_int_equal(place_open(config, &place, &err), 0);
+	if (process_run(&process, &out, NULL, &err))
+		fail_msg("%s", err.text);
+	assert_non_null(strstr(out, "Cpus_allowed_list:"));
+	assert_int_equal(atoi(strchr(out, ':') + 1), last);
+	place_close(&place);
+
+	json_object_set_new(config, "affinity", json_string("x"));
+	assert_int_equal(place_open(config, &place, &err), -EINVAL);
+	json_object_del(config, "affinity");
+	json_object_set_new(config, "cgroup", json_string("/nowhere/vm-a"));
+	assert_int_equal(place_open(config, &place, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "/nowhere/vm-a"));
+	json_decref(config);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +325,7 @@ int main(void)
 		cmocka_unit_test(test_heard),  cmocka_unit_test(test_args),
 		cmocka_unit_test(test_ends),   cmocka_unit_test(test_footprint),
 		cmocka_unit_test(test_record), cmocka_unit_test(test_hand_over),
+		cmocka_unit_test(test_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
