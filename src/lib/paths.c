@@ -227,7 +227,7 @@ int paths_program(const char *name, char **ret, struct error *err)
 	self[n > 0 ? n : 0] = '\0';
 	if (strrchr(self, '/'))
 		*strrchr(self, '/') = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(below) + 2; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(below) + 3; i++) {
 		CLEANUP_FREE char *path = NULL;
 
 		if (i == 0 && (!env || !*env))
@@ -237,7 +237,9 @@ int paths_program(const char *name, char **ret, struct error *err)
 		else if (i <= ARRAY_SIZE(below))
 			path = io_format("%s%s/%s", self, below[i - 1], name);
 		else
-			path = io_format("%s/%s", WISP_LIBEXECDIR, name);
+			path = io_format("%s/%s",
+					 i == ARRAY_SIZE(below) + 1 ? WISP_LIBEXECDIR : WISP_BINDIR,
+					 name);
 		if (!path)
 			return error_set(err, -ENOMEM, "out of memory");
 		if (!access(path, X_OK)) {
@@ -246,6 +248,7 @@ int paths_program(const char *name, char **ret, struct error *err)
 		}
 	}
 	return error_set(err, -ENOENT,
-			 "no program %s in %s, where it was built or in %s (set $WISP_LIBEXECDIR)",
-			 name, self, WISP_LIBEXECDIR);
+			 "no program %s in %s, where it was built or in %s and %s (set "
+			 "$WISP_LIBEXECDIR)",
+			 name, self, WISP_LIBEXECDIR, WISP_BINDIR);
 }
