@@ -88,11 +88,11 @@ static const char *text_of(const json_t *object, const char *key)
 
 static json_t *summary_json(const struct manifest *m)
 {
-	return json_pack("{s:I, s:O, s:O, s:O, s:I, s:I}", "epoch", (json_int_t)m->epoch, "kind",
-			 json_object_get(m->json, "kind"), "parent",
-			 json_object_get(m->json, "parent"), "created",
-			 json_object_get(m->json, "created"), "memory", (json_int_t)m->memory,
-			 "bytes", (json_int_t)bytes_of(m));
+	return json_pack(
+		"{s:I, s:o, s:O, s:O, s:O, s:I, s:I}", "epoch", (json_int_t)m->epoch, "digest",
+		manifest_digest_json(m->digest), "kind", json_object_get(m->json, "kind"), "parent",
+		json_object_get(m->json, "parent"), "created", json_object_get(m->json, "created"),
+		"memory", (json_int_t)m->memory, "bytes", (json_int_t)bytes_of(m));
 }
 
 static void summary_text(const struct manifest *m)
@@ -192,6 +192,7 @@ static void show_text(const struct manifest *m)
 	if (m->parent_epoch)
 		printf("%-12s %" PRIu64 "\n", "parent", m->parent_epoch);
 	printf("%-12s %s\n", "identity", m->identity);
+	printf("%-12s " MANIFEST_DIGEST "%s\n", "digest", m->digest);
 	printf("%-12s %s\n", "created", text_of(m->json, "created"));
 	printf("%-12s %s\n", "image", text_of(m->json, "image"));
 	printf("%-12s %s\n", "memory", format_size(m->memory, size, sizeof(size)));

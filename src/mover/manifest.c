@@ -4,51 +4,15 @@
 #include "mover/manifest.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "lib/cleanup.h"
 #include "lib/error.h"
-#include "lib/io.h"
+#include "lib/sealed.h"
 #include "mover/index.h"
 
-#define TEMPORARY MANIFEST_NAME ".tmp"
 #define MANIFEST_MAX (16u << 20)
-#define DUMP_FLAGS (JSON_SORT_KEYS | JSON_INDENT(1))
-
-/* The digest is of the text without the field "digest". json is left without it. */
-static int digest_of(json_t *json, char ret[DIGEST_TEXT], struct error *err)
-{
-	CLEANUP_FREE char *text = NULL;
-
-	json_object_del(json, "digest");
-	text = json_dumps(json, DUMP_FLAGS);
-	if (!text)
-		return error_set(err, -ENOMEM, "out of memory for a manifest");
-	return digest_bytes(text, strlen(text), ret, err);
-}
-
-static int check_digest(json_t *json, const char *text, size_t size, const char *name,
-			struct error *err)
-{
-	CLEANUP_FREE char *again = NULL;
-	char digest[DIGEST_TEXT];
-	int rc = digest_of(json, digest, err);
-
-	if (rc < 0)
-		return rc;
-	json_object_set_new(json, "digest", json_string(digest));
-	again = json_dumps(json, DUMP_FLAGS);
-	if (!again)
-		return error_set(err, -ENOMEM, "out of memory for a manifest");
-	if (strlen(again) != size || memcmp(again, text, size))
-		return error_set(err, -EBADMSG, "%s is damaged or was edited (its digest is %s)",
-				 name, digest);
-	return 0;
-}
 
 static bool get_u64(const json_t *object, const char *key, uint64_t *ret)
 {
@@ -118,6 +82,8 @@ static bool get_fields(struct manifest *m)
 	const json_t *parent = json_object_get(m->json, "parent");
 	const char *kind = json_string_value(json_object_get(m->json, "kind"));
 
+	if (json_object_get(m->json, "first") && !get_digest(m->json, "first", m->digest))
+		return false;
 	if (!get_u64(m->json, "epoch", &m->epoch) || !m->epoch ||
 	    !get_digest(m->json, "identity", m->identity) ||
 	    !get_u64(m->json, "memory", &m->memory) || !get_u64(m->json, "state", &m->state) ||
@@ -130,74 +96,63 @@ static bool get_fields(struct manifest *m)
 	       m->parent_epoch < m->epoch;
 }
 
+/* Takes over m->json. */
+static int take_fields(struct manifest *m, const char *name, struct manifest *ret,
+		       struct error *err)
+{
+	if (!get_fields(m)) {
+		manifest_done(m);
+		return error_set(err, -EBADMSG, "%s lacks a field or has a wrong one", name);
+	}
+	*ret = *m;
+	return 0;
+}
+
 int manifest_parse(const char *text, size_t size, const char *name, struct manifest *ret,
 		   struct error *err)
 {
 	struct manifest m = {0};
-	json_error_t reason;
-	int rc = 0;
+	int rc = sealed_parse(text, size, name, MANIFEST_FORMAT, &m.json, m.digest, err);
 
-	m.json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &reason);
-	if (!json_is_object(m.json))
-		rc = error_set(err, -EBADMSG, "%s is damaged: %s", name,
-			       m.json ? "it is no object" : reason.text);
-	else if (json_integer_value(json_object_get(m.json, "format")) != MANIFEST_FORMAT)
-		rc = error_set(err, -EPROTONOSUPPORT,
-			       "%s is not of format %d: use the version of Wisp that wrote it",
-			       name, MANIFEST_FORMAT);
-	else
-		rc = check_digest(m.json, text, size, name, err);
-	if (rc == 0 && !get_fields(&m))
-		rc = error_set(err, -EBADMSG, "%s lacks a field or has a wrong one", name);
-	if (rc < 0)
-		manifest_done(&m);
-	else
-		*ret = m;
-	return rc;
+	return rc < 0 ? rc : take_fields(&m, name, ret, err);
 }
 
 int manifest_read(int dir, const char *name, struct manifest *ret, struct error *err)
 {
-	CLEANUP_CLOSE int fd = openat(dir, MANIFEST_NAME, O_RDONLY | O_CLOEXEC);
-	CLEANUP_FREE char *text = NULL;
-	struct stat st;
-	int rc;
+	struct manifest m = {0};
+	int rc = sealed_read(dir, MANIFEST_NAME, MANIFEST_MAX, name, MANIFEST_FORMAT, &m.json,
+			     m.digest, err);
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return error_errno(err, -errno, "cannot open %s", name);
-	if (!S_ISREG(st.st_mode) || st.st_size > MANIFEST_MAX)
-		return error_set(err, -EBADMSG, "%s is no manifest", name);
-	text = malloc((size_t)st.st_size + 1);
-	if (!text)
-		return error_set(err, -ENOMEM, "%s: out of memory", name);
-	rc = io_read_full(fd, text, (size_t)st.st_size);
-	if (rc < 0)
-		return error_errno(err, rc, "cannot read %s", name);
-	return manifest_parse(text, (size_t)st.st_size, name, ret, err);
+	return rc < 0 ? rc : take_fields(&m, name, ret, err);
 }
 
-int manifest_write(int dir, json_t *json, struct error *err)
+int manifest_write(int dir, json_t *json, char digest[DIGEST_TEXT], struct error *err)
 {
-	CLEANUP_FREE char *text = NULL;
-	CLEANUP_CLOSE int fd = -1;
-	char digest[DIGEST_TEXT];
-	int rc = digest_of(json, digest, err);
+	return sealed_write(dir, MANIFEST_NAME, json, true, digest, err);
+}
 
-	if (rc < 0)
-		return rc;
-	json_object_set_new(json, "digest", json_string(digest));
-	text = json_dumps(json, DUMP_FLAGS);
-	if (!text)
-		return error_set(err, -ENOMEM, "out of memory for a manifest");
-	fd = openat(dir, TEMPORARY, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot make %s", TEMPORARY);
-	rc = io_write_full(fd, text, strlen(text));
-	if (rc == 0 && fsync(fd) < 0)
-		rc = -errno;
-	if (rc == 0 && renameat(dir, TEMPORARY, dir, MANIFEST_NAME) < 0)
-		rc = -errno;
-	return rc < 0 ? error_errno(err, rc, "cannot write %s", MANIFEST_NAME) : 0;
+json_t *manifest_digest_json(const char digest[DIGEST_TEXT])
+{
+	return json_sprintf(MANIFEST_DIGEST "%s", digest);
+}
+
+int manifest_check_digest(const struct manifest *m, const char *name, const char *wanted,
+			  struct error *err)
+{
+	size_t n = strlen(MANIFEST_DIGEST);
+
+	if (strncmp(wanted, MANIFEST_DIGEST, n) || strlen(wanted + n) != DIGEST_TEXT - 1)
+		return error_set(err, -EINVAL,
+				 "a digest is " MANIFEST_DIGEST " and 64 hexadecimal digits, not "
+				 "\"%.80s\"",
+				 wanted);
+	if (strcmp(wanted + n, m->digest))
+		return error_set(
+			err, -ESTALE,
+			"%s is not the epoch that was wanted: its digest is " MANIFEST_DIGEST
+			"%s, not %s",
+			name, m->digest, wanted);
+	return 0;
 }
 
 void manifest_done(struct manifest *manifest)

@@ -18,11 +18,13 @@ struct error;
 
 #define MANIFEST_NAME "manifest.json"
 #define MANIFEST_FORMAT 1
-#define MANIFEST_DISK "disk." /* and the id of a device: a file with the content of a disk */
+#define MANIFEST_DIGEST "sha256:" /* and 64 digits: what names an epoch by its content */
+#define MANIFEST_DISK "disk."	  /* and the id of a device: a file with the content of a disk */
 #define MANIFEST_DISK_MAX 40
 
 struct manifest {
-	json_t *json; /* all of it, owned */
+	json_t *json;		  /* all of it, owned */
+	char digest[DIGEST_TEXT]; /* that it was first written with: merging does not change it */
 	uint64_t epoch;
 	char identity[DIGEST_TEXT];
 	uint64_t parent_epoch;	  /* 0: full */
@@ -43,9 +45,16 @@ int manifest_read(int dir, const char *name, struct manifest *ret, struct error 
 
 /*
  * Adds the digest to json and writes it into the folder: temporary file, fsync, rename. The
- * caller syncs the folder. 0 or -errno.
+ * caller syncs the folder. 0 and the digest, or -errno.
  */
-int manifest_write(int dir, json_t *json, struct error *err);
+int manifest_write(int dir, json_t *json, char digest[DIGEST_TEXT], struct error *err);
+
+/* "sha256:..." as a new reference. */
+json_t *manifest_digest_json(const char digest[DIGEST_TEXT]);
+
+/* That it is the manifest of the digest "sha256:..."; name is for errors. 0, -ESTALE, -EINVAL. */
+int manifest_check_digest(const struct manifest *m, const char *name, const char *wanted,
+			  struct error *err);
 
 void manifest_done(struct manifest *manifest);
 

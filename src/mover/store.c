@@ -242,17 +242,16 @@ static int replace_epoch(const struct store *store, uint64_t epoch)
 	return remove_folder(store->dir, old);
 }
 
-int store_commit(const struct store *store, uint64_t epoch, int dir, bool replace,
-		 struct error *err)
+int store_commit(const struct store *store, uint64_t epoch, bool replace, struct error *err)
 {
 	char name[NAME_SIZE], temporary[NAME_SIZE];
-	int rc = fsync(dir) < 0 ? -errno : 0;
+	int rc = 0;
 
 	epoch_name(epoch, name);
 	temporary_name(epoch, temporary);
-	if (rc == 0 && replace)
+	if (replace)
 		rc = replace_epoch(store, epoch);
-	else if (rc == 0 && renameat(store->dir, temporary, store->dir, name) < 0)
+	else if (renameat(store->dir, temporary, store->dir, name) < 0)
 		rc = -errno;
 	if (rc == 0 && fsync(store->dir) < 0)
 		rc = -errno;

@@ -36,11 +36,10 @@ int store_epoch(const struct store *store, uint64_t epoch, struct error *err);
 int store_begin(const struct store *store, uint64_t epoch, struct error *err);
 
 /*
- * The temporary folder dir becomes the epoch; it is durable when this returns 0. With replace
- * the epoch exists, and what it was goes.
+ * The temporary folder, which was synced, becomes the epoch; it is durable when this returns 0.
+ * With replace the epoch exists, and what it was goes.
  */
-int store_commit(const struct store *store, uint64_t epoch, int dir, bool replace,
-		 struct error *err);
+int store_commit(const struct store *store, uint64_t epoch, bool replace, struct error *err);
 
 /* Removes the temporary folder of an epoch. Keeps errno. */
 void store_abort(const struct store *store, uint64_t epoch);

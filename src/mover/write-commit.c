@@ -166,12 +166,22 @@ static void add_files(json_t *manifest, json_t *files)
 		json_object_update(json_object_get(manifest, "files"), files);
 }
 
-static int publish(struct writer *w, json_t *manifest, struct error *err)
+/* The last file of the folder. */
+static int write_manifest(struct writer *w, json_t *manifest, char digest[DIGEST_TEXT],
+			  struct error *err)
 {
-	int rc = manifest_write(w->dir, manifest, err);
+	int rc = manifest_write(w->dir, manifest, digest, err);
 
-	if (rc == 0)
-		rc = store_commit(w->store, w->epoch, w->dir, w->replace, err);
+	if (rc == 0 && fsync(w->dir) < 0)
+		rc = error_errno(err, -errno, "cannot sync the folder of an epoch in %s",
+				 w->store->path);
+	return rc;
+}
+
+int writer_publish(struct writer *w, struct error *err)
+{
+	int rc = store_commit(w->store, w->epoch, w->replace, err);
+
 	if (rc == 0)
 		w->committed = true;
 	return rc;
@@ -182,8 +192,8 @@ static json_t *opaque(const json_t *value)
 	return value ? json_deep_copy(value) : json_null();
 }
 
-int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch, json_t **ret,
-		  struct error *err)
+int writer_finish(struct writer *w, const struct writer_vm *vm, char digest[DIGEST_TEXT],
+		  json_t **ret, struct error *err)
 {
 	struct index index = {.state = (uint8_t *)vm->state, .state_size = vm->state_size};
 	json_t *manifest = json_object(), *report = NULL;
@@ -211,14 +221,29 @@ int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch,
 				  opaque(vm->config), "cpu", opaque(vm->cpu), "memory",
 				  (json_int_t)w->options.memory, "state",
 				  (json_int_t)vm->state_size));
-		rc = publish(w, manifest, err);
+		rc = write_manifest(w, manifest, digest, err);
 	}
 	json_decref(manifest);
-	if (rc == 0 && epoch)
-		*epoch = w->epoch;
 	if (rc == 0 && ret)
 		*ret = json_incref(report);
 	json_decref(report);
+	return rc;
+}
+
+int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch, json_t **report,
+		  struct error *err)
+{
+	char digest[DIGEST_TEXT];
+	json_t *what = NULL;
+	int rc = writer_finish(w, vm, digest, &what, err);
+
+	if (rc == 0)
+		rc = writer_publish(w, err);
+	if (rc == 0 && epoch)
+		*epoch = w->epoch;
+	if (rc == 0 && report)
+		*report = json_incref(what);
+	json_decref(what);
 	return rc;
 }
 
@@ -227,7 +252,7 @@ int writer_commit_merged(struct writer *w, const json_t *old, json_t *files, uin
 {
 	struct index index = {.state = (uint8_t *)state, .state_size = state_size, .time = time};
 	json_t *manifest = json_deep_copy(old), *report = NULL;
-	char sha256[DIGEST_TEXT];
+	char sha256[DIGEST_TEXT], digest[DIGEST_TEXT];
 	int rc = manifest ? finish_files(w, &index, manifest, &report, sha256, err)
 			  : writer_no_memory(err);
 
@@ -236,11 +261,15 @@ int writer_commit_merged(struct writer *w, const json_t *old, json_t *files, uin
 		add_files(manifest, files);
 		/* The report stays that of the VM's checkpoint: it says what that cost. */
 		json_object_set(manifest, "report", json_object_get(old, "report"));
+		if (!json_object_get(old, "first"))
+			json_object_set(manifest, "first", json_object_get(old, "digest"));
 		json_object_set_new(manifest, "kind", json_string("full"));
 		json_object_set_new(manifest, "parent", json_null());
 		json_object_set_new(manifest, "merged", json_true());
-		rc = publish(w, manifest, err);
+		rc = write_manifest(w, manifest, digest, err);
 	}
+	if (rc == 0)
+		rc = writer_publish(w, err);
 	json_decref(manifest);
 	json_decref(report);
 	return rc;

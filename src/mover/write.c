@@ -123,6 +123,11 @@ void writer_destroy(struct writer *w)
 	free(w);
 }
 
+uint64_t writer_epoch(const struct writer *w)
+{
+	return w->epoch;
+}
+
 int writer_dir(const struct writer *w)
 {
 	return w->dir;

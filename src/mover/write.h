@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/digest.h"
 #include "mover/compress.h"
 #include "mover/store.h"
 #include "mover/work.h"
@@ -77,10 +78,21 @@ struct writer_vm {
 	json_t *files;		    /* what else is in the folder, for the manifest, or NULL */
 };
 
+/* The number that the epoch will have. */
+uint64_t writer_epoch(const struct writer *w);
+
 /*
- * Makes the epoch durable and visible. Returns 0, its number in *epoch (when not NULL) and
- * a new reference to the report in *report (when not NULL). The writer can only be destroyed then.
+ * Makes the epoch durable, but not visible. Returns 0, the digest of its manifest and a new
+ * reference to the report in *report (when not NULL). The writer can only be published or destroyed
+ * then.
  */
+int writer_finish(struct writer *w, const struct writer_vm *vm, char digest[DIGEST_TEXT],
+		  json_t **report, struct error *err);
+
+/* Makes visible what was finished. */
+int writer_publish(struct writer *w, struct error *err);
+
+/* Both. The number of the epoch in *epoch (when not NULL). */
 int writer_commit(struct writer *w, const struct writer_vm *vm, uint64_t *epoch, json_t **report,
 		  struct error *err);
 
