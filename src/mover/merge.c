@@ -226,31 +226,61 @@ int merge_epoch(const struct store *store, uint64_t epoch, const struct progress
 	return rc < 0 ? rc : 0;
 }
 
-int merge_prune(const struct store *store, unsigned keep, const struct progress *progress,
-		struct merge_report *ret, struct error *err)
+static bool is_among(uint64_t epoch, const uint64_t *list, size_t n)
+{
+	while (n && list[n - 1] != epoch)
+		n--;
+	return n;
+}
+
+/* What stays is whole by itself first; then the rest goes, youngest first. */
+static int keep_only(const struct store *store, struct tree *tree, const uint64_t *keep, size_t n,
+		     const struct progress *progress, struct merge_report *ret, struct error *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc >= 0 && i < tree->n; i++) {
+		if (!is_among(tree->epoch[i], keep, n) || !tree->parent[i] ||
+		    is_among(tree->parent[i], keep, n))
+			continue;
+		rc = make_full(store, tree->epoch[i], progress, err);
+		if (rc == 0 && ret)
+			ret->merged++;
+	}
+	for (size_t i = tree->n; rc >= 0 && i--;)
+		if (!is_among(tree->epoch[i], keep, n))
+			rc = remove_one(store, tree, i, ret, err);
+	return rc < 0 ? rc : 0;
+}
+
+int merge_keep(const struct store *store, const uint64_t *keep, size_t n,
+	       const struct progress *progress, struct merge_report *ret, struct error *err)
 {
 	struct tree tree = {0};
-	size_t first;
 	int rc = tree_read(store, &tree, err);
 
 	if (rc == 0)
 		rc = begin_report(&tree, ret, err);
-	if (rc == 0 && !keep)
-		rc = error_set(err, -EINVAL,
-			       "at least one epoch is kept: remove %s itself to "
-			       "remove all",
-			       store->path);
-	first = tree.n > keep ? tree.n - keep : 0;
-	for (size_t i = first; rc >= 0 && first && i < tree.n; i++) {
-		if (!tree.parent[i] || tree.parent[i] >= tree.epoch[first])
-			continue;
-		rc = make_full(store, tree.epoch[i], progress, err);
-		if (rc == 0 && ret)
-			ret->merged++;
-		tree.parent[i] = 0;
-	}
-	for (size_t i = first; rc >= 0 && i--;)
-		rc = remove_one(store, &tree, i, ret, err);
+	if (rc == 0)
+		rc = keep_only(store, &tree, keep, n, progress, ret, err);
 	tree_done(&tree);
-	return rc < 0 ? rc : 0;
+	return rc;
+}
+
+int merge_prune(const struct store *store, unsigned keep, const struct progress *progress,
+		struct merge_report *ret, struct error *err)
+{
+	CLEANUP_FREE uint64_t *epochs = NULL;
+	size_t n, gone;
+	int rc = store_epochs(store, &epochs, &n, err);
+
+	if (rc < 0)
+		return rc;
+	if (!keep)
+		return error_set(err, -EINVAL,
+				 "at least one epoch is kept: remove %s itself to "
+				 "remove all",
+				 store->path);
+	gone = n > keep ? n - keep : 0;
+	return merge_keep(store, epochs + gone, n - gone, progress, ret, err);
 }

@@ -28,6 +28,10 @@ struct merge_report {
 int merge_epoch(const struct store *store, uint64_t epoch, const struct progress *progress,
 		struct merge_report *ret, struct error *err);
 
+/* Keeps these epochs and removes all others; those that are based on one that goes are merged. */
+int merge_keep(const struct store *store, const uint64_t *keep, size_t n,
+	       const struct progress *progress, struct merge_report *ret, struct error *err);
+
 /* Keeps the newest epochs, at least one, and merges those of them that are based on others. */
 int merge_prune(const struct store *store, unsigned keep, const struct progress *progress,
 		struct merge_report *ret, struct error *err);

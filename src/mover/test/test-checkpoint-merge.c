@@ -151,6 +151,44 @@ static void test_prune(void **state)
 	done(&h);
 }
 
+static void name_of(const struct history *h, uint64_t epoch, char ret[DIGEST_TEXT])
+{
+	struct manifest m;
+	struct store store;
+
+	ok(store_open(h->dir, false, &store, &err));
+	ok(epoch_manifest(&store, epoch, &m, &err));
+	memcpy(ret, m.digest, DIGEST_TEXT);
+	manifest_done(&m);
+	store_close(&store);
+}
+
+/* Some stay, whatever they are based on, under the digest they had. */
+static void test_keep(void **state)
+{
+	static const uint64_t keep[] = {3, 4, 7};
+	char before[DIGEST_TEXT], after[DIGEST_TEXT];
+	struct store store;
+	struct history h;
+
+	make(&h, *state, line);
+	name_of(&h, 7, before);
+	for (unsigned i = 0; i < 2; i++) {
+		ok(store_open(h.dir, true, &store, &err));
+		ok(merge_keep(&store, keep, 3, NULL, NULL, &err));
+		store_close(&store);
+		check(&h, "347");
+	}
+	merge(&h, 4);
+	name_of(&h, 7, after);
+	assert_string_equal(before, after);
+	ok(store_open(h.dir, true, &store, &err));
+	ok(merge_keep(&store, NULL, 0, NULL, NULL, &err));
+	store_close(&store);
+	check(&h, "");
+	done(&h);
+}
+
 static void test_refused(void **state)
 {
 	CLEANUP_FREE char *empty = io_format("%s/empty", (char *)*state);
@@ -217,9 +255,10 @@ static void test_aside(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_merge),	   cmocka_unit_test(test_merge_forked),
-		cmocka_unit_test(test_prune),	   cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_open_chain), cmocka_unit_test(test_aside),
+		cmocka_unit_test(test_merge),	cmocka_unit_test(test_merge_forked),
+		cmocka_unit_test(test_prune),	cmocka_unit_test(test_keep),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_open_chain),
+		cmocka_unit_test(test_aside),
 	};
 
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
