@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints of a VM that a VMM runs: stopped or live, full or incremental. */
+/*
+ * Checkpoints of a VM that a VMM runs, stopped or live, full or incremental: the sequence, and all
+ * but memory. It is the same whether somebody tells its steps or not.
+ */
+
+#include "mover/checkpoint-parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,45 +13,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
-#include "mover/brake.h"
 #include "mover/chain.h"
-#include "mover/compare.h"
-#include "mover/disks.h"
-#include "mover/operation.h"
-#include "mover/track.h"
-#include "mover/vmm.h"
-
-#define MAX_ROUNDS 30
-#define RATE_PAGES 1000	   /* fewer tell nothing of the rate */
-#define RATE_GUESS 0.00025 /* pages a nanosecond: 1 GB/s, until it is known */
-
-struct checkpoint {
-	const struct checkpoint_request *request;
-	struct vmm vmm;
-	struct vmm_memory memory;
-	struct store store;
-	struct writer *writer;
-	struct disks disks;
-	uint64_t parent;
-	uint64_t *changed; /* bitmap: what differs from the parent, or NULL */
-	struct track track;
-	struct machine *machine; /* for the brake: when its connection ends so does that */
-	struct brake brake;
-	bool was_running, paused;
-	uint64_t pause_start, pause_ns;
-	double rate; /* of writing, pages a nanosecond */
-	json_t *rounds;
-	json_t *saved; /* answer of save */
-};
-
-static uint64_t words(const struct checkpoint *c)
-{
-	return index_chunks(c->memory.size);
-}
+#include "mover/steps.h"
 
 static int examine(struct checkpoint *c, json_t **status, struct error *err)
 {
@@ -60,6 +33,7 @@ static int examine(struct checkpoint *c, json_t **status, struct error *err)
 	if (!c->was_running && (!state || strcmp(state, "paused")))
 		return error_set(err, -EBUSY, "this VM has nothing to save: it is %s",
 				 state ? state : "in no state");
+	c->vcpus = (unsigned)json_integer_value(json_object_get(*status, "vcpus"));
 	return vmm_memory(&c->vmm, &c->memory, err);
 }
 
@@ -81,34 +55,17 @@ static int begin(struct checkpoint *c, struct error *err)
 	return writer_create(&c->store, &options, &c->writer, err);
 }
 
-/* Finds what changed since the parent. */
-static int compare(struct checkpoint *c, struct error *err)
-{
-	struct chain chain;
-	int rc;
-
-	if (!c->parent)
-		return 0;
-	c->changed = calloc(words(c), sizeof(*c->changed));
-	if (!c->changed)
-		return error_set(err, -ENOMEM, "out of memory");
-	rc = chain_open(&c->store, c->parent, &chain, err);
-	if (rc < 0)
-		return error_prefix(err, rc, "incremental on epoch %" PRIu64, c->parent);
-	rc = compare_memory(&chain, c->memory.fd, c->request->progress, c->changed, err);
-	chain_close(&chain);
-	return rc;
-}
-
+/* Nobody may resume it meanwhile, also if it was paused before. */
 static int pause_vm(struct checkpoint *c, struct error *err)
 {
+	struct timespec now;
 	int rc;
 
-	if (c->paused)
-		return 0;
 	c->pause_start = io_now_ns();
 	rc = vmm_call(&c->vmm, "pause", json_pack("{s:b}", "hold", 1), -1, NULL, err);
 	c->paused = rc == 0;
+	clock_gettime(CLOCK_REALTIME, &now);
+	c->cut_at = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	return rc;
 }
 
@@ -127,174 +84,6 @@ static int resume_vm(struct checkpoint *c, bool stay, struct error *err)
 		c->pause_ns = io_now_ns() - c->pause_start;
 	c->paused = false;
 	return rc;
-}
-
-static void note_round(struct checkpoint *c, uint64_t pages, uint64_t ns)
-{
-	json_array_append_new(c->rounds, json_pack("{s:I, s:I}", "pages", (json_int_t)pages, "ns",
-						   (json_int_t)ns));
-}
-
-static uint64_t count(const struct checkpoint *c, const uint64_t *bitmap)
-{
-	uint64_t n = 0;
-
-	for (uint64_t i = 0; i < words(c); i++)
-		n += (unsigned)__builtin_popcountll(bitmap[i]);
-	return n;
-}
-
-/* Writes all of memory, or what is in the bitmap. A round that is long enough tells the rate. */
-static int write_round(struct checkpoint *c, const uint64_t *bitmap, struct error *err)
-{
-	uint64_t pages = bitmap ? count(c, bitmap) : c->memory.size / PAGE_BYTES;
-	uint64_t start = io_now_ns(), ns;
-	int rc;
-
-	writer_gentle(c->writer, c->was_running && !c->paused);
-	rc = writer_pages(c->writer, c->memory.fd, bitmap, err);
-
-	ns = io_now_ns() - start;
-	note_round(c, pages, ns);
-	if (rc == 0 && pages >= RATE_PAGES)
-		c->rate = (double)pages / (double)(ns + 1);
-	return rc;
-}
-
-/* Everything that is not as in the parent, while the VM runs. */
-static int first_round(struct checkpoint *c, uint64_t *pages, struct error *err)
-{
-	bool known = c->track.on;
-	int rc = known ? 0 : track_start(&c->track, err);
-
-	/* Of a new log every page counts as written: that is the round that comes now. */
-	if (rc == 0)
-		rc = track_collect(&c->track, pages, err);
-	if (rc == 0 && !known)
-		rc = compare(c, err);
-	return rc < 0 ? rc : write_round(c, known ? c->track.dirty : c->changed, err);
-}
-
-static int take_brake(struct checkpoint *c, const json_t *status, struct error *err)
-{
-	int rc;
-
-	if (!c->request->throttle)
-		return 0;
-	rc = machine_connect(c->request->control, false, &c->machine, err);
-	if (rc == 0)
-		rc = brake_init(&c->brake, c->machine,
-				(unsigned)json_integer_value(json_object_get(status, "vcpus")),
-				err);
-	if (rc == 0)
-		brake_look(&c->brake);
-	return rc;
-}
-
-static double pause_of(const struct checkpoint *c, uint64_t pages)
-{
-	return (double)pages / c->rate;
-}
-
-/*
- * What was written in the last round would not fit into the pause. Whether another round is of use:
- * what is written becomes less, by itself or because the vCPUs that write are made slower.
- */
-static bool goes_on(struct checkpoint *c, unsigned round, uint64_t pages, uint64_t before)
-{
-	bool slow = pages / 7 > before / 10;
-
-	if (!c->request->throttle)
-		return round < 3 || pages <= before / 10 * 9;
-	if (round < 2 || !slow)
-		return true;
-	return brake_more(&c->brake, pages, NULL) == 0 || pages <= before / 10 * 9;
-}
-
-static int check_pause(const struct checkpoint *c, uint64_t pages, struct error *err)
-{
-	double ms = pause_of(c, pages) / 1e6;
-
-	if (!c->request->max_pause_ms || ms <= c->request->max_pause_ms)
-		return 0;
-	return error_set(err, -EAGAIN,
-			 "the VM writes faster than its memory can be written here: it would pause "
-			 "for %.0f ms, and %u are allowed (--max-pause)%s",
-			 ms, c->request->max_pause_ms,
-			 c->request->throttle ? "" : "; --throttle slows it down meanwhile");
-}
-
-/*
- * While the VM runs: everything, then again and again what was written meanwhile, until the rest
- * fits into the pause or does not become less.
- */
-static int write_live(struct checkpoint *c, struct error *err)
-{
-	uint64_t pages, before;
-	int rc = first_round(c, &pages, err);
-
-	for (unsigned round = 1; rc == 0 && round < MAX_ROUNDS; round++) {
-		before = pages;
-		rc = track_collect(&c->track, &pages, err);
-		if (rc < 0)
-			return rc;
-		if (c->machine)
-			brake_look(&c->brake);
-		if (pause_of(c, pages) < c->request->downtime_ms * 1e6 ||
-		    !goes_on(c, round, pages, before)) {
-			/* The last round is written in the pause, with what comes until then. */
-			track_put_back(&c->track);
-			break;
-		}
-		rc = write_round(c, c->track.dirty, err);
-	}
-	return rc < 0 ? rc : check_pause(c, pages, err);
-}
-
-/* In the pause: what is left of memory. */
-static int write_rest(struct checkpoint *c, struct error *err)
-{
-	bool known = c->track.on;
-	uint64_t pages;
-	int rc = known ? 0 : compare(c, err);
-
-	/* From now on for the next one: what was written before is in this epoch. */
-	if (rc == 0 && !known && c->request->track)
-		rc = track_start(&c->track, err);
-	if (rc == 0 && c->track.on)
-		rc = track_collect(&c->track, &pages, err);
-	return rc < 0 ? rc : write_round(c, known ? c->track.dirty : c->changed, err);
-}
-
-/* Where the VMM has kept a log since the parent, nothing need be compared. */
-static int take_log(struct checkpoint *c, struct error *err)
-{
-	struct manifest parent;
-	int rc;
-
-	track_init(&c->track, &c->vmm, words(c));
-	/* A full one ends the log that was kept: it is of no use any more. */
-	if (!c->parent)
-		return track_take(&c->track, "none", err);
-	rc = epoch_manifest(&c->store, c->parent, &parent, err);
-	if (rc < 0)
-		return rc;
-	rc = track_take(&c->track, parent.identity, err);
-	manifest_done(&parent);
-	return rc < 0 ? rc : 0;
-}
-
-/* Without a log the next one compares: that it cannot be kept is no failure. */
-static bool keep_log(struct checkpoint *c, uint64_t epoch)
-{
-	struct manifest written;
-	int rc;
-
-	if (!c->request->track || epoch_manifest(&c->store, epoch, &written, NULL) < 0)
-		return false;
-	rc = track_keep(&c->track, written.identity, NULL);
-	manifest_done(&written);
-	return rc == 0;
 }
 
 /* The state into a new buffer. */
@@ -333,13 +122,17 @@ static json_t *describe(const struct checkpoint *c, const json_t *status)
 	return config;
 }
 
-static void add_to_report(const struct checkpoint *c, uint64_t epoch, json_t *report)
+static void add_to_report(const struct checkpoint *c, uint64_t epoch, bool log_kept, json_t *report)
 {
 	json_object_update_new(
-		report, json_pack("{s:I, s:I, s:O, s:o, s:o}", "epoch", (json_int_t)epoch,
-				  "pause_ns", (json_int_t)c->pause_ns, "passes", c->rounds, "disks",
-				  disks_report(&c->disks), "parent",
-				  c->parent ? json_integer((json_int_t)c->parent) : json_null()));
+		report,
+		json_pack("{s:I, s:o, s:I, s:I, s:O, s:o, s:o, s:i, s:b, s:b}", "epoch",
+			  (json_int_t)epoch, "digest", manifest_digest_json(c->digest), "cut_at",
+			  (json_int_t)c->cut_at, "pause_ns", (json_int_t)c->pause_ns, "passes",
+			  c->rounds, "disks", disks_report(&c->disks), "parent",
+			  c->parent ? json_integer((json_int_t)c->parent) : json_null(), "throttle",
+			  (int)brake_most(&c->brake), "log_used", *c->track.taken != 0, "log_kept",
+			  log_kept));
 }
 
 /* Makes and sums the copies of the disks; those that are as in the parent are kept once. */
@@ -363,72 +156,125 @@ static int finish_disks(struct checkpoint *c, json_t **files, struct error *err)
 	return rc;
 }
 
-/* What the host still has in memory of them would be waited for in the pause. */
-static int flush_disks(struct checkpoint *c, struct error *err)
+int checkpoint_flush(struct checkpoint *c, struct error *err)
 {
 	const struct progress *progress = c->request->progress;
 
 	return disks_flush(&c->disks, progress ? progress->cancel : NULL, err);
 }
 
-static int run(struct checkpoint *c, const json_t *status, json_t **report, struct error *err)
+/* All that comes before the pause: afterwards it takes as little as can be. */
+static int prepare(struct checkpoint *c, struct error *err)
 {
-	int resumed;
-	struct error reason;
-	CLEANUP_FREE uint8_t *state = NULL;
-	struct writer_vm vm = {.image = c->request->image};
-	json_t *config;
-	uint64_t epoch;
-	size_t size = 0;
-	int rc = take_log(c, err);
+	int rc = checkpoint_take_log(c, err);
 
 	if (rc == 0)
 		rc = disks_open(&c->vmm, false, &c->disks, err);
 	if (rc == 0)
-		rc = flush_disks(c, err);
+		rc = checkpoint_flush(c, err);
 	if (rc == 0 && c->request->live && c->was_running)
-		rc = take_brake(c, status, err);
-	if (rc == 0 && c->request->live && c->was_running)
-		rc = write_live(c, err);
+		rc = checkpoint_copy(c, err);
+	return rc < 0 ? rc : checkpoint_hold(c, err);
+}
+
+/*
+ * From the first vCPU that stops to the last byte of memory. That it has stopped is said first: to
+ * others it is as if the rest was done in no time.
+ */
+static int cut(struct checkpoint *c, uint8_t **state, size_t *size, struct error *err)
+{
+	int rc = pause_vm(c, err);
+
+	brake_release(&c->brake);
 	if (rc == 0)
-		rc = flush_disks(c, err);
-	if (rc == 0) {
-		rc = pause_vm(c, err);
-		brake_release(&c->brake);
-	}
+		rc = steps_ask(c->request->steps, "cut",
+			       json_pack("{s:I}", "at", (json_int_t)c->cut_at), STEPS_RESUME, err);
 	if (rc == 0)
 		rc = disks_take(&c->disks, &c->vmm, writer_dir(c->writer), err);
 	/* Saving may still write to memory, so it comes first. */
 	if (rc == 0)
-		rc = save(c, &state, &size, err);
-	if (rc == 0)
-		rc = write_rest(c, err);
+		rc = save(c, state, size, err);
+	return rc < 0 ? rc : checkpoint_rest(c, err);
+}
+
+/*
+ * A VM that is suspended stays as it is until its state is safe. One that cannot run again needs
+ * its checkpoint all the more.
+ */
+static int let_run(struct checkpoint *c, struct error *err)
+{
+	json_t *members;
+	int rc;
+
+	if (c->request->leave_paused)
+		return 0;
+	rc = steps_await(c->request->steps, STEPS_RESUME, -1, err);
 	if (rc < 0)
 		return rc;
-	/* A VM that is suspended stays as it is until its state is safe. */
-	resumed = c->request->leave_paused ? 0 : resume_vm(c, false, &reason);
-	config = describe(c, status);
-	vm.state = state;
-	vm.state_size = size;
-	vm.config = config;
-	vm.cpu = json_object_get(c->saved, "cpu");
-	rc = finish_disks(c, &vm.files, err);
+	c->resumed = resume_vm(c, false, &c->why_not);
+	members = json_pack("{s:I}", "pause_ns", (json_int_t)c->pause_ns);
+	if (c->resumed < 0)
+		json_object_update_new(members, json_pack("{s:i, s:s}", "errno", -c->resumed,
+							  "error", c->why_not.text));
+	return steps_say(c->request->steps, "resumed", members, err);
+}
+
+/* All files are there and synced, under a name that is not the epoch's. */
+static int finish(struct checkpoint *c, const json_t *status, const uint8_t *state, size_t size,
+		  json_t **report, struct error *err)
+{
+	struct writer_vm vm = {.state = state,
+			       .state_size = size,
+			       .config = describe(c, status),
+			       .cpu = json_object_get(c->saved, "cpu"),
+			       .image = c->request->image};
+	int rc = finish_disks(c, &vm.files, err);
+
 	if (rc == 0)
-		rc = writer_commit(c->writer, &vm, &epoch, report, err);
+		rc = writer_finish(c->writer, &vm, c->digest, report, err);
 	json_decref(vm.files);
-	json_decref(config);
+	json_decref((json_t *)vm.config);
+	return rc;
+}
+
+/* Visible, when that is said. */
+static int commit(struct checkpoint *c, json_t *report, struct error *err)
+{
+	uint64_t epoch = writer_epoch(c->writer);
+	int rc = steps_ask(c->request->steps, "written",
+			   json_pack("{s:I, s:o, s:O}", "epoch", (json_int_t)epoch, "digest",
+				     manifest_digest_json(c->digest), "bytes",
+				     json_object_get(report, "bytes")),
+			   STEPS_COMMIT, err);
+
+	if (rc == 0)
+		rc = steps_await(c->request->steps, STEPS_COMMIT, -1, err);
+	if (rc > 0)
+		rc = writer_publish(c->writer, err);
 	if (rc < 0)
 		return rc;
-	if (resumed == 0)
-		resumed = resume_vm(c, true, &reason);
-	if (resumed < 0)
-		return error_set(err, resumed, "epoch %" PRIu64 " is written, but: %s", epoch,
-				 reason.text);
-	add_to_report(c, epoch, *report);
-	json_object_set_new(*report, "throttle", json_integer(brake_most(&c->brake)));
-	json_object_set_new(*report, "log_used", json_boolean(*c->track.taken));
-	json_object_set_new(*report, "log_kept", json_boolean(keep_log(c, epoch)));
+	if (c->resumed == 0)
+		c->resumed = resume_vm(c, true, &c->why_not);
+	if (c->resumed < 0)
+		return error_set(err, c->resumed, "epoch %" PRIu64 " is written, but: %s", epoch,
+				 c->why_not.text);
+	add_to_report(c, epoch, checkpoint_keep_log(c, epoch), report);
 	return 0;
+}
+
+static int run(struct checkpoint *c, const json_t *status, json_t **report, struct error *err)
+{
+	CLEANUP_FREE uint8_t *state = NULL;
+	size_t size = 0;
+	int rc = prepare(c, err);
+
+	if (rc == 0)
+		rc = cut(c, &state, &size, err);
+	if (rc == 0)
+		rc = let_run(c, err);
+	if (rc == 0)
+		rc = finish(c, status, state, size, report, err);
+	return rc < 0 ? rc : commit(c, *report, err);
 }
 
 int operation_checkpoint(const struct checkpoint_request *request, json_t **report,
@@ -439,7 +285,7 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 			       .memory = {.fd = -1},
 			       .store = {.dir = -1, .lock = -1},
 			       .track = {.fd = -1},
-			       .rate = RATE_GUESS,
+			       .rate = CHECKPOINT_RATE_GUESS,
 			       .rounds = json_array()};
 	json_t *status = NULL;
 	int rc = vmm_connect(request->control, &c.vmm, err);

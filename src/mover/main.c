@@ -17,6 +17,7 @@
 #include "mover/commands.h"
 #include "mover/head.h"
 #include "mover/operation.h"
+#include "mover/steps.h"
 #include "mover/tell.h"
 
 #define DOWNTIME_MS 300
@@ -40,12 +41,16 @@ enum {
 	OPT_FORCE,
 	OPT_TRACK,
 	OPT_AGAIN,
+	OPT_STEPS,
+	OPT_DIGEST,
 };
 
 struct request {
 	struct checkpoint_request checkpoint;
 	struct restore_request restore;
 	const char *config;
+	bool in_steps;
+	struct steps steps;
 	struct head head; /* a signal: the operation ends, the VM runs on */
 	struct progress progress;
 };
@@ -80,6 +85,12 @@ static int parse_option(void *arg, int opt, const char *value, struct error *err
 		return 0;
 	case OPT_SUSPEND:
 		r->checkpoint.leave_paused = true;
+		return 0;
+	case OPT_STEPS:
+		r->in_steps = true;
+		return 0;
+	case OPT_DIGEST:
+		r->restore.digest = value;
 		return 0;
 	case OPT_CONFIG:
 		r->config = value;
@@ -170,9 +181,18 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 	if (rc)
 		return rc > 0 ? 0 : head_fail(&r.head, EXIT_USAGE, &err);
 	r.checkpoint.config = config;
+	if (r.in_steps) {
+		steps_init(&r.steps, STDIN_FILENO, STDOUT_FILENO, r.checkpoint.leave_paused,
+			   &r.head.cancel);
+		r.checkpoint.steps = &r.steps;
+	}
 	rc = head_begin(&r.head, &err);
+	if (rc == 0 && r.in_steps)
+		rc = steps_start(&r.steps, &err);
 	if (rc == 0)
 		rc = operation_checkpoint(&r.checkpoint, &report, &err);
+	if (r.in_steps)
+		rc = steps_end(&r.steps, rc, report, &err);
 	json_decref(config);
 	return finish(rc, &r, report, tell_checkpoint, &err);
 }
@@ -231,6 +251,10 @@ static const struct command checkpoint = {
 			{OPT_COMPRESS, "compress", 0, "KIND", "none (default), lz4 or zstd", 0},
 			{OPT_SUSPEND, "suspend", 0, NULL,
 			 "Leave the VM paused once the checkpoint is safe", 0},
+			{OPT_STEPS, "steps", 0, NULL,
+			 "Be told by lines of JSON when to go on, and tell so: a part of a "
+			 "checkpoint of many VMs",
+			 0},
 			{OPT_CONFIG, "config", 0, "FILE",
 			 "JSON to keep with it, say how to start the VM again", COMPLETE_FILE},
 			{OPT_IMAGE, "image", 0, "DIGEST",
@@ -249,6 +273,8 @@ static const struct command restore = {
 		(const struct option_desc[]){
 			COMMON_OPTIONS,
 			{OPT_AT, "at", 0, "EPOCH", "Epoch to restore (default: the newest)", 0},
+			{OPT_DIGEST, "digest", 0, "sha256:HEX",
+			 "Refuse an epoch that has another digest", 0},
 			{OPT_LAZY, "lazy", 0, NULL,
 			 "Let the VM run at once and bring its memory as it is touched", 0},
 			{OPT_CLOCK, "clock", 0, "KIND",

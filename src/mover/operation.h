@@ -11,6 +11,7 @@
 #include "mover/write.h"
 
 struct error;
+struct steps;
 
 struct checkpoint_request {
 	const char *control;   /* the VMM's control socket */
@@ -26,12 +27,14 @@ struct checkpoint_request {
 	const json_t *config; /* what the caller wants kept with it, or NULL */
 	const char *image;    /* digest of the guest's image, or NULL */
 	const struct progress *progress;
+	struct steps *steps; /* who says when it goes on, or NULL */
 };
 
 /*
  * Writes the next epoch. The VM runs again when this returns, also after a failure, if it ran
- * before. *report is a new reference: epoch, pause_ns, rounds, throttle (percent of its time that
- * the slowest vCPU lost meanwhile) and what writing took.
+ * before. *report is a new reference: epoch, digest, cut_at (CLOCK_REALTIME in ns when the last
+ * vCPU had stopped), pause_ns, rounds, throttle (percent of its time that the slowest vCPU lost
+ * meanwhile) and what writing took.
  */
 int operation_checkpoint(const struct checkpoint_request *request, json_t **report,
 			 struct error *err);
@@ -39,12 +42,13 @@ int operation_checkpoint(const struct checkpoint_request *request, json_t **repo
 struct restore_request {
 	const char *control;
 	const char *dir;
-	uint64_t epoch;	   /* 0: the newest */
-	bool lazy;	   /* the VM runs before its memory is there */
-	bool again;	   /* goes on where a mover was that died */
-	bool force;	   /* disks are put back also when they were written since */
-	bool elapsed;	   /* the guest's clock shows that time went by */
-	bool leave_paused; /* it is resumed else */
+	uint64_t epoch;	    /* 0: the newest */
+	const char *digest; /* that it must have (MANIFEST_DIGEST), or NULL */
+	bool lazy;	    /* the VM runs before its memory is there */
+	bool again;	    /* goes on where a mover was that died */
+	bool force;	    /* disks are put back also when they were written since */
+	bool elapsed;	    /* the guest's clock shows that time went by */
+	bool leave_paused;  /* it is resumed else */
 	const struct progress *progress;
 };
 

@@ -287,7 +287,11 @@ int operation_restore(const struct restore_request *request, json_t **report, st
 		return rc;
 	rc = chain_open(&store, request->epoch, &chain, err);
 	if (rc == 0) {
-		rc = (request->again ? run_again : run_first)(&chain, request, report, err);
+		if (request->digest)
+			rc = manifest_check_digest(&chain.epoch[0].manifest, chain.epoch[0].name,
+						   request->digest, err);
+		if (rc == 0)
+			rc = (request->again ? run_again : run_first)(&chain, request, report, err);
 		if (rc == 0)
 			note(&store, &chain.epoch[0].manifest, *report);
 		chain_close(&chain);
