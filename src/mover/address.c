@@ -9,18 +9,16 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/lookup.h"
 #include "lib/parse.h"
 #include "mover/channel.h"
 
@@ -45,85 +43,29 @@ static int no_address(const char *text, int rc, struct error *err)
 	return error_set(err, -EHOSTUNREACH, "tcp:%s: %s", text, gai_strerror(rc));
 }
 
-/* What a name server is asked for may take as long as it likes: nothing ends getaddrinfo(). */
-struct lookup {
-	_Atomic int users; /* the thread, and who waits for it */
-	char *host, *port;
-	int done_fd;
-	int rc;
-	struct addrinfo *list;
-};
-
-static void lookup_drop(struct lookup *l)
+static int look_up(const char *text, struct lookup **ret, struct error *err)
 {
-	if (atomic_fetch_sub(&l->users, 1) > 1)
-		return;
-	if (l->list)
-		freeaddrinfo(l->list);
-	cleanup_close_fd(&l->done_fd);
-	free(l->host);
-	free(l->port);
-	free(l);
+	CLEANUP_FREE char *host = NULL, *port = NULL;
+	int rc = split(text, &host, &port, err);
+
+	return rc < 0 ? rc : lookup_start(host, port, ret, err);
 }
 
-static void *lookup_main(void *arg)
-{
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	struct lookup *l = arg;
-
-	l->rc = getaddrinfo(l->host, l->port, &hints, &l->list);
-	eventfd_write(l->done_fd, 1);
-	lookup_drop(l);
-	return NULL;
-}
-
-static int lookup_start(const char *text, struct lookup **ret, struct error *err)
-{
-	struct lookup *l = calloc(1, sizeof(*l));
-	pthread_t thread;
-	int rc;
-
-	if (!l)
-		return error_set(err, -ENOMEM, "out of memory");
-	l->users = 1;
-	l->done_fd = eventfd(0, EFD_CLOEXEC);
-	rc = l->done_fd < 0 ? error_errno(err, -errno, "eventfd")
-			    : split(text, &l->host, &l->port, err);
-	if (rc == 0) {
-		l->users = 2;
-		rc = -pthread_create(&thread, NULL, lookup_main, l);
-		if (rc == 0) {
-			pthread_detach(thread);
-			*ret = l;
-			return 0;
-		}
-		l->users = 1;
-		error_errno(err, rc, "cannot start a thread");
-	}
-	lookup_drop(l);
-	return rc;
-}
-
-static int resolve(const char *text, const struct channel *limits, struct addrinfo **ret,
-		   struct error *err)
+/* The addresses are the lookup's. */
+static int resolve(const char *text, const struct channel *limits, struct lookup **lookup,
+		   const struct addrinfo **ret, struct error *err)
 {
 	struct channel wait = *limits;
-	struct lookup *l = NULL;
-	int rc = lookup_start(text, &l, err);
+	int rc = look_up(text, lookup, err);
 
 	if (rc < 0)
 		return rc;
-	wait.fd = l->done_fd;
+	wait.fd = lookup_fd(*lookup);
 	rc = channel_wait(&wait, err);
 	if (rc == -ETIMEDOUT)
 		error_set(err, rc, "tcp:%s: nobody says what address that is", text);
-	if (rc == 0 && l->rc)
-		rc = no_address(text, l->rc, err);
-	if (rc == 0) {
-		*ret = l->list;
-		l->list = NULL;
-	}
-	lookup_drop(l);
+	if (rc == 0 && lookup_result(*lookup, ret, err) < 0)
+		rc = error_prefix(err, -EHOSTUNREACH, "tcp:%s", text);
 	return rc;
 }
 
@@ -174,18 +116,20 @@ static int begin_connect(int fd, const struct addrinfo *to, const struct channel
 static int tcp_connect(const char *text, const struct channel *limits, struct error *err)
 {
 	CLEANUP_CLOSE int fd = -1;
-	struct addrinfo *list = NULL;
+	struct lookup *lookup = NULL;
+	const struct addrinfo *to = NULL;
 	const int on = 1;
-	int rc = resolve(text, limits, &list, err);
+	int rc = resolve(text, limits, &lookup, &to, err);
 
+	if (rc == 0) {
+		fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		rc = fd < 0 ? -errno : begin_connect(fd, to, limits, err);
+		if (rc < 0 && rc != -ECANCELED)
+			error_errno(err, rc, "cannot connect to tcp:%s", text);
+	}
+	lookup_drop(&lookup);
 	if (rc < 0)
 		return rc;
-	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	rc = fd < 0 ? -errno : begin_connect(fd, list, limits, err);
-	freeaddrinfo(list);
-	if (rc < 0)
-		return rc == -ECANCELED ? rc
-					: error_errno(err, rc, "cannot connect to tcp:%s", text);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	keep_small(fd);
 	return take_fd(&fd);
