@@ -54,6 +54,11 @@ static int collect(const struct tree_member *m, struct nodeset *ret)
 	return rc;
 }
 
+uint32_t tree_place(const struct tree_member *m)
+{
+	return m->first;
+}
+
 uint32_t tree_reached(const struct tree_member *m)
 {
 	struct nodeset now = {0};
@@ -100,6 +105,24 @@ static void tell_changes(struct tree_member *m)
 	nodeset_done(&back);
 }
 
+void child_error(const struct tree_call *c, struct error *ret)
+{
+	error_set(ret, 0, "%s is not reached%s%s", member_node(c->member, c->first),
+		  c->why ? ": " : "", c->why ? c->why : "");
+}
+
+static void lost_error(const struct tree_member *m, uint32_t place, struct error *ret)
+{
+	const struct tree_call *c = m->children;
+
+	while (c && c->first != place)
+		c = c->next;
+	if (c)
+		child_error(c, ret);
+	else
+		error_set(ret, 0, "%s is not reached", member_node(m, place));
+}
+
 static json_t *errors_of_lost(const struct tree_member *m, const struct nodeset *reached)
 {
 	json_t *errors = json_array();
@@ -109,7 +132,7 @@ static json_t *errors_of_lost(const struct tree_member *m, const struct nodeset 
 
 		if (nodeset_has(reached, p))
 			continue;
-		error_set(&err, 0, "%s is not reached", member_node(m, p));
+		lost_error(m, p, &err);
 		json_array_append_new(errors, request_error(p, -EHOSTDOWN, err.text));
 	}
 	return errors;
@@ -253,6 +276,7 @@ static void drop_child(struct tree_call *c)
 	conn_destroy(take_ptr(c->conn));
 	loop_remove(&c->timer);
 	nodeset_done(&c->reached);
+	free(c->why);
 }
 
 static void drop_children(struct tree_member *m)
@@ -345,6 +369,8 @@ static void child_ended(struct tree_call *c, const char *reason)
 	struct error err;
 
 	error_set(&err, -EHOSTDOWN, "%s is lost: %s", member_node(m, c->first), reason);
+	free(c->why);
+	c->why = strdup(reason); /* before the connection goes, whose it may be */
 	conn_destroy(take_ptr(c->conn));
 	nodeset_done(&c->reached);
 	c->state = CHILD_LOST;

@@ -21,6 +21,7 @@ struct tree_call {
 	struct conn *conn;
 	struct loop_source *timer; /* of the call, or until the next */
 	unsigned tries;
+	char *why;	 /* it was lost, or NULL */
 	json_int_t join; /* id */
 };
 
@@ -40,6 +41,8 @@ struct tree_member {
 };
 
 const char *member_node(const struct tree_member *member, uint32_t place);
+/* That a child is not reached, and why as far as it is known. */
+void child_error(const struct tree_call *child, struct error *ret);
 
 /* A message with op for all or some of the share. */
 void request_begin(struct tree_member *member, const json_t *message);

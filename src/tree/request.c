@@ -151,18 +151,31 @@ static bool settle(struct tree_request *r)
 	return true;
 }
 
+static bool is_too_long(const json_t *value)
+{
+	return value && json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > TREE_VALUE_MAX;
+}
+
+static void fail_here(struct tree_request *r, int code, const char *reason, const json_t *more)
+{
+	json_t *entry = request_error(r->member->first, code, reason);
+
+	if (entry && json_is_object(more) && !is_too_long(more))
+		json_object_update_missing(entry, (json_t *)more);
+	json_array_append_new(r->errors, entry);
+}
+
 void tree_answer(struct tree_request *r, int code, const char *reason, const json_t *value)
 {
 	char key[16];
 
 	r->here = false;
-	if (r->member && !code && value &&
-	    json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > TREE_VALUE_MAX) {
+	if (r->member && !code && is_too_long(value)) {
 		code = -EMSGSIZE;
 		reason = "the answer is too long";
 	}
 	if (r->member && code) {
-		fail_place(r, r->member->first, code, reason);
+		fail_here(r, code, reason, value);
 	} else if (r->member && value) {
 		snprintf(key, sizeof(key), "%u", r->member->first);
 		json_object_set_new(r->values, key, json_deep_copy(value));
@@ -221,7 +234,7 @@ static void ask_child(struct tree_request *r, struct tree_call *child, const str
 		add_leg(r, child, &waits, message);
 		return;
 	}
-	error_set(&err, -EHOSTDOWN, "%s is not reached", member_node(r->member, child->first));
+	child_error(child, &err);
 	fail_set(r, &waits, -EHOSTDOWN, err.text);
 	nodeset_done(&waits);
 }

@@ -68,12 +68,16 @@ void tree_refused(struct tree_call *call, const char *reason);
 
 /*
  * What came of a request here. code 0: done, and value (NULL: nothing to add) is said of it; else
- * -errno and the reason. value stays the caller's. The request is gone afterwards.
+ * -errno and the reason, and value (or NULL) has members that say more. value stays the caller's.
+ * The request is gone afterwards.
  */
 void tree_answer(struct tree_request *request, int code, const char *reason, const json_t *value);
 
 /* Says something to whoever is above; nothing where nobody is. The event stays the caller's. */
 void tree_event(struct tree_member *member, json_t *event);
+
+/* This node's place in the whole list. */
+uint32_t tree_place(const struct tree_member *member);
 
 /* Nodes of this one's share that are reached, with this one. */
 uint32_t tree_reached(const struct tree_member *member);

@@ -137,7 +137,9 @@ static void node_request(void *arg, struct tree_request *request, const json_t *
 	if (!strcmp(op, "hang")) {
 		node->hangs = request;
 	} else if (!strcmp(op, "fail")) {
-		tree_answer(request, -EBUSY, "core 4 is held by another", NULL);
+		value = json_pack("{s:s, s:i}", "missing", "threads", "node", 7777);
+		tree_answer(request, -EBUSY, "core 4 is held by another", value);
+		json_decref(value);
 	} else if (!strcmp(op, "place")) {
 		value = json_integer(node - node->sim->node);
 		tree_answer(request, 0, NULL, value);

@@ -73,6 +73,7 @@ static const json_t *find_event(struct sim *sim, const char *event, const char *
 static void test_requests(void **state)
 {
 	struct sim *sim = *state;
+	const json_t *first;
 
 	join(sim);
 	assert_string_equal(ok_of(sim), "0-299");
@@ -91,6 +92,11 @@ static void test_requests(void **state)
 	assert_int_equal(entries(sim, "values"), 3);
 	ask(sim, "fail", "5-9");
 	assert_int_equal(entries(sim, "errors"), 5);
+	/* With what else it says, but nobody speaks for another node. */
+	first = json_array_get(json_object_get(sim->answer, "errors"), 0);
+	assert_int_equal(json_integer_value(json_object_get(first, "errno")), EBUSY);
+	assert_string_equal(json_string_value(json_object_get(first, "missing")), "threads");
+	assert_in_range(json_integer_value(json_object_get(first, "node")), 5, 9);
 	ask(sim, "frobnicate", "299");
 	assert_int_equal(entries(sim, "errors"), 1);
 	ask(sim, "echo", "");
