@@ -66,6 +66,15 @@ static void job_put(struct credential_job *job)
 	free(job);
 }
 
+bool credentials_known(void)
+{
+#ifdef WISP_MUNGE
+	return true;
+#else
+	return false;
+#endif
+}
+
 #ifdef WISP_MUNGE
 static int explain(struct credential_job *job, munge_err_t rc)
 {

@@ -21,6 +21,9 @@ struct error;
 #define CREDENTIAL_PAYLOAD 1024u /* bytes, at most */
 #define CREDENTIAL_TEXT 4096u	 /* with the NUL */
 
+/* Wisp was built with MUNGE. */
+bool credentials_known(void);
+
 /* socket: MUNGE's, NULL for the usual one. The caller owns *ret. Returns 0 or -errno. */
 int credentials_create(const char *socket, struct credentials **ret, struct error *err);
 /* Jobs may still run. Accepts NULL. */

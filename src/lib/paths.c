@@ -137,6 +137,19 @@ int paths_run(const char *kind, const char *name, char **ret, struct error *err)
 	return r ? r : join(base, kind, 0700, name, ret, err);
 }
 
+int paths_config(const char *name, char **ret, struct error *err)
+{
+	CLEANUP_FREE char *base = NULL;
+	int r = geteuid() ? base_of_user("WISP_CONFIG", "XDG_CONFIG_HOME", "/.config/wisp", &base,
+					 err)
+			  : from_env("WISP_CONFIG", "", &base, err);
+
+	if (r < 0)
+		return r;
+	*ret = io_format("%s/%s", base ? base : "/etc/wisp", name);
+	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
 int paths_image(const char *name, char **ret, struct error *err)
 {
 	CLEANUP_FREE char *base = NULL;

@@ -10,6 +10,7 @@
  *     images  $WISP_HOME, else $XDG_DATA_HOME/wisp, else ~/.local/share/wisp; "images" in it
  *     stores  $WISP_STORE, folders separated by ":", then /var/lib/wisp/images: images of others
  *     cache   $WISP_CACHE, else $XDG_CACHE_HOME/wisp, else ~/.cache/wisp
+ *     config  $WISP_CONFIG, else as root /etc/wisp, else $XDG_CONFIG_HOME/wisp, else ~/.config/wisp
  *
  * Relative values of those variables are refused. All functions return 0 and a new absolute
  * path in *ret that the caller frees, or -errno; they make the directories above the last
@@ -35,6 +36,9 @@ int paths_data(const char *name, char **ret, struct error *err);
 
 /* CACHE/kind/name; with name NULL CACHE/kind, which is made. */
 int paths_cache(const char *kind, const char *name, char **ret, struct error *err);
+
+/* CONFIG/name. Makes nothing. */
+int paths_config(const char *name, char **ret, struct error *err);
 
 /*
  * The file of one of our programs ("wisp-agent", "wisp-vmm"): in $WISP_LIBEXECDIR, beside

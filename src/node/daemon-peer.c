@@ -2,21 +2,15 @@
 /* Who is connected to a daemon: greeted, heard, answered, and gone. */
 
 #include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "channel/conn.h"
-#include "channel/greet.h"
+#include "channel/tls.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
-#include "lib/io.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "node/daemon.h"
@@ -24,31 +18,15 @@
 struct peer {
 	struct peer *next;
 	struct daemon *d;
+	struct door *door;
 	int fd;		     /* until it is the connection's */
 	struct greet *greet; /* one of both */
 	struct conn *conn;
+	struct caller caller;
 	struct asker who;
 };
 
 /* -------- who it is -------- */
-
-static bool is_operator(const struct daemon *d, uid_t uid)
-{
-	const struct passwd *user = uid ? getpwuid(uid) : NULL;
-	gid_t gids[1024];
-	int n = ARRAY_SIZE(gids);
-
-	if (uid == 0 || uid == geteuid())
-		return true;
-	if (!user || d->p.operators == (gid_t)-1)
-		return false;
-	if (getgrouplist(user->pw_name, user->pw_gid, gids, &n) < 0)
-		n = ARRAY_SIZE(gids);
-	for (int i = 0; i < n; i++)
-		if (gids[i] == d->p.operators)
-			return true;
-	return false;
-}
 
 /* A session of its own, until it names one. */
 static int new_session(char *ret)
@@ -62,27 +40,48 @@ static int new_session(char *ret)
 	return 0;
 }
 
-static unsigned count(const struct daemon *d, uid_t uid, bool greeting)
+unsigned peers_of(const struct daemon *d, uid_t uid)
 {
 	unsigned n = 0;
 
 	for (const struct peer *p = d->peers; p; p = p->next)
-		n += p->who.uid == uid && (!greeting || p->greet);
+		n += p->caller.has_uid && p->caller.uid == uid;
 	return n;
+}
+
+static bool is_alike(const struct caller *a, const struct caller *b)
+{
+	if (a->has_uid != b->has_uid)
+		return false;
+	return a->has_uid ? a->uid == b->uid : !memcmp(a->address, b->address, sizeof(a->address));
+}
+
+unsigned peers_greeted(const struct daemon *d, const struct caller *caller)
+{
+	unsigned n = 0;
+
+	for (const struct peer *p = d->peers; p; p = p->next)
+		n += p->greet && is_alike(&p->caller, caller);
+	return n;
+}
+
+static bool has_session(const struct peer *p, const struct asker *who)
+{
+	return p->conn && p->who.uid == who->uid && !strcmp(p->who.session, who->session);
 }
 
 bool peers_have(const struct daemon *d, const struct asker *who)
 {
 	for (const struct peer *p = d->peers; p; p = p->next)
-		if (p->conn && p->who.uid == who->uid && !strcmp(p->who.session, who->session))
+		if (has_session(p, who))
 			return true;
 	return false;
 }
 
-void daemon_event(struct daemon *d, uid_t uid, const char *session, json_t *event)
+void peers_tell(struct daemon *d, const struct asker *who, json_t *event)
 {
 	for (const struct peer *p = d->peers; p; p = p->next)
-		if (p->conn && p->who.uid == uid && !strcmp(p->who.session, session))
+		if (has_session(p, who))
 			conn_send(p->conn, event, NULL);
 }
 
@@ -97,11 +96,6 @@ static void unlink_peer(struct peer *peer)
 	*at = peer->next;
 }
 
-static void accept_more(struct daemon *d)
-{
-	loop_modify_fd(d->accepting, d->greetings < DAEMON_GREETINGS ? EPOLLIN : 0);
-}
-
 static void peer_end(struct peer *peer)
 {
 	struct daemon *d = peer->d;
@@ -109,9 +103,10 @@ static void peer_end(struct peer *peer)
 
 	unlink_peer(peer);
 	replies_forget(d, &peer->who);
-	d->greetings -= peer->greet != NULL;
+	if (peer->greet)
+		door_greeted(peer->door);
 	greet_cancel(peer->greet);
-	conn_destroy(peer->conn);
+	conn_destroy(take_ptr(peer->conn));
 	if (peer->fd >= 0)
 		close(peer->fd);
 	if (was_there)
@@ -152,27 +147,51 @@ static void on_reply(const struct reply *reply, int code, const char *reason, js
 		answer(reply->to, reply->id, code, reason, value);
 }
 
-static void on_message(void *arg, json_t *message)
+/* What it is due on this connection it does not hear there any more: a join comes first. */
+static void join(struct peer *peer, json_int_t id, const json_t *message)
 {
-	struct peer *peer = arg;
-	const json_t *id = json_object_get(message, "id");
-	struct reply model = {.asker = &peer->who, .conn = peer->conn, .fn = on_reply, .to = peer};
-	struct reply *reply;
+	struct conn *conn = take_ptr(peer->conn);
 	struct error err;
-	int r;
+	int r = trees_join(peer->d, &peer->who, conn, message, &err);
 
-	if (!json_is_integer(id) || json_integer_value(id) < 1) {
-		conn_fail(peer->conn, -EPROTO, "a request has no positive \"id\"");
+	if (!r) {
+		peer->conn = NULL;
+		daemon_leave(peer->d, &peer->who);
+		peer_end(peer);
 		return;
 	}
-	model.id = json_integer_value(id);
-	r = reply_create(peer->d, &model, &reply, &err);
+	peer->conn = conn;
+	answer(peer, id, r, err.text, NULL);
+}
+
+static void request(struct peer *peer, json_int_t id, const json_t *message)
+{
+	struct reply model = {
+		.asker = &peer->who, .conn = peer->conn, .id = id, .fn = on_reply, .to = peer};
+	struct reply *reply;
+	struct error err;
+	int r = reply_create(peer->d, &model, &reply, &err);
+
 	if (!r)
 		daemon_request(peer->d, reply, message);
 	else if (r == -EPROTO)
 		conn_fail(peer->conn, r, err.text);
 	else
-		answer(peer, model.id, r, err.text, NULL);
+		answer(peer, id, r, err.text, NULL);
+}
+
+static void on_message(void *arg, json_t *message)
+{
+	struct peer *peer = arg;
+	const json_t *id = json_object_get(message, "id");
+	const char *op = json_string_value(json_object_get(message, "op"));
+
+	if (!json_is_integer(id) || json_integer_value(id) < 1)
+		conn_fail(peer->conn, -EPROTO, "a request has no positive \"id\"");
+	else if (op && !strcmp(op, "join"))
+		join(peer, json_integer_value(id), message);
+	else
+		request(peer, json_integer_value(id), message);
 }
 
 static void on_data(void *arg, uint32_t stream, const uint8_t *data, size_t n)
@@ -184,7 +203,7 @@ static void on_closed(void *arg, int code, const char *reason)
 	struct peer *peer = arg;
 
 	if (code && log_due(&peer->d->unheard))
-		log_warn(peer->d->p.log, "peer", "user %u: %s", peer->who.uid, reason);
+		log_warn(peer->d->p.log, "peer", "%s: %s", peer->caller.name, reason);
 	peer_end(peer);
 }
 
@@ -192,55 +211,79 @@ static const struct conn_ops ops = {on_message, on_data, NULL, on_closed};
 
 /* -------- its beginning -------- */
 
+/* Who proves to have the cluster's key is this daemon's user. */
+static int know(struct peer *peer, const struct greet_peer *known, struct error *err)
+{
+	int r = 0;
+
+	if (!peer->caller.has_uid) {
+		peer->caller.uid = known->has_uid ? known->uid : geteuid();
+		r = door_admits(peer->d, peer->caller.uid, err);
+		peer->caller.has_uid = !r;
+	}
+	peer->who.uid = peer->caller.uid;
+	return r;
+}
+
+static int begin(struct peer *peer, const struct greet_peer *known, struct error *err)
+{
+	struct conn_params params = {.loop = peer->d->p.loop,
+				     .in = peer->fd,
+				     .out = peer->fd,
+				     .tls = known->tls,
+				     .ops = &ops,
+				     .arg = peer};
+	int r = know(peer, known, err);
+
+	if (!r)
+		r = conn_create(&params, &peer->conn, err);
+	if (r)
+		tls_destroy(known->tls);
+	else
+		peer->fd = -1;
+	return r;
+}
+
 static void on_greeted(void *arg, int code, const char *reason, const struct greet_peer *known)
 {
 	struct peer *peer = arg;
 	struct daemon *d = peer->d;
-	struct conn_params params = {
-		.loop = d->p.loop, .in = peer->fd, .out = peer->fd, .ops = &ops, .arg = peer};
-	struct error err = {""};
+	struct error err;
 
 	peer->greet = NULL;
-	d->greetings--;
-	accept_more(d);
-	if (!code) {
-		code = conn_create(&params, &peer->conn, &err);
-		reason = err.text;
-	}
-	if (code) {
-		if (log_due(&d->unheard))
-			log_warn(d->p.log, "peer", "user %u: %s", peer->who.uid, reason);
-		peer_end(peer);
+	door_greeted(peer->door);
+	if (code)
+		error_set(&err, code, "%s", reason);
+	else
+		code = begin(peer, known, &err);
+	if (!code)
 		return;
-	}
-	peer->fd = -1;
-	peer->who.operator= is_operator(d, peer->who.uid);
+	if (log_due(&d->unheard))
+		log_warn(d->p.log, "peer", "%s: %s", peer->caller.name, err.text);
+	peer_end(peer);
 }
 
 static int greet(struct peer *peer, struct error *err)
 {
-	struct greet_params params = {.loop = peer->d->p.loop,
-				      .in = peer->fd,
-				      .out = peer->fd,
-				      .called = true,
-				      .way = GREET_LOCAL,
-				      .self = peer->d->p.name,
-				      .daemon = geteuid()};
+	struct greet_params params = peer->d->greeting;
 
+	params.in = params.out = peer->fd;
+	params.called = true;
+	params.way = peer->door->remote ? GREET_REMOTE : GREET_LOCAL;
 	return greet_start(&params, on_greeted, peer, &peer->greet, err);
 }
 
-/* Takes the descriptor. */
-static int peer_add(struct daemon *d, int fd, uid_t uid, struct error *err)
+int peer_add(struct door *door, int fd, const struct caller *caller, struct error *err)
 {
 	struct peer *peer = calloc(1, sizeof(*peer));
+	struct daemon *d = door->d;
 	int r;
 
 	if (!peer) {
 		close(fd);
 		return error_set(err, -ENOMEM, "out of memory");
 	}
-	*peer = (struct peer){.next = d->peers, .d = d, .fd = fd, .who.uid = uid};
+	*peer = (struct peer){.next = d->peers, .d = d, .door = door, .fd = fd, .caller = *caller};
 	d->peers = peer;
 	r = new_session(peer->who.session);
 	if (!r)
@@ -249,66 +292,12 @@ static int peer_add(struct daemon *d, int fd, uid_t uid, struct error *err)
 		peer_end(peer);
 		return r;
 	}
-	d->greetings++;
+	door->greetings++;
 	return 0;
-}
-
-static int admit_peer(const struct daemon *d, uid_t uid, struct error *err)
-{
-	if (!d->p.everybody && uid != geteuid() && uid != 0)
-		return error_set(err, -EPERM, "user %u: this wispd is user %u's", uid, geteuid());
-	if (count(d, uid, false) >= DAEMON_OF_ONE_USER ||
-	    count(d, uid, true) >= DAEMON_GREETINGS / 4)
-		return error_set(err, -EUSERS, "user %u has too many connections", uid);
-	return 0;
-}
-
-static void on_accept(void *arg, uint32_t events)
-{
-	struct daemon *d = arg;
-	int fd = accept4(d->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct error err;
-	uid_t uid;
-	int r;
-
-	if (fd < 0)
-		return;
-	r = io_peer_uid(fd, &uid, NULL);
-	if (!r)
-		r = admit_peer(d, uid, &err);
-	else
-		error_errno(&err, r, "who connects is not known");
-	if (r)
-		close(fd);
-	else
-		r = peer_add(d, fd, uid, &err);
-	if (r && log_due(&d->unheard))
-		log_warn(d->p.log, "peer", "%s", err.text);
-	accept_more(d);
-}
-
-int peers_listen(struct daemon *d, struct error *err)
-{
-	int r;
-
-	d->listener = io_unix_listen(d->p.socket, err);
-	if (d->listener < 0)
-		return d->listener;
-	if (d->p.everybody && chmod(d->p.socket, 0666))
-		return error_errno(err, -errno, "cannot open %s to all users", d->p.socket);
-	if (fcntl(d->listener, F_SETFL, O_NONBLOCK))
-		return error_errno(err, -errno, "%s", d->p.socket);
-	r = loop_add_fd(d->p.loop, d->listener, EPOLLIN, on_accept, d, &d->accepting);
-	return r ? error_errno(err, r, "cannot watch %s", d->p.socket) : 0;
 }
 
 void peers_done(struct daemon *d)
 {
-	loop_remove(&d->accepting);
 	while (d->peers)
 		peer_end(d->peers);
-	if (d->listener >= 0) {
-		close(d->listener);
-		unlink(d->p.socket);
-	}
 }

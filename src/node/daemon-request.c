@@ -56,10 +56,17 @@ static const struct request {
 	{"metrics", false, metrics, NULL},
 };
 
+static const char *op_of(const json_t *request)
+{
+	const char *op = json_string_value(json_object_get(request, "op"));
+
+	return op ? op : "";
+}
+
 static const struct request *find(const struct asker *who, const char *op, int *code,
 				  struct error *err)
 {
-	for (size_t i = 0; op && i < ARRAY_SIZE(requests); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
 		if (strcmp(requests[i].op, op))
 			continue;
 		if (!requests[i].operators || who->operator)
@@ -67,17 +74,16 @@ static const struct request *find(const struct asker *who, const char *op, int *
 		*code = error_set(err, -EPERM, "%s is for operators of the node alone", op);
 		return NULL;
 	}
-	*code = error_set(err, -ENOSYS, "there is no request \"%.64s\"", op ? op : "");
+	*code = error_set(err, -ENOSYS, "there is no request \"%.64s\"", op);
 	return NULL;
 }
 
-void daemon_request(struct daemon *d, struct reply *reply, const json_t *request)
+void request_do(struct daemon *d, struct reply *reply, const json_t *request)
 {
-	const char *op = json_string_value(json_object_get(request, "op"));
 	struct error err = {""};
 	json_t *value = NULL;
 	int code = 0;
-	const struct request *r = find(&reply->who, op, &code, &err);
+	const struct request *r = find(&reply->who, op_of(request), &code, &err);
 
 	if (r && r->later) {
 		r->later(d, reply, request);
@@ -87,4 +93,32 @@ void daemon_request(struct daemon *d, struct reply *reply, const json_t *request
 		code = r->now(d, &reply->who, request, &value, &err);
 	reply_send(reply, code, value, &err);
 	json_decref(value);
+}
+
+/* Root of another node asks for a user there; whose own daemon this is asks for nobody else. */
+static int take_user(struct reply *reply, const json_t *request, struct error *err)
+{
+	const json_t *as = json_object_get(request, "as");
+
+	if (!as)
+		return 0;
+	if (!json_is_integer(as) || json_integer_value(as) < 0 ||
+	    json_integer_value(as) >= UINT32_MAX)
+		return error_set(err, -EINVAL, "\"as\" has to be a user's number");
+	if (strcmp(op_of(request), "connect"))
+		return error_set(err, -EINVAL,
+				 "only connect is done \"as\" another user; the "
+				 "others are asked for in a tree");
+	return user_may_be(&reply->who, (uid_t)json_integer_value(as), err);
+}
+
+void daemon_request(struct daemon *d, struct reply *reply, const json_t *request)
+{
+	struct error err;
+	int r = take_user(reply, request, &err);
+
+	if (r)
+		reply_send(reply, r, NULL, &err);
+	else
+		who_then_do(d, reply, request);
 }

@@ -136,18 +136,27 @@ void daemon_keep(struct daemon *d, const struct asker *who)
 		log_error(d->p.log, "session", "%s", err.text);
 }
 
+void daemon_event(struct daemon *d, uid_t uid, const char *session, json_t *event)
+{
+	struct asker who = {.uid = uid};
+
+	snprintf(who.session, sizeof(who.session), "%s", session);
+	peers_tell(d, &who, event);
+	trees_tell(d, &who, event);
+}
+
 void daemon_leave(struct daemon *d, const struct asker *who)
 {
 	struct error err;
 
-	if (peers_have(d, who))
+	if (peers_have(d, who) || trees_have(d, who))
 		return;
 	if (lease_leave(d->store, who->uid, who->session, daemon_now() + d->p.grace, &err))
 		log_error(d->p.log, "session", "%s", err.text);
 	daemon_expire(d);
 }
 
-static int check_session(const char *secret, struct error *err)
+int session_check(const char *secret, struct error *err)
 {
 	if (secret && strlen(secret) >= SESSION_MIN && strlen(secret) < LEASE_SESSION)
 		return 0;
@@ -160,7 +169,8 @@ void daemon_session(struct daemon *d, struct reply *reply, const json_t *request
 	const char *secret = json_string_value(json_object_get(request, "session"));
 	struct asker before = reply->who;
 	struct error err;
-	int r = check_session(secret, &err);
+	int r = reply->conn ? session_check(secret, &err)
+			    : error_set(&err, -EINVAL, "a tree has the session of its join");
 
 	if (!r && strcmp(secret, before.session)) {
 		snprintf(reply->asker->session, sizeof(before.session), "%s", secret);

@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "lib/error.h"
 #include "lib/loop.h"
+#include "node/launch.h"
 #include "node/store.h"
 #include "node/topology.h"
 
@@ -21,7 +23,11 @@ void daemon_destroy(struct daemon *d)
 {
 	if (!d)
 		return;
+	doors_done(d);
+	trees_done(d);
 	peers_done(d);
+	who_done(d);
+	launches_destroy(d->launches);
 	loop_remove(&d->expiry);
 	loop_remove(&d->accounts);
 	loop_remove(&d->healths);
@@ -38,15 +44,22 @@ int daemon_create(const struct daemon_params *params, struct daemon **ret, struc
 	if (!d)
 		return error_set(err, -ENOMEM, "out of memory");
 	d->p = *params;
-	d->listener = -1;
+	d->greeting = (struct greet_params){.loop = d->p.loop,
+					    .self = d->p.name,
+					    .credentials = d->p.credentials,
+					    .daemon = geteuid(),
+					    .key = d->p.key,
+					    .nkey = d->p.nkey};
 	r = store_open(d->p.database, &d->store, err);
 	d->alloc = (struct alloc){.store = d->store, .topology = d->p.topology, .host = d->p.host};
 	if (!r)
 		r = daemon_recover(d, err);
 	if (!r)
 		r = watch_start(d, err);
+	if (!r && d->p.launcher)
+		r = launches_create(d->p.loop, d->p.launcher, &d->launches, err);
 	if (!r)
-		r = peers_listen(d, err);
+		r = doors_open(d, err);
 	if (r) {
 		daemon_destroy(d);
 		return r;

@@ -14,18 +14,22 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "channel/greet.h"
 #include "node/admit.h"
 #include "node/alloc.h"
 
 struct asker;
 struct conn;
-struct greet;
+struct credentials;
+struct dial;
+struct launches;
 struct log;
 struct loop;
 struct loop_source;
 
-#define DAEMON_GREETINGS 64u	/* at once */
-#define DAEMON_OF_ONE_USER 128u /* connections; a quarter of the greetings */
+#define DAEMON_GREETINGS 64u	/* at once, of this node; and of others */
+#define DAEMON_OF_ONE_USER 128u /* connections; a quarter of the greetings, as of one address */
+#define DAEMON_TREES 256u	/* parts in trees of clusters, of one user */
 
 struct daemon_params {
 	struct loop *loop;
@@ -41,20 +45,49 @@ struct daemon_params {
 	bool everybody;		   /* may connect; else only the daemon's user and root */
 	gid_t operators;	   /* whose members may do all; -1: there are none */
 	unsigned grace;		   /* seconds */
+	const char *listen;	   /* for other nodes, HOST[:PORT]; NULL: not at all */
+	const char *launcher;	   /* by which others are reached; NULL: TCP */
+	const void *key;	   /* of the cluster, or NULL */
+	size_t nkey;
+	struct credentials *credentials; /* MUNGE, or NULL */
 };
 
 struct peer;
 struct reply;
+struct tree_session;
+struct who_search;
+
+/* Where peers come in. */
+struct door {
+	struct daemon *d;
+	bool remote;
+	int fd;
+	struct loop_source *accepting;
+	unsigned greetings;
+};
+
+#define WHO_KNOWN 64u
+
+struct who_known {
+	uid_t uid;
+	bool yes;
+	uint64_t until; /* CLOCK_MONOTONIC, ns */
+};
 
 struct daemon {
 	struct daemon_params p;
 	struct store *store;
 	struct alloc alloc;
-	int listener;
-	struct loop_source *accepting, *expiry, *accounts, *healths;
+	struct door local, remote;
+	struct loop_source *expiry, *accounts, *healths;
+	struct greet_params greeting; /* what all have in common */
+	struct launches *launches;    /* NULL: TCP */
 	struct peer *peers;
 	struct reply *replies; /* that are due */
-	unsigned greetings;
+	struct tree_session *trees;
+	struct who_search *searches;
+	struct who_known known[WHO_KNOWN]; /* users, whether they are operators */
+	unsigned next_known;
 	json_t *health;
 	unsigned unheard; /* troubles with peers, for the log */
 };
@@ -74,7 +107,7 @@ void daemon_destroy(struct daemon *d);
 /* Who asks. */
 struct asker {
 	uid_t uid;
-	bool operator;
+	bool operator; /* of a request: before it is done that is found out */
 	char session[DAEMON_SESSION];
 };
 
@@ -112,8 +145,18 @@ void reply_send(struct reply *reply, int code, json_t *value, const struct error
 /* The asker goes: nobody hears the answers that it is due. */
 void replies_forget(struct daemon *d, const struct asker *asker);
 
-/* daemon-request.c: does a request of anybody, wherever it came from, and sends the reply. */
+/*
+ * daemon-request.c: does a request of anybody, wherever it came from, and sends the reply, once it
+ * is known who asks.
+ */
 void daemon_request(struct daemon *d, struct reply *reply, const json_t *request);
+void request_do(struct daemon *d, struct reply *reply, const json_t *request);
+
+/* daemon-who.c: finds out whether who asks is an operator, then does the request. */
+void who_then_do(struct daemon *d, struct reply *reply, const json_t *request);
+void who_done(struct daemon *d);
+/* Who asks becomes that user, whom root asks for. */
+int user_may_be(struct asker *who, uid_t uid, struct error *err);
 
 /*
  * What does one. At once: 0 and *ret: what there is to say (NULL: nothing), a new reference; or
@@ -130,18 +173,56 @@ request_later_fn daemon_session;
 /* Somebody is there with its session; nobody is any more. */
 void daemon_keep(struct daemon *d, const struct asker *who);
 void daemon_leave(struct daemon *d, const struct asker *who);
+/* A secret that a session may have. */
+int session_check(const char *secret, struct error *err);
+/* Says something to all who are there with a session of the user. The event stays the caller's. */
+void daemon_event(struct daemon *d, uid_t uid, const char *session, json_t *event);
 /* What an earlier daemon promised. */
 int daemon_recover(struct daemon *d, struct error *err);
 /* Ends reservations whose time is over, and waits for the next. */
 void daemon_expire(void *daemon);
 
+/* daemon-door.c: sockets that others connect to. */
+int doors_open(struct daemon *d, struct error *err);
+void doors_done(struct daemon *d);
+/* Somebody who was greeted is not any more. */
+void door_greeted(struct door *door);
+/* Whether that user may come in. */
+int door_admits(const struct daemon *d, uid_t uid, struct error *err);
+
+/* Who comes in. */
+struct caller {
+	bool has_uid; /* else the greeting will tell */
+	uid_t uid;
+	uint8_t address[16]; /* of another node, or the part of it that somebody has for himself */
+	char name[80];	     /* for people */
+};
+
 /* daemon-peer.c: connections. */
-int peers_listen(struct daemon *d, struct error *err);
+/* Takes the descriptor. */
+int peer_add(struct door *door, int fd, const struct caller *caller, struct error *err);
 void peers_done(struct daemon *d);
+/* Connections of a user; who are being greeted of a user, or an address. */
+unsigned peers_of(const struct daemon *d, uid_t uid);
+unsigned peers_greeted(const struct daemon *d, const struct caller *caller);
 /* Whether anybody is there with this session. */
 bool peers_have(const struct daemon *d, const struct asker *who);
-/* Says something to all who are there with a session of the user. The event stays the caller's. */
-void daemon_event(struct daemon *d, uid_t uid, const char *session, json_t *event);
+void peers_tell(struct daemon *d, const struct asker *who, json_t *event);
+
+/* daemon-remote.c: calls another node (node/dial.h). */
+int daemon_dial(struct daemon *d, const char *node,
+		void (*fn)(void *arg, int code, const char *reason, struct conn *conn), void *arg,
+		struct dial **ret, struct error *err);
+
+/*
+ * daemon-tree.c: parts in the trees of clusters. A join of who asks: 0, and the connection is the
+ * tree's; or -errno.
+ */
+int trees_join(struct daemon *d, const struct asker *who, struct conn *conn, const json_t *join,
+	       struct error *err);
+void trees_done(struct daemon *d);
+bool trees_have(const struct daemon *d, const struct asker *who);
+void trees_tell(struct daemon *d, const struct asker *who, json_t *event);
 
 /* daemon-watch.c: what is looked at from time to time. */
 int watch_start(struct daemon *d, struct error *err);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "build-config.h"
+#include "channel/credential.h"
 #include "lib/cleanup.h"
 #include "lib/command.h"
 #include "lib/error.h"
@@ -23,7 +24,9 @@
 #include "lib/loop.h"
 #include "lib/parse.h"
 #include "lib/paths.h"
+#include "node/cluster-key.h"
 #include "node/daemon.h"
+#include "node/nodename.h"
 #include "node/topology.h"
 
 #define EXIT_USAGE 2
@@ -43,6 +46,9 @@ enum {
 	OPT_HOUSEKEEPING,
 	OPT_GRACE,
 	OPT_TOPOLOGY,
+	OPT_LISTEN,
+	OPT_KEY,
+	OPT_MUNGE,
 	OPT_LOG_LEVEL,
 	OPT_VERSION,
 };
@@ -66,6 +72,18 @@ static const struct option_desc options[] = {
 	 "CPUs that are kept for the host, with the rest of their cores (default: none)", 0},
 	{OPT_GRACE, "grace", 0, "SECONDS",
 	 "How long a reservation stays when nobody is there any more (default 30)", 0},
+	{OPT_LISTEN, "listen", 0, "ADDRESS[:PORT]",
+	 "Let daemons of other nodes call here, over TCP (default: none; port " NODENAME_PORT
+	 ", 0 for any)",
+	 0},
+	{OPT_KEY, "key", 0, "FILE",
+	 "The cluster's key, by which daemons know each other: 32 to 4096 random bytes, the same "
+	 "on "
+	 "all nodes (default /etc/wisp/cluster.key, for users ~/.config/wisp/cluster.key, when it "
+	 "is there; else MUNGE)",
+	 COMPLETE_FILE},
+	{OPT_MUNGE, "munge-socket", 0, "PATH", "Of MUNGE's daemon (default: the usual one)",
+	 COMPLETE_FILE},
 	{OPT_TOPOLOGY, "topology", 0, "FILE|WORDS",
 	 "For tests and planning: the machine of a file that lstopo wrote (.xml), or made up "
 	 "(\"pack:2 core:4 pu:2\"), instead of this one",
@@ -78,7 +96,7 @@ static const struct option_desc options[] = {
 static int run_daemon(const struct command *cmd, int argc, char **argv);
 
 static const struct command command = {
-	.name = "",
+	.name = "wispd",
 	.args = "",
 	.summary = "Share a node's cores, memory and devices between virtual clusters",
 	.details = "It stays in the foreground. SIGTERM and SIGINT end it; virtual machines run "
@@ -88,7 +106,8 @@ static const struct command command = {
 };
 
 struct settings {
-	const char *state, *name, *policy, *keys, *operators, *topology;
+	const char *state, *name, *policy, *keys, *operators, *topology, *key, *munge;
+	uint8_t secret[CLUSTER_KEY_MAX];
 	struct daemon_params params;
 	enum log_level level;
 };
@@ -150,6 +169,15 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 		return set_grace(s, value, err);
 	case OPT_TOPOLOGY:
 		s->topology = value;
+		return 0;
+	case OPT_LISTEN:
+		s->params.listen = value;
+		return 0;
+	case OPT_KEY:
+		s->key = value;
+		return 0;
+	case OPT_MUNGE:
+		s->munge = value;
 		return 0;
 	default:
 		level = log_level_parse(value, err);
@@ -238,6 +266,17 @@ static int find_topology(const char *text, struct topology **ret, struct error *
 	return topology_read(&source, ret, err);
 }
 
+/* How daemons of other nodes know it, and it them. */
+static int find_credentials(struct settings *s, struct error *err)
+{
+	int r = cluster_key_read(s->key, s->secret, &s->params.nkey, err);
+
+	if (r)
+		return r;
+	s->params.key = s->params.nkey ? s->secret : NULL;
+	return credentials_known() ? credentials_create(s->munge, &s->params.credentials, err) : 0;
+}
+
 /* -------- its life -------- */
 
 /* systemd is told, as sd_notify(3) has it, when it asked for that. */
@@ -304,6 +343,8 @@ static int run(struct settings *s, const struct log *log, struct error *err)
 		r = find_group(s->operators, &s->params.operators, err);
 	if (!r)
 		r = find_topology(s->topology, &topology, err);
+	if (!r)
+		r = find_credentials(s, err);
 	s->params.socket = socket;
 	s->params.database = database;
 	s->params.name = s->name ? s->name : host;
@@ -313,6 +354,7 @@ static int run(struct settings *s, const struct log *log, struct error *err)
 	s->params.admit.keys = s->keys ? s->keys : KEYS;
 	if (!r)
 		r = serve(s, log, err);
+	credentials_destroy(s->params.credentials);
 	topology_destroy(topology);
 	return r;
 }
@@ -353,7 +395,7 @@ int main(int argc, char **argv)
 
 	io_open_standard_fds();
 	if (argc == 2 && !strcmp(argv[1], "--man-options")) {
-		command_man(stdout, "wispd", table);
+		command_man(stdout, NULL, table);
 		return 0;
 	}
 	return command.run(&command, argc - 1, argv + 1);
