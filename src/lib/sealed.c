@@ -17,8 +17,7 @@
 
 #define DUMP_FLAGS (JSON_SORT_KEYS | JSON_INDENT(1))
 
-/* The text with the digest in it, and that digest. */
-static int seal(json_t *json, char **ret, char digest[DIGEST_TEXT], struct error *err)
+int sealed_text(json_t *json, char **ret, char digest[DIGEST_TEXT], struct error *err)
 {
 	CLEANUP_FREE char *text = NULL;
 	int rc;
@@ -39,7 +38,7 @@ static int check(json_t *json, const char *text, size_t size, const char *name,
 		 char digest[DIGEST_TEXT], struct error *err)
 {
 	CLEANUP_FREE char *again = NULL;
-	int rc = seal(json, &again, digest, err);
+	int rc = sealed_text(json, &again, digest, err);
 
 	if (rc == 0 && (strlen(again) != size || memcmp(again, text, size)))
 		rc = error_set(err, -EBADMSG, "%s is damaged or was edited (its digest is %s)",
@@ -124,7 +123,7 @@ int sealed_write(int dir, const char *file, json_t *json, bool replace, char dig
 {
 	CLEANUP_FREE char *temporary = io_format("%s.tmp", file);
 	CLEANUP_FREE char *text = NULL;
-	int rc = temporary ? seal(json, &text, digest, err)
+	int rc = temporary ? sealed_text(json, &text, digest, err)
 			   : error_set(err, -ENOMEM, "out of memory for a manifest");
 
 	if (rc < 0)

@@ -16,6 +16,9 @@
 
 struct error;
 
+/* Adds its digest to the object. *ret is the text, for free(). */
+int sealed_text(json_t *json, char **ret, char digest[DIGEST_TEXT], struct error *err);
+
 /*
  * Checks text, called name in errors. Returns 0, a new reference to the object and its digest;
  * -EBADMSG for damage, -EPROTONOSUPPORT for another format.
