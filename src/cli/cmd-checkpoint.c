@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wisp checkpoint: lists, shows, verifies, merges and prunes the epochs in a folder. */
+/*
+ * wisp checkpoint: lists, shows, verifies, merges and prunes the epochs in a folder of one VM; and
+ * knows one of a whole job.
+ */
+
+#include "cli/cmd-checkpoint.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,6 +13,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "job/checkpoints.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/parse.h"
@@ -17,14 +23,7 @@
 
 enum { OPT_JSON = 1, OPT_AT, OPT_KEEP };
 
-struct request {
-	bool json;
-	uint64_t at; /* 0: not given */
-	unsigned keep;
-	struct store store;
-};
-
-static int parse_option(struct request *r, int opt, const char *value, struct error *err)
+static int parse_option(struct checkpoint_args *r, int opt, const char *value, struct error *err)
 {
 	switch (opt) {
 	case OPT_JSON:
@@ -37,15 +36,16 @@ static int parse_option(struct request *r, int opt, const char *value, struct er
 	}
 }
 
-/* Parses and opens the folder. 0; else exit with -1 - the result. */
-static int begin(const struct command *cmd, int argc, char **argv, bool write, struct request *r)
+/* Parses and opens the folder of a VM, or does it by job. 0; else exit with -1 - the result. */
+static int begin(const struct command *cmd, int argc, char **argv, bool write,
+		 checkpoint_job_fn *job, struct checkpoint_args *r)
 {
 	struct option_parser options;
 	struct error err;
 	const char *value;
 	int opt;
 
-	*r = (struct request){0};
+	*r = (struct checkpoint_args){0};
 	option_start(&options, cmd, argc, argv);
 	while ((opt = option_next(&options, &value, &err)) > 0) {
 		if (opt == OPTION_HELP)
@@ -58,11 +58,13 @@ static int begin(const struct command *cmd, int argc, char **argv, bool write, s
 		opt = error_set(&err, -EINVAL, "give one folder of checkpoints");
 	if (opt < 0)
 		return -1 - cli_fail(cmd, EXIT_USAGE, &err);
-	if (write && access(options.argv[0], F_OK) < 0)
-		opt = error_errno(&err, -errno, "cannot open checkpoint folder %s",
-				  options.argv[0]);
+	r->dir = options.argv[0];
+	if (checkpoints_are_there(r->dir))
+		return -1 - job(cmd, r);
+	if (write && access(r->dir, F_OK) < 0)
+		opt = error_errno(&err, -errno, "cannot open checkpoint folder %s", r->dir);
 	if (opt == 0)
-		opt = store_open(options.argv[0], write, &r->store, &err);
+		opt = store_open(r->dir, write, &r->store, &err);
 	return opt < 0 ? -1 - cli_fail(cmd, 1, &err) : 0;
 }
 
@@ -107,7 +109,7 @@ static void summary_text(const struct manifest *m)
 }
 
 /* One epoch of a list; a damaged one has its error there. */
-static int list_one(const struct request *r, uint64_t epoch, json_t *array)
+static int list_one(const struct checkpoint_args *r, uint64_t epoch, json_t *array)
 {
 	struct manifest m;
 	struct error err;
@@ -132,11 +134,11 @@ static int list_one(const struct request *r, uint64_t epoch, json_t *array)
 static int run_list(const struct command *cmd, int argc, char **argv)
 {
 	CLEANUP_FREE uint64_t *epochs = NULL;
-	struct request r;
+	struct checkpoint_args r;
 	struct error err;
 	json_t *array = NULL;
 	size_t n;
-	int code = 0, rc = begin(cmd, argc, argv, false, &r);
+	int code = 0, rc = begin(cmd, argc, argv, false, checkpoint_job_list, &r);
 
 	if (rc < 0)
 		return -1 - rc;
@@ -161,13 +163,15 @@ const struct command cmd_checkpoint_list = {
 	.name = "checkpoint list",
 	.args = "DIR",
 	.summary = "List the epochs of a checkpoint folder",
+	.details = "Of a folder with the checkpoints of a whole job these are listed: skew is the "
+		   "time between the first and the last VM that was cut, pause the longest.",
 	.options = (const struct option_desc[]){{OPT_JSON, "json", 0, NULL, "Print JSON", 0}, {0}},
 	.complete = COMPLETE_DIR,
 	.run = run_list,
 };
 
 /* The epoch that --at names, or the newest. */
-static int chosen(const struct request *r, uint64_t *ret, struct error *err)
+static int chosen(const struct checkpoint_args *r, uint64_t *ret, struct error *err)
 {
 	CLEANUP_FREE uint64_t *epochs = NULL;
 	size_t n;
@@ -215,11 +219,11 @@ static void show_text(const struct manifest *m)
 
 static int run_show(const struct command *cmd, int argc, char **argv)
 {
-	struct request r;
+	struct checkpoint_args r;
 	struct manifest m;
 	struct error err;
 	uint64_t epoch;
-	int rc = begin(cmd, argc, argv, false, &r);
+	int rc = begin(cmd, argc, argv, false, checkpoint_job_show, &r);
 
 	if (rc < 0)
 		return -1 - rc;
@@ -246,15 +250,16 @@ const struct command cmd_checkpoint_show = {
 	.name = "checkpoint show",
 	.args = "DIR",
 	.summary = "Show what an epoch of a checkpoint folder holds, and what it took to write",
+	.details = "Of a whole job: its VMs, their epochs, and the programs that ran.",
 	.options =
-		(const struct option_desc[]){AT_OPTION("Epoch to show"),
+		(const struct option_desc[]){AT_OPTION("Epoch (of a job: checkpoint) to show"),
 					     {OPT_JSON, "json", 0, NULL, "Print the manifest", 0},
 					     {0}},
 	.complete = COMPLETE_DIR,
 	.run = run_show,
 };
 
-static int verify_one(const struct command *cmd, const struct request *r, uint64_t epoch,
+static int verify_one(const struct command *cmd, const struct checkpoint_args *r, uint64_t epoch,
 		      json_t *array)
 {
 	struct error err;
@@ -279,11 +284,11 @@ static int verify_one(const struct command *cmd, const struct request *r, uint64
 static int run_verify(const struct command *cmd, int argc, char **argv)
 {
 	CLEANUP_FREE uint64_t *epochs = NULL;
-	struct request r;
+	struct checkpoint_args r;
 	struct error err;
 	json_t *array = NULL;
 	size_t n;
-	int code = 0, rc = begin(cmd, argc, argv, false, &r);
+	int code = 0, rc = begin(cmd, argc, argv, false, checkpoint_job_verify, &r);
 
 	if (rc < 0)
 		return -1 - rc;
@@ -307,17 +312,21 @@ const struct command cmd_checkpoint_verify = {
 	.args = "DIR",
 	.summary = "Check every byte of the epochs of a checkpoint folder",
 	.details = "One flipped bit anywhere is found. An incremental epoch is as good as the "
-		   "epochs it is based on:\nwithout --at all are checked.",
-	.options = (const struct option_desc[]){{OPT_AT, "at", 0, "EPOCH",
-						 "Epoch to check (default: all)", 0},
-						{OPT_JSON, "json", 0, NULL, "Print JSON", 0},
-						{0}},
+		   "epochs it is based on:\nwithout --at all are checked. Of a whole job all "
+		   "epochs that its checkpoints name are, with what these are based on, and "
+		   "that they are the ones meant.",
+	.options =
+		(const struct option_desc[]){
+			{OPT_AT, "at", 0, "EPOCH",
+			 "Epoch (of a job: checkpoint) to check (default: all)", 0},
+			{OPT_JSON, "json", 0, NULL, "Print JSON", 0},
+			{0}},
 	.complete = COMPLETE_DIR,
 	.run = run_verify,
 };
 
 /* Says what a merge or prune did. */
-static void print_report(const struct request *r, const struct merge_report *report)
+static void print_report(const struct checkpoint_args *r, const struct merge_report *report)
 {
 	json_t *removed = json_array();
 
@@ -335,9 +344,10 @@ static void print_report(const struct request *r, const struct merge_report *rep
 static int run_shorten(const struct command *cmd, int argc, char **argv, bool prune)
 {
 	struct merge_report report = {0};
-	struct request r;
+	struct checkpoint_args r;
 	struct error err;
-	int rc = begin(cmd, argc, argv, true, &r);
+	int rc = begin(cmd, argc, argv, true, prune ? checkpoint_job_prune : checkpoint_job_merge,
+		       &r);
 
 	if (rc < 0)
 		return -1 - rc;
@@ -383,11 +393,16 @@ const struct command cmd_checkpoint_prune = {
 	.name = "checkpoint prune",
 	.args = "DIR",
 	.summary = "Remove all but the newest epochs of a checkpoint folder",
-	.details = "Epochs that stay and are based on one that goes are made full first.",
-	.options = (const struct option_desc[]){{OPT_KEEP, "keep", 0, "N",
-						 "Number of epochs that stay; must be given", 0},
-						{OPT_JSON, "json", 0, NULL, "Print JSON", 0},
-						{0}},
+	.details =
+		"Epochs that stay and are based on one that goes are made full first. Of a whole "
+		"job its newest checkpoints stay with the epochs they name, and everything else "
+		"goes, also what checkpoints left that failed.",
+	.options =
+		(const struct option_desc[]){
+			{OPT_KEEP, "keep", 0, "N",
+			 "Number of epochs (of a job: checkpoints) that stay; must be given", 0},
+			{OPT_JSON, "json", 0, NULL, "Print JSON", 0},
+			{0}},
 	.complete = COMPLETE_DIR,
 	.run = run_prune,
 };

@@ -5,6 +5,7 @@
 With "full" DIRECTORY/full is a file system of 96 MiB, and nothing but that is tested.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -29,9 +30,37 @@ def verify(folder):
 
 
 def listed(folder):
-    out = subprocess.run(["wisp", "checkpoint", "list", "--json", folder], stdout=subprocess.PIPE,
-                         check=True).stdout
-    return {e["epoch"]: e for e in json.loads(out)}
+    return {e["epoch"]: e for e in wisp_checkpoint("list", folder)}
+
+
+def seal(content):
+    """The text that a manifest has (docs/formats/job-checkpoint.md)."""
+    def text():
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    content["digest"] = hashlib.sha256(text().encode()).hexdigest()
+    return text()
+
+
+def write_manifest(folder, number, done):
+    """What a coordinator writes when all VMs have committed."""
+    reports = [d["report"] for d in done]
+    cuts = [r["cut_at"] for r in reports]
+    content = {
+        "format": 1, "sequence": number, "job": "0" * 32, "parent": None, "cluster": "four",
+        "created": "2026-01-01T00:00:00Z", "version": "test", "network": {"subnet": "10.78.0.0/24"},
+        "environment": {"digest": "0" * 64, "closed": {}, "documents": []}, "tasks": [],
+        "skew_ns": max(cuts) - min(cuts), "report": {},
+        "vms": [{"name": f"four-{i}", "address": f"10.78.0.{i + 2}", "mac": None, "node": "here",
+                 "folder": f"vm/four-{i}", "epoch": d["epoch"], "digest": d["digest"],
+                 "cut_at": r["cut_at"], "pause_ns": r["pause_ns"]}
+                for i, (d, r) in enumerate(zip(done, reports))]}
+    with open(f"{folder}/checkpoint-{number}.json", "w", encoding="utf-8") as f:
+        f.write(seal(content))
+
+
+def wisp_checkpoint(what, folder, *args):
+    return json.loads(subprocess.run(["wisp", "checkpoint", what, "--json", folder, *args],
+                                     stdout=subprocess.PIPE, check=True).stdout)
 
 
 def restore(machine, folder, *args, code=0):
@@ -68,7 +97,7 @@ def runs(machine):
 def four():
     """Four VMs are cut at once, again and again, and go on from each of these."""
     machines = [start("work=4096", *SHAPE) for _ in range(4)]
-    folders = [f"{TMP}/four/{i}" for i in range(4)]
+    folders = [f"{TMP}/four/vm/four-{i}" for i in range(4)]
     kinds = [("--live",), ("--live", "--incremental", "--track"), ("--incremental", "--track"),
              ("--stop", "--compress", "lz4"), ("--live", "--incremental", "--compress", "zstd")]
     for number, kind in enumerate(kinds, 1):
@@ -92,6 +121,7 @@ def four():
             assert d["epoch"] == number and report["digest"] == d["digest"], d
             assert listed(f)[number]["digest"] == d["digest"], listed(f)
             verify(f)
+        write_manifest(f"{TMP}/four", number, done)
         for i, (d, f) in enumerate(zip(done, folders)):
             restored(f, d["digest"], *(["--lazy"] if i % 2 else []))
         print(f"4 VMs {' '.join(kind)}: skew {skew / 1e6:.1f} ms, longest pause "
@@ -109,6 +139,15 @@ def four():
     other.stop()
     for m in machines:
         m.stop()
+    # The folder as that of a job: all of it, and what is left of it, is what was cut.
+    job = f"{TMP}/four"
+    assert [c["ok"] for c in wisp_checkpoint("verify", job)] == [True] * len(kinds)
+    assert wisp_checkpoint("list", job)[0]["vms"] == 4
+    removed = wisp_checkpoint("prune", job, "--keep", "1")
+    assert removed == {"removed": [1, 2, 3, 4], "epochs": 16, "merged": 4}, removed
+    assert [c["ok"] for c in wisp_checkpoint("verify", job)] == [True]
+    for d, f in zip(done, folders):
+        restored(f, d["digest"])
 
 
 def advance(mover, step):
