@@ -230,9 +230,9 @@ int paths_cache(const char *kind, const char *name, char **ret, struct error *er
 int paths_program(const char *name, char **ret, struct error *err)
 {
 	/* Beside src/cli/wisp in a build tree; behind them where `meson install` puts it. */
-	static const char *const below[] = {"",	       "/../agent", "/../vmm",
-					    "/../cli", "/../lab",   "/../mover",
-					    "/../vms", "/../node",  "/../part"};
+	static const char *const below[] = {"",		"/../agent", "/../vmm", "/../cli",
+					    "/../lab",	"/../mover", "/../vms", "/../node",
+					    "/../part", "/../job",   "/../sbin"};
 	const char *env = getenv("WISP_LIBEXECDIR");
 	char self[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
