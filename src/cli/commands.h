@@ -36,6 +36,9 @@ extern const struct command cmd_checkpoint_list, cmd_checkpoint_show, cmd_checkp
 extern const struct command cmd_node_list, cmd_node_show, cmd_node_drain, cmd_node_resume,
 	cmd_account;
 
+extern const struct command cmd_run, cmd_cluster_list, cmd_cluster_show, cmd_cluster_logs,
+	cmd_cluster_attach, cmd_cluster_detach, cmd_cluster_stop;
+
 struct error;
 
 /* Prints "wisp NAME: text" on standard error and returns code; for the run functions. */

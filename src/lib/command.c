@@ -211,6 +211,8 @@ static const char *complete_action(enum complete kind)
 		return "compgen -W \"$(wisp lab status --names 2>/dev/null)\" -- \"$cur\"";
 	case COMPLETE_FIELD:
 		return "compgen -W \"$(wisp env fields --names 2>/dev/null)\" -- \"$cur\"";
+	case COMPLETE_CLUSTER:
+		return "compgen -W \"$(wisp cluster list --names 2>/dev/null)\" -- \"$cur\"";
 	case COMPLETE_NONE:
 		break;
 	}

@@ -20,10 +20,11 @@ enum complete {
 	COMPLETE_NONE,
 	COMPLETE_FILE,
 	COMPLETE_DIR,
-	COMPLETE_IMAGE, /* `wisp image list --names` */
-	COMPLETE_VM,	/* `wisp vm list --names` */
-	COMPLETE_NODE,	/* `wisp lab status --names` */
-	COMPLETE_FIELD, /* `wisp env fields --names` */
+	COMPLETE_IMAGE,	  /* `wisp image list --names` */
+	COMPLETE_VM,	  /* `wisp vm list --names` */
+	COMPLETE_NODE,	  /* `wisp lab status --names` */
+	COMPLETE_FIELD,	  /* `wisp env fields --names` */
+	COMPLETE_CLUSTER, /* `wisp cluster list --names` */
 };
 
 struct option_desc {

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for the daemons of N nodes, as a coordinator sees them through one of them: it answers
+the requests of docs/formats/node.md, and a wisp-agent on a UNIX socket is the agent of every VM.
+
+job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image network start stop release
+    fail@K      node K refuses                    silent@K   node K never answers
+    gone@K      (join) node K cannot be reached
+    dies@K      (start) the VMs of node K end when they should become ready
+    never@K     (start) the VMs of node K do not become ready
+    lost@K      (start) node K is lost a second after its VMs are ready
+Each request is a line on standard output: OP PLACES.
+"""
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+
+PATH, NODES, AGENT = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+HOW = {}
+for word in sys.argv[4:]:
+    op, what = word.split("=")
+    name, _, place = what.partition("@")
+    HOW.setdefault(op, []).append((name, int(place or 0)))
+held = {}  # cluster -> {place: [vm names]}
+
+
+def how(op, name):
+    return [k for n, k in HOW.get(op, []) if n == name]
+
+
+def places(text):
+    if text is None:
+        return list(range(NODES))
+    out = []
+    for part in filter(None, text.split(",")):
+        a, _, b = part.partition("-")
+        out += range(int(a), int(b or a) + 1)
+    return out
+
+
+class Peer:
+    def __init__(self, sock):
+        self.sock, self.lock, self.streams, self.credit = sock, threading.Lock(), {}, {}
+        self.more = threading.Condition()
+
+    def read(self, n):
+        data = b""
+        while len(data) < n:
+            got = self.sock.recv(n - len(data))
+            if not got:
+                raise EOFError
+            data += got
+        return data
+
+    def frame(self, kind, payload):
+        with self.lock:
+            self.sock.sendall(struct.pack(">IB", len(payload) + 1, kind) + payload)
+
+    def send(self, message):
+        self.frame(1, json.dumps(message).encode())
+
+    def next(self):
+        n, kind = struct.unpack(">IB", self.read(5))
+        return kind, self.read(n - 1)
+
+    def beat(self):
+        try:
+            while True:
+                time.sleep(1)
+                self.frame(3, b"")
+        except OSError:
+            pass
+
+    # -------- the tree --------
+
+    def answer(self, m, ok, errors=(), values=None):
+        text = ",".join(map(str, ok))
+        self.send({"re": m["id"], "done": True, "ok": text, "errors": list(errors), "values": values or {}})
+
+    def tree(self, m):
+        op, to = m["op"], places(m.get("to"))
+        print(op, ",".join(map(str, to)), flush=True)
+        if set(how(op, "silent")) & set(to):
+            return
+        bad = [{"node": k, "errno": 16, "error": f"no {op} here"} for k in how(op, "fail") if k in to]
+        bad += [{"node": k, "errno": 113, "error": "no route to it"} for k in how(op, "gone") if k in to]
+        good = [k for k in to if k not in [b["node"] for b in bad]]
+        values = {}
+        if op == "facts":
+            good, values = [], {str(k): {
+                "name": f"n{k}", "type": "compute", "labels": [], "draining": None,
+                "topology": {"threads": 8, "cores": 8}, "free": {"threads": 8, "memory": 8 << 30}} for k in good}
+        if op == "reserve":
+            for k in good:
+                held.setdefault(m["cluster"], {})[k] = [v["name"] for v in m["vms"]]
+        if op == "release":
+            held.pop(m["cluster"], None)
+        self.answer(m, good, bad, values)
+        if op == "start":
+            threading.Thread(target=self.boot, args=(m["cluster"], good), daemon=True).start()
+
+    def boot(self, cluster, good):
+        for k in good:
+            for vm in held.get(cluster, {}).get(k, []):
+                if k in how("start", "dies"):
+                    self.send({"event": "vm-ended", "node": k, "cluster": cluster, "vm": vm, "console": "Kernel panic\nthe end",
+                               "end": {"reason": "panic", "said": "the guest has panicked"}})
+                elif k not in how("start", "never"):
+                    self.send({"event": "ready", "node": k, "cluster": cluster, "vm": vm, "times": {"ready_ms": 12}})
+        for k in how("start", "lost"):
+            time.sleep(1)
+            self.send({"event": "node-lost", "nodes": str(k)})
+
+    # -------- streams --------
+
+    def connect(self, m):
+        n = m["stream"]
+        print("connect", m["node"], m["vm"], m["what"], flush=True)
+        agent = socket.socket(socket.AF_UNIX)
+        agent.connect(AGENT)
+        self.streams[n], self.credit[n] = agent, 262144
+        self.send({"re": m["id"], "done": True})
+        threading.Thread(target=self.pump, args=(n, agent), daemon=True).start()
+
+    def pump(self, n, agent):
+        try:
+            while True:
+                data = agent.recv(32768)
+                with self.more:
+                    while data and self.credit[n] < len(data):
+                        self.more.wait()
+                    self.credit[n] -= len(data)
+                self.frame(2, struct.pack(">I", n) + data)
+                if not data:
+                    return
+        except OSError:
+            pass
+
+    def data(self, payload):
+        n, rest = struct.unpack(">I", payload[:4])[0], payload[4:]
+        try:
+            if rest:
+                self.streams[n].sendall(rest)
+                self.send({"op": "credit", "stream": n, "bytes": len(rest)})
+            else:
+                self.streams[n].shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    # -------- its life --------
+
+    def message(self, m, joined):
+        op = m["op"]
+        if op == "credit":
+            with self.more:
+                self.credit[m["stream"]] += m["bytes"]
+                self.more.notify_all()
+        elif op == "connect":
+            self.connect(m)
+        elif op == "join":
+            self.tree(m)
+            return True
+        elif joined:
+            self.tree(m)
+        elif op == "facts":
+            self.send({"re": m["id"], "done": True, "value": {"name": "n0", "type": "compute"}})
+        else:
+            self.send({"re": m["id"], "done": True})
+        return joined
+
+    def serve(self):
+        joined = False
+        try:
+            n, _ = struct.unpack(">IB", self.read(5))
+            self.read(n - 1)
+            self.send({"wisp": 1, "node": "n0"})
+            threading.Thread(target=self.beat, daemon=True).start()
+            while True:
+                kind, payload = self.next()
+                if kind == 1:
+                    joined = self.message(json.loads(payload), joined)
+                elif kind == 2:
+                    self.data(payload)
+        except (EOFError, OSError):
+            pass
+        if joined:
+            print("left", flush=True)
+
+
+def main():
+    listener = socket.socket(socket.AF_UNIX)
+    if os.path.exists(PATH):
+        os.unlink(PATH)
+    listener.bind(PATH)
+    listener.listen(64)
+    print("listens", flush=True)
+    while True:
+        sock, _ = listener.accept()
+        threading.Thread(target=Peer(sock).serve, daemon=True).start()
+
+
+main()

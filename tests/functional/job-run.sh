@@ -1,0 +1,221 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# wisp run and wisp cluster against a stand-in for the nodes (job-node.py): stages, output, input,
+# signals, exit codes, each stage failing, terminals that come and go, killed coordinators.
+. "$(dirname "$0")/lib.sh"
+command -v python3 >/dev/null || skip "no python3"
+[ "$(id -u)" = 0 ] || skip "the stand-in's agent needs a mount namespace of root"
+
+export WISP_RUN="$TMP/run" WISP_HOME="$TMP/home"
+cd "$TMP"
+
+# -------- what it needs: an image, an agent that sees another /etc, nodes --------
+
+mkdir -p home/images/tiny
+python3 - <<'END'
+import hashlib, json
+folder, parts = "home/images/tiny/", {}
+for name in ["vmlinux", "vmlinuz", "initrd", "root.squashfs"]:
+    open(folder + name, "w").write(name)
+    parts[name] = {"size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
+json.dump({"format": 1, "name": "tiny", "created": "now", "builder": "test", "key": "k", "parts": parts},
+          open(folder + "manifest.json", "w"))
+END
+cp -a /etc "$TMP/etc"
+unshare -m sh -c "mount --bind '$TMP/etc' /etc && exec '$WISP_BUILD/src/agent/wisp-agent' --listen 'unix:$TMP/agent'" &
+agent=$!
+at_exit 'kill $agent 2>/dev/null; wait $agent 2>/dev/null || :'
+nodes=
+stop_nodes() {
+	[ -z "$nodes" ] || kill "$nodes" 2>/dev/null || :
+	[ -z "$nodes" ] || wait "$nodes" 2>/dev/null || :
+	nodes=
+}
+at_exit stop_nodes
+at_failure=logs
+logs() {
+	cat "$TMP/err" "$WISP_RUN"/job/*/log
+}
+
+# start_nodes N [OP=BEHAVIOUR...]
+start_nodes() {
+	stop_nodes
+	start_n=$1
+	shift
+	: >"$TMP/asked"
+	python3 "$TOP/tests/functional/job-node.py" "$TMP/socket" "$start_n" "$TMP/agent" "$@" >"$TMP/asked" &
+	nodes=$!
+	until_true grep -q listens "$TMP/asked"
+}
+
+until_true() {
+	for _ in $(seq 200); do
+		if "$@" 2>/dev/null; then return; fi
+		sleep 0.05
+	done
+	fail "in vain for 10 s: $*"
+}
+
+run() {
+	timeout 60 wisp run --socket "$TMP/socket" --image tiny "$@"
+}
+
+# A shell has its background commands ignore ^C.
+begin() {
+	: >out
+	python3 -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp("wisp", ["wisp", "run", "--socket", os.environ["TMP"] + "/socket", "--image", "tiny"] + sys.argv[1:])' \
+		"$@" >out 2>err </dev/null &
+	pid=$!
+	until_true grep -q runs out
+}
+
+nothing_left() {
+	[ -z "$(find "$WISP_RUN/job" -mindepth 1 2>/dev/null)" ]
+}
+
+cleaned() {
+	until_true nothing_left
+}
+printf 'vms: 2..3\nprogram: [echo, of, the, environment]\n' >lu.yaml
+start_nodes 2
+until_true test -S "$TMP/agent"
+
+# -------- a run --------
+
+rc=0
+printf 'in\nput\n' | run --nodes 'n[0-1]@127.0.0.[1-2]' lu.yaml -- sh -c 'cat; cat /etc/wisp/hosts.openmpi >&2; exit 7' >out 2>err || rc=$?
+expect "exit code" $rc 7
+expect "output" "$(cat out)" "$(printf 'in\nput')"
+grep -q "^lu-1 slots=1" err || fail "no host file"
+for stage in resolve place reserve image network start ready prepare; do
+	grep -q "^lu: $stage .* s$" err || fail "stage $stage is not told"
+done
+expect "requests" "$(grep -v -e connect -e left asked | cut -d' ' -f1 | tr '\n' ' ')" \
+	"listens join facts reserve reserve image network network start stop release "
+cleaned
+expect "the environment's program" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
+expect "label" "$(run -q -l --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- printf 'a\nb\n' </dev/null | tr '\n' ' ')" "lu-0: a lu-0: b "
+expect "variables" "$(run -q -e A=b --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo $A $HYDRA_HOST_FILE' </dev/null)" \
+	"b /etc/wisp/hosts.mpich"
+expect "a name" "$(run -q --name other --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- cat /etc/wisp/hosts.mpich </dev/null | head -n 1)" "other-0:1"
+expect "1 GiB, counted" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- head -c 104857600 /dev/zero </dev/null | wc -c)" 104857600
+expect "and in" "$(head -c 20000000 /dev/zero | run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- wc -c)" 20000000
+rc=0
+run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'kill -9 $$' </dev/null || rc=$?
+expect "a killed program" $rc 137
+rc=0
+run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- no-such-program </dev/null 2>err || rc=$?
+expect "no program" $rc 127
+cleaned
+
+# -------- what cannot be --------
+
+refuse 2 "give an environment" wisp run
+refuse 2 "--vms" wisp run -n 0 lu.yaml
+refuse 2 "named twice" wisp run --nodes a,a lu.yaml
+refuse 2 "not NAME=VALUE" wisp run -e A lu.yaml
+refuse 1 "do not fit, only 2: n0 takes 1; n1 takes 1" run -n 3 --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+refuse 1 "conflict" run -n 4 -f lu.yaml --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+refuse 1 "no image none" run --image none --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+printf 'vms: 2\ncpus: 2\nmpi: openmpi\nranks: 5\nprogram: [x]\n' >mpi.yaml
+refuse 1 "5 ranks do not fit into 2 VMs of 2" run --nodes n0@127.0.0.1,n1@127.0.0.2 mpi.yaml
+printf 'vms: 6\nvms-per-node: 4\nnetwork: {subnet: 10.1.0.0/29}\n' >small6.yaml
+refuse 1 "6 VMs do not fit into network.subnet" run --nodes n0@127.0.0.1,n1@127.0.0.2 small6.yaml
+cleaned
+
+# fails WHAT TEXT LAST-REQUEST: the nodes of that behaviour make it fail, and have given all back
+fails() {
+	start_nodes 2 "$1"
+	refuse 1 "$2" run --ready 2 --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sleep 100
+	until_true grep -q left asked
+	expect "$1: before" "$(tail -n 2 asked | head -n 1 | cut -d' ' -f1)" "$3"
+	cleaned
+}
+fails join=gone@1 "n1 takes 0 (no route to it)" facts
+fails reserve=fail@1 "reserve: node n1: no reserve here" release
+fails image=fail@1 "image: node n1: no image here" release
+fails network=fail@0 "network: node n0: no network here" release
+fails start=fail@1 "start: node n1: no start here" release
+fails start=dies@1 "VM lu-1 at node n1 has ended: panic" release
+fails start=never@0 "1 of 2 VMs are not ready after 2 s, of them lu-0 at node n0" release
+fails start=lost@1 "node n1 is lost, with VM lu-1" release
+start_nodes 2 start=dies@0
+refuse 1 "Kernel panic" run --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+start_nodes 1
+stop_nodes
+refuse 1 "nothing answers at $TMP/socket" run --nodes n0@127.0.0.1 lu.yaml
+
+# -------- signals --------
+
+start_nodes 2
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'trap "echo heard; exit 5" INT; echo runs; while :; do sleep 0.1; done'
+kill -INT $pid
+rc=0
+wait $pid || rc=$?
+expect "a first ^C" "$rc $(tail -n 1 out)" "5 heard"
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'trap "" INT; echo runs; while :; do sleep 0.1; done'
+kill -INT $pid
+sleep 0.3
+kill -INT $pid
+rc=0
+wait $pid || rc=$?
+expect "a second ^C" $rc 130
+cleaned
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+expect "list" "$(wisp cluster list --names)" lu
+wisp cluster show lu | grep -q "lu-1 .* n1 .* ready" || fail "wisp cluster show does not say where lu-1 is"
+refuse 1 "runs already" run --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+kill -KILL $pid
+wait $pid || :
+cleaned # a lost terminal ends it
+
+# -------- detached --------
+
+expect "detach" "$(run -q -d --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo early; sleep 1.5; echo late; exit 3')" lu
+until_true sh -c '[ "$(wisp cluster logs lu)" = early ]'
+rc=0
+wisp cluster attach lu >out </dev/null || rc=$?
+expect "attached" "$rc $(tr '\n' ' ' <out)" "3 early late "
+expect "its record" "$(wisp cluster list --json | python3 -c 'import json,sys; print([(c["state"], c["end"]["code"]) for c in json.load(sys.stdin)])')" \
+	"[('ended', 3)]"
+expect "its logs" "$(wisp cluster logs lu | tail -n 1)" late
+wisp cluster stop lu
+expect "forgotten" "$(wisp cluster list)" ""
+refuse 1 "there is no cluster lu" wisp cluster show lu
+
+run -q -d --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sleep 100 >/dev/null
+wisp cluster stop lu
+expect "stopped" "$(wisp cluster list)" ""
+cleaned
+
+# wisp cluster detach lets the terminal go.
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 1; echo over'
+wisp cluster detach lu
+rc=0
+wait $pid || rc=$?
+expect "detached" $rc 0
+until_true sh -c 'wisp cluster list | grep -q "ended.*exit code 0"'
+wisp cluster stop lu
+
+# -------- the coordinator is killed; the daemon comes and goes --------
+
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+coordinator=$(wisp cluster show lu --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["pid"])')
+kill -KILL "$coordinator"
+rc=0
+wait $pid || rc=$?
+expect "no coordinator" $rc 1
+grep -q "the coordinator of cluster lu has died" err || fail "nobody says that the coordinator has died"
+wisp cluster list | grep -q "^lu  *lost" || fail "it is not shown as lost"
+expect "swept" "$(wisp cluster list)" ""
+expect "again" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
+
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+stop_nodes
+rc=0
+wait $pid || rc=$?
+expect "no daemon" $rc 1
+grep -q "the program was lost" err || fail "nobody says that the program was lost"
+cleaned
