@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/shares.h"
+#include "agent/volumes.h"
 #include "agent/user.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -131,12 +132,15 @@ static int op_configure(struct session *s, const json_t *request, struct error *
 {
 	const json_t *peers = json_object_get(request, "peers");
 	const json_t *shares = json_object_get(request, "shares");
+	const json_t *volumes = json_object_get(request, "volumes");
 	int r = configure_apply(request, err);
 
 	if (!r && peers)
 		r = network_join(s->agent, json_string_value(peers), err);
 	if (!r && shares)
 		r = shares_set(shares, &s->agent->shares, err);
+	if (!r && volumes)
+		r = volumes_mount(volumes, err);
 	return r ? r : result_send(s, json_object(), err);
 }
 

@@ -77,23 +77,36 @@ static int check_word(const char *option, const char *value, const char *words, 
 	return error_set(err, -EINVAL, "--%s is one of %s, not \"%s\"", option, words, value);
 }
 
-/* PATH[,readonly] */
+/* PATH[,at=TARGET][,readonly]; one that is mounted has a serial number by which it is found. */
 static int add_disk(json_t *spec, const char *text, struct error *err)
 {
 	CLEANUP_FREE char *copy = strdup(text);
 	CLEANUP_FREE char *path = NULL;
-	char *comma = copy ? strrchr(copy, ',') : NULL;
-	bool readonly = comma && !strcmp(comma, ",readonly");
+	CLEANUP_FREE char *name = NULL;
+	json_t *disks = json_object_get(spec, "disks"), *disk;
+	char *rest = copy, *file = copy ? strsep(&rest, ",") : NULL, *word;
+	const char *target = NULL;
+	bool readonly = false;
 
 	if (!copy)
 		return error_errno(err, -ENOMEM, "--disk");
-	if (readonly)
-		*comma = 0;
-	path = realpath(copy, NULL);
+	while ((word = strsep(&rest, ","))) {
+		if (!strcmp(word, "readonly"))
+			readonly = true;
+		else if (!strncmp(word, "at=/", 4) && word[4])
+			target = word + 3;
+		else
+			return error_set(err, -EINVAL,
+					 "--disk %s: \"%s\" is neither at=TARGET nor readonly",
+					 file, word);
+	}
+	path = realpath(file, NULL);
 	if (!path)
-		return error_errno(err, -errno, "cannot find disk %s", copy);
-	return json_array_append_new(json_object_get(spec, "disks"),
-				     json_pack("{sssb}", "path", path, "readonly", readonly)) < 0
+		return error_errno(err, -errno, "cannot find disk %s", file);
+	name = target ? io_format("disk%zu", json_array_size(disks)) : NULL;
+	disk = json_pack("{ss,sb,ss*,ss*}", "path", path, "readonly", readonly, "name", name,
+			 "target", target);
+	return json_array_append_new(disks, disk) < 0
 		       ? error_set(err, -EINVAL, "--disk %s: the path is not UTF-8 text", text)
 		       : 0;
 }
@@ -436,8 +449,9 @@ static const struct option_desc start_options[] = {
 	{OPT_ADDRESS, "address", 0, "ADDRESS", "Its address there (default: a free one)", 0},
 	{OPT_VHOST, "vhost", 0, "MODE",
 	 "Network in the kernel: auto, on or off (default auto: when it is possible)", 0},
-	{OPT_DISK, "disk", 'd', "PATH[,readonly]",
-	 "Another disk, /dev/vdb and so on: a file or block device (may be repeated)",
+	{OPT_DISK, "disk", 'd', "PATH[,at=TARGET][,readonly]",
+	 "Another disk, /dev/vdb and so on: a file or block device, mounted in the guest at TARGET "
+	 "when that is given (may be repeated)",
 	 COMPLETE_FILE},
 	{OPT_SHARE, "share", 's', "TAG=PATH[,at=TARGET][,readonly]",
 	 "A folder of this machine, mounted in the guest at TARGET (default /mnt/TAG; may be "

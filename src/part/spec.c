@@ -275,8 +275,6 @@ static int add_volume(struct derivation *d, const char *name, const json_t *volu
 	CLEANUP_FREE char *own = io_format("%s/%s/%s", d->host->volumes, d->vm->name, name);
 	json_t *disk;
 
-	if (*record_text(volume, "target"))
-		return not_yet(err, "mount volumes in VMs (volumes.*.target)");
 	if (*given ? *given != '/' : json_integer_value(size) <= 0)
 		return error_set(err, -EINVAL, "volumes[%s] has neither a path nor a size", name);
 	if (size && json_integer_value(size) % PAGE)
@@ -290,6 +288,8 @@ static int add_volume(struct derivation *d, const char *name, const json_t *volu
 			 !*given, "size", size);
 	if (disk && *filesystem && strcmp(filesystem, "none"))
 		json_object_set_new(disk, "filesystem", json_string(filesystem));
+	if (disk && *record_text(volume, "target"))
+		json_object_set(disk, "target", json_object_get(volume, "target"));
 	return json_array_append_new(json_object_get(d->spec, "disks"), disk) < 0
 		       ? error_set(err, -ENOMEM, "out of memory")
 		       : 0;

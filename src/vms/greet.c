@@ -173,15 +173,16 @@ static void tell_names(const struct greeting *g)
 	json_decref(answer);
 }
 
-/* Has its agent mount its shares. Why not is in the record: the VM runs without them. */
-static void mount_shares(const struct greeting *g, json_t *record)
+/*
+ * Has its agent mount its shares and volumes. Why not is in the record: the VM runs without them.
+ */
+static void mount_all(const struct greeting *g, json_t *record)
 {
 	json_t *config = NULL;
 	struct error err = {"out of memory"};
 
 	if (!record_read(g->dir, RECORD_CONFIG, &config, &err) &&
-	    json_array_size(json_object_get(config, "shares")) &&
-	    shares_attach(g->dir, config, &err))
+	    (volumes_attach(g->dir, config, &err) || shares_attach(g->dir, config, &err)))
 		json_object_set_new(record, "warning", json_string(err.text));
 	json_decref(config);
 }
@@ -210,7 +211,7 @@ int greet(const struct greeting *g)
 	if (record && w.init_ns)
 		json_object_set_new(record, "init_ms", json_integer(since(g, w.init_ns)));
 	if (record)
-		mount_shares(g, record);
+		mount_all(g, record);
 	r = record ? record_write(g->dir, RECORD_READY, record, &err) : -ENOMEM;
 	if (r)
 		fprintf(stderr, "%s: %s\n", g->name, err.text);

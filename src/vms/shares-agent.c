@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Has a VM's agent mount its shares, or let go of them. */
+/* Has a VM's agent mount its shares and volumes, or let go of the shares. */
 
 #include "vms/shares-agent.h"
 
@@ -27,12 +27,12 @@ static json_t *for_agent(const json_t *shares)
 	return list;
 }
 
-static int tell(const char *dir, json_t *list, struct error *err)
+static int tell(const char *dir, const char *what, json_t *list, struct error *err)
 {
-	json_t *settings = json_pack("{so}", "shares", list);
+	json_t *settings = json_pack("{so}", what, list);
 	CLEANUP_FREE char *address = io_format("vsock:%s/" VM_VSOCK, dir);
 	CLEANUP_CLOSE int fd = -1;
-	int r = settings && address ? 0 : error_errno(err, -ENOMEM, "shares");
+	int r = settings && address ? 0 : error_errno(err, -ENOMEM, "%s", what);
 
 	if (!r)
 		r = fd = client_connect(address, err);
@@ -46,7 +46,7 @@ int shares_attach(const char *dir, const json_t *config, struct error *err)
 {
 	const json_t *shares = json_object_get(config, "shares");
 
-	return json_array_size(shares) ? tell(dir, for_agent(shares), err) : 0;
+	return json_array_size(shares) ? tell(dir, "shares", for_agent(shares), err) : 0;
 }
 
 int shares_detach(const char *dir, const json_t *config, struct error *err)
@@ -55,8 +55,26 @@ int shares_detach(const char *dir, const json_t *config, struct error *err)
 
 	if (!json_array_size(json_object_get(config, "shares")))
 		return 0;
-	r = tell(dir, json_array(), err);
+	r = tell(dir, "shares", json_array(), err);
 	if (r)
 		shares_attach(dir, config, NULL);
 	return r;
+}
+
+int volumes_attach(const char *dir, const json_t *config, struct error *err)
+{
+	json_t *list = json_array();
+	const json_t *disk;
+	size_t i;
+
+	json_array_foreach (json_object_get(config, "disks"), i, disk)
+		if (*record_text(disk, "target"))
+			json_array_append_new(
+				list, json_pack("{ss,ss,sb}", "disk", record_text(disk, "name"),
+						"target", record_text(disk, "target"), "readonly",
+						json_is_true(json_object_get(disk, "readonly"))));
+	if (json_array_size(list))
+		return tell(dir, "volumes", list, err);
+	json_decref(list);
+	return 0;
 }

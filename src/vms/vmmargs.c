@@ -37,13 +37,17 @@ static void add_cmdline(const json_t *config, const char *hosts, struct args *ar
 }
 
 /* wisp-vmm separates keys by commas and has no way to write one inside a path. */
-static int add_disk(const char *path, int readonly, struct args *args, struct error *err)
+static int add_disk(const char *path, const char *name, int readonly, struct args *args,
+		    struct error *err)
 {
 	if (strchr(path, ','))
 		return error_set(err, -EINVAL, "disk \"%s\": a comma in the path is not possible",
 				 path);
 	args_add(args, "--device");
 	args_add(args, "block,path=%s%s", path, readonly ? ",readonly" : "");
+	/* By that the agent finds it: what virtio has room for. */
+	if (*name)
+		args_extend(args, ",serial=%.20s", name);
 	return 0;
 }
 
@@ -74,10 +78,10 @@ int vmm_args(const json_t *config, const char *program, const char *dir, const c
 	args_add(args, "--on-reboot=exit");
 	args_add(args, "--control=%s/" VM_CONTROL, dir);
 	args_add(args, "--serial=file=%s/" VM_CONSOLE, dir);
-	r = add_disk(record_text(config, "root"), 1, args, err);
+	r = add_disk(record_text(config, "root"), "", 1, args, err);
 	json_array_foreach (json_object_get(config, "disks"), i, disk)
 		if (!r)
-			r = add_disk(record_text(disk, "path"),
+			r = add_disk(record_text(disk, "path"), record_text(disk, "name"),
 				     json_is_true(json_object_get(disk, "readonly")), args, err);
 	args_add(args, "--device=net,fd=%d,mac=%s,vhost=%s", VMM_FD_TAP, record_text(config, "mac"),
 		 record_text(config, "vhost"));

@@ -13,7 +13,11 @@ sum=$(sha256sum <"$TMP/data")
 cp "$TMP/data" "$TMP/readonly"
 truncate -s %512 "$TMP/readonly"
 
-start_vm left --disk "$TMP/disk" --disk "$TMP/readonly,readonly" --vhost auto
+truncate -s 16M "$TMP/volume"
+mkfs.ext4 -q "$TMP/volume"
+refuse 2 "neither at=TARGET nor readonly" wisp vm start left --image minimal --disk "$TMP/disk,rw"
+start_vm left --disk "$TMP/disk" --disk "$TMP/readonly,readonly" --disk "$TMP/volume,at=/srv/volume" \
+	--vhost auto
 start_vm right --vhost off
 
 echo "disk: a file system, data in and out"
@@ -31,6 +35,11 @@ expect "read-only flag" "$(guest left cat /sys/block/vdc/ro)" 1
 expect "read-only data" "$(guest left sha256sum /dev/vdc | cut -d' ' -f1)" \
 	"$(sha256sum "$TMP/readonly" | cut -d' ' -f1)"
 ! guest left dd if=/dev/zero of=/dev/vdc bs=512 count=1 2>/dev/null || fail "wrote to a read-only disk"
+
+echo "disk: mounted where it was wanted"
+guest left sh -c 'echo kept >/srv/volume/text && sync'
+expect "where it is" "$(guest left sh -c 'grep /srv/volume /proc/mounts' | cut -d' ' -f1-3)" \
+	"/dev/vdd /srv/volume ext4"
 
 echo "network: both ways, checked"
 transfer() {
@@ -63,5 +72,6 @@ wisp vm log left | grep -q "over the serial line" || fail "the console's log"
 
 wisp vm stop left right
 # What the guest wrote is in the file, not in some cache of the VMM.
+expect "file of the volume" "$(debugfs -R 'cat /text' "$TMP/volume" 2>/dev/null)" kept
 e2fsck -fn "$TMP/disk" >/dev/null || fail "the disk image is damaged"
 expect "file in the image" "$(debugfs -R 'cat /one' "$TMP/disk" 2>/dev/null | sha256sum)" "$sum"
