@@ -8,6 +8,40 @@
 #include "build-config.h"
 #include "lib/io.h"
 
+static bool is_help(const char *word)
+{
+	return !strcmp(word, "--help") || !strcmp(word, "-h");
+}
+
+/* The first words of commands that belong together, "vm " for "vm"; "" for another word. */
+static void group_of(const char *word, char *ret, size_t size)
+{
+	int n = snprintf(ret, size, "%s ", word);
+
+	for (const struct command *const *c = wisp_commands; *c; c++)
+		if (n > 0 && (size_t)n < size && !strncmp((*c)->name, ret, (size_t)n))
+			return;
+	ret[0] = 0;
+}
+
+/* No command has these words: all are listed, or those of the group, or it is said where. */
+static int explain(int argc, char **argv)
+{
+	char group[32] = "";
+	bool whole;
+
+	if (argc > 1)
+		group_of(argv[1], group, sizeof(group));
+	whole = argc == (*group ? 2 : 1);
+	if (whole || is_help(argv[*group ? 2 : 1])) {
+		command_list(whole ? stderr : stdout, "wisp", wisp_commands, group);
+		return whole ? EXIT_USAGE : 0;
+	}
+	fprintf(stderr, "wisp: no command \"%s%s\" (wisp %s--help lists them)\n", group,
+		argv[*group ? 2 : 1], group);
+	return EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *cmd;
@@ -19,19 +53,11 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	cmd = command_find(wisp_commands, argc - 1, argv + 1, &used);
-	if (cmd) {
-		if (argc > 1 + used &&
-		    (!strcmp(argv[1 + used], "--help") || !strcmp(argv[1 + used], "-h"))) {
-			command_help(stdout, "wisp", cmd);
-			return 0;
-		}
-		return cmd->run(cmd, argc - 1 - used, argv + 1 + used);
+	if (!cmd)
+		return explain(argc, argv);
+	if (argc > 1 + used && is_help(argv[1 + used])) {
+		command_help(stdout, "wisp", cmd);
+		return 0;
 	}
-	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-		command_list(argc < 2 ? stderr : stdout, "wisp", wisp_commands, "");
-		return argc < 2 ? EXIT_USAGE : 0;
-	}
-	fprintf(stderr, "wisp: no command \"%s%s%s\" (wisp --help lists them)\n", argv[1],
-		argc > 2 ? " " : "", argc > 2 ? argv[2] : "");
-	return EXIT_USAGE;
+	return cmd->run(cmd, argc - 1 - used, argv + 1 + used);
 }

@@ -30,3 +30,10 @@ else:
 assert (kvm["verdict"] == "hardware") == (facts["kvm"]["state"] == "ok")
 EOF
 echo "KVM here: $(python3 -c 'import json, sys; print(json.load(sys.stdin)["kvm"]["verdict"])' <"$TMP/json")"
+
+# Who knows the first word of a command is told the others.
+wisp vm --help | grep -q "^  vm start " || fail "wisp vm --help"
+! wisp vm --help | grep -q "^  lab up " || fail "wisp vm --help lists other commands"
+refuse 2 "  vm start " wisp vm
+refuse 2 'no command "vm fly" (wisp vm --help lists them)' wisp vm fly
+refuse 2 'no command "fly" (wisp --help lists them)' wisp fly high
