@@ -281,7 +281,10 @@ static const struct command restore = {
 			 "frozen (default): the guest's clock goes on where "
 			 "it stopped; elapsed: it shows the time that went by",
 			 0},
-			{OPT_PAUSED, "paused", 0, NULL, "Leave the VM paused", 0},
+			{OPT_PAUSED, "paused", 0, NULL,
+			 "Leave the VM paused; it can be resumed by its control socket, with "
+			 "--lazy also while its memory is brought",
+			 0},
 			{OPT_FORCE, "force", 0, NULL,
 			 "Put disks back also when they were written since: that is lost", 0},
 			{OPT_AGAIN, "again", 0, NULL,

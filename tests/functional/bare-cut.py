@@ -367,6 +367,36 @@ def disks():
             assert f.read() == content, "the disk has something else"
 
 
+def lazily():
+    """Restored lazily and paused, two VMs are resumed at once while most of their memory is to come."""
+    folder, shape = f"{TMP}/lazily", ("-m", "256")
+    m = start("fill=4096 work=65536", *shape)
+    mover = Steps(m.path, folder, "--live")
+    mover.hear("ready")
+    cut_all([mover])
+    digest = commit_all([mover])[0]["digest"]
+    m.stop()
+    slow = {**os.environ, "LD_PRELOAD": f"{os.environ['WISP_BUILD']}/tests/broken-disk.so",
+            "BROKEN_CALL": "read", "BROKEN_PATH": f"{folder}/1/pages", "BROKEN_FROM": "1",
+            "BROKEN_DELAY": "10"}
+    machines = [incoming(*shape) for _ in range(2)]
+    movers = [subprocess.Popen(["wisp-mover", "restore", "--control", x.path, "--dir", folder,
+                                "--digest", digest, "--paused", "--lazy"], env=slow,
+                               stdout=subprocess.DEVNULL) for x in machines]
+    for x in machines:
+        for _ in range(1000):
+            if state(x) == "paused":
+                break
+            time.sleep(0.01)
+    assert [p.poll() for p in movers] == [None, None], "all memory is there already"
+    for x in machines:
+        x.control.ask("resume")
+    for x, p in zip(machines, movers):
+        assert p.wait(60) == 0
+        x.wait_rounds(3)
+        x.stop()
+
+
 def failing():
     """A disk that fails at any call: told at that step, and the VM runs."""
     folder = f"{TMP}/broken"
@@ -467,6 +497,7 @@ def main():
     held()
     suspended()
     disks()
+    lazily()
     failing()
 
 
