@@ -62,6 +62,27 @@ int account_end(struct store *s, int64_t id, const char *how, int64_t now, struc
 	return changed(s, id, r, err);
 }
 
+static int is_there(const struct store_row *row, void *arg)
+{
+	return 1;
+}
+
+bool account_is_open(struct store *s, const char *cluster, const char *vm)
+{
+	return store_each(s, is_there, NULL, NULL,
+			  "SELECT 1 FROM usage WHERE cluster = ? AND vm = ? AND ended IS NULL",
+			  "tt", cluster, vm) == 1;
+}
+
+int account_close(struct store *s, const char *cluster, const char *vm, const char *how,
+		  int64_t now, struct error *err)
+{
+	return store_run(s, err,
+			 "UPDATE usage SET seen = max(seen, ?4), ended = max(seen, ?4), how = ?3 "
+			 "WHERE cluster = ?1 AND (?2 IS NULL OR vm = ?2) AND ended IS NULL",
+			 "ttti", cluster, vm, how, now);
+}
+
 int account_recover(struct store *s, struct error *err)
 {
 	int r = store_run(

@@ -9,6 +9,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -37,6 +38,13 @@ int64_t account_begin(struct store *s, const struct account_vm *vm, int64_t now,
 int account_update(struct store *s, int64_t id, const struct account_use *use, int64_t now,
 		   struct error *err);
 int account_end(struct store *s, int64_t id, const char *how, int64_t now, struct error *err);
+
+/* Whether there is a record of that VM that is not closed; closes it, or (vm NULL) all of a
+ * cluster.
+ */
+bool account_is_open(struct store *s, const char *cluster, const char *vm);
+int account_close(struct store *s, const char *cluster, const char *vm, const char *how,
+		  int64_t now, struct error *err);
 
 /*
  * After a start of the daemon: closes records of VMs that hold nothing any more, as of when they

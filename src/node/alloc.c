@@ -190,11 +190,12 @@ static int expire(struct alloc *a, int64_t now, struct error *err)
 	int r = store_run(
 		a->store, err,
 		"INSERT INTO event (at, cluster, what, text) SELECT ?1, id, 'expired', '' "
-		"FROM cluster WHERE until <= ?1",
+		"FROM cluster WHERE until <= ?1 AND NOT made",
 		"i", now);
 
 	if (!r)
-		r = store_run(a->store, err, "DELETE FROM cluster WHERE until <= ?", "i", now);
+		r = store_run(a->store, err, "DELETE FROM cluster WHERE until <= ? AND NOT made",
+			      "i", now);
 	n = r ? 0 : store_changes(a->store);
 	return r ? r : (int)n;
 }

@@ -44,7 +44,10 @@ int alloc_release(struct alloc *a, const char *cluster, int64_t now, struct erro
 int alloc_release_vm(struct alloc *a, const char *cluster, const char *vm, int64_t now,
 		     struct error *err);
 
-/* Releases reservations whose time is over; returns how many, or -errno. */
+/*
+ * Releases reservations whose time is over and of which nothing was made (node/cluster.h); returns
+ * how many, or -errno.
+ */
 int alloc_expire(struct alloc *a, int64_t now, struct error *err);
 
 /* The CPUs on which shared VMs run now. */

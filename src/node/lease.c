@@ -38,31 +38,27 @@ int lease_assign(struct store *s, const char *cluster, const char *session, stru
 
 int lease_keep(struct store *s, unsigned user, const char *session, struct error *err)
 {
-	return store_run(s, err,
-			 "UPDATE cluster SET until = NULL WHERE user = ? AND session = ? "
-			 "AND state = 'reserved'",
+	return store_run(s, err, "UPDATE cluster SET until = NULL WHERE user = ? AND session = ?",
 			 "it", (int64_t)user, session);
 }
 
 int lease_leave(struct store *s, unsigned user, const char *session, int64_t until,
 		struct error *err)
 {
-	return store_run(s, err,
-			 "UPDATE cluster SET until = ?3 WHERE user = ?1 AND session = ?2 "
-			 "AND state = 'reserved'",
+	return store_run(s, err, "UPDATE cluster SET until = ?3 WHERE user = ?1 AND session = ?2",
 			 "iti", (int64_t)user, session, until);
 }
 
 int lease_orphan(struct store *s, int64_t until, struct error *err)
 {
-	return store_run(s, err, "UPDATE cluster SET until = ? WHERE state = 'reserved'", "i",
-			 until);
+	return store_run(s, err, "UPDATE cluster SET until = ?", "i", until);
 }
 
 int lease_next(struct store *s, int64_t *ret, struct error *err)
 {
 	*ret = 0;
-	return store_each(s, take_int, ret, err, "SELECT min(until) FROM cluster", "");
+	return store_each(s, take_int, ret, err, "SELECT min(until) FROM cluster WHERE NOT ending",
+			  "");
 }
 
 static int take_text(const struct store_row *row, void *arg)

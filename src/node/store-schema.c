@@ -62,5 +62,21 @@ static const char version_3[] =
 	"ALTER TABLE cluster ADD COLUMN session TEXT;"
 	"CREATE TABLE drain (id INTEGER PRIMARY KEY CHECK (id = 1), because TEXT NOT NULL) STRICT;";
 
-const char *const store_schema[] = {version_1, version_2, version_3};
+/*
+ * What a cluster is, for whoever starts its VMs. made: something of it may be outside of this
+ * database, so that it has to be ended before it is released; ending: that has begun.
+ */
+static const char version_4[] =
+	"ALTER TABLE cluster ADD COLUMN environment TEXT;"
+	"ALTER TABLE cluster ADD COLUMN made INTEGER NOT NULL DEFAULT 0 CHECK (made IN (0, 1));"
+	"ALTER TABLE cluster ADD COLUMN ending INTEGER NOT NULL DEFAULT 0"
+	" CHECK (ending IN (0, 1));"
+	"ALTER TABLE vm ADD COLUMN address TEXT;"
+	/* nodes: a JSON list of addresses, this one's first. */
+	"CREATE TABLE network ("
+	" cluster TEXT PRIMARY KEY REFERENCES cluster ON DELETE CASCADE,"
+	" vni INTEGER NOT NULL UNIQUE, subnet TEXT NOT NULL, nodes TEXT NOT NULL)"
+	" STRICT, WITHOUT ROWID;";
+
+const char *const store_schema[] = {version_1, version_2, version_3, version_4};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);
