@@ -11,7 +11,8 @@
 #include "net/state.h"
 #include "node/account.h"
 #include "node/claim.h"
-#include "node/daemon.h"
+#include "node/cluster.h"
+#include "node/daemon-cluster.h"
 #include "node/lease.h"
 #include "node/store.h"
 
@@ -36,51 +37,38 @@ static int refuse_if_draining(struct daemon *d, struct error *err)
 }
 
 static int claim_of(struct daemon *d, const struct asker *who, const json_t *request,
-		    struct claim **ret, json_t **conflicts, struct error *err)
+		    struct claim **ret, json_t **environment, json_t **conflicts, struct error *err)
 {
-	json_t *environment = NULL, *json = NULL;
-	int r = admit(&d->p.admit, who->uid, request, daemon_now(), &environment, conflicts, err);
+	json_t *json = NULL;
+	int r = admit(&d->p.admit, who->uid, request, daemon_now(), environment, conflicts, err);
 
 	if (!r)
-		r = admit_claim(environment, cluster_of(request), json_object_get(request, "vms"),
+		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),
 				&json, err);
 	if (!r)
 		r = claim_parse(json, who->uid, ret, err);
-	json_decref(environment);
 	json_decref(json);
 	return r;
 }
 
-/* {VM: {cpus, memory, nodes, devices}} of what alloc_describe() says. */
-static json_t *grants(const json_t *lease)
-{
-	json_t *all = json_object(), *vm;
-	size_t i;
-
-	json_array_foreach (json_object_get(lease, "vms"), i, vm) {
-		json_t *grant = json_copy(vm);
-
-		json_object_del(grant, "name");
-		json_object_set_new(all, json_string_value(json_object_get(vm, "name")), grant);
-	}
-	return json_pack("{s:o}", "grants", all);
-}
-
 /* Until it has its session it ends by itself: a daemon that is killed here leaves nothing. */
-static int take(struct daemon *d, const struct asker *who, const struct claim *claim, json_t **ret,
-		json_t **missing, struct error *err)
+static int take(struct daemon *d, const struct asker *who, const struct claim *claim,
+		const json_t *environment, const json_t *vms, json_t **ret, json_t **missing,
+		struct error *err)
 {
 	int64_t now = daemon_now();
 	json_t *lease = NULL;
 	int r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
 
 	if (!r) {
-		r = lease_assign(d->store, claim->cluster, who->session, err);
+		r = cluster_keep(d->store, claim->cluster, environment, vms, err);
+		if (!r)
+			r = lease_assign(d->store, claim->cluster, who->session, err);
 		if (r)
 			alloc_release(&d->alloc, claim->cluster, now, NULL);
 	}
 	if (!r)
-		*ret = grants(lease);
+		*ret = json_pack("{s:o}", "grants", cluster_grants(lease));
 	json_decref(lease);
 	return r;
 }
@@ -88,7 +76,7 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
-	json_t *conflicts = NULL, *missing = NULL;
+	json_t *conflicts = NULL, *missing = NULL, *environment = NULL;
 	struct claim *claim = NULL;
 	int r;
 
@@ -96,34 +84,54 @@ int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *requ
 		return error_set(err, -EINVAL, "\"cluster\" is missing");
 	r = refuse_if_draining(d, err);
 	if (!r)
-		r = claim_of(d, who, request, &claim, &conflicts, err);
+		r = claim_of(d, who, request, &claim, &environment, &conflicts, err);
 	if (!r)
-		r = take(d, who, claim, ret, &missing, err);
+		r = take(d, who, claim, environment, json_object_get(request, "vms"), ret, &missing,
+			 err);
+	if (!r)
+		groups_refresh(d);
 	if (conflicts)
 		*ret = json_pack("{s:o}", "conflicts", conflicts);
 	if (missing)
 		*ret = json_pack("{s:o}", "missing", missing);
+	json_decref(environment);
 	claim_destroy(claim);
 	return r;
 }
 
 /* -------- release -------- */
 
-int daemon_release(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
-		   struct error *err)
+/* Of which nothing was made: it is given back at once. */
+static int release_now(struct daemon *d, const char *cluster, struct error *err)
 {
-	const char *cluster = cluster_of(request);
-	unsigned user;
-	int r;
+	int r = alloc_release(&d->alloc, cluster, daemon_now(), err);
 
-	if (!cluster)
-		return error_set(err, -EINVAL, "\"cluster\" is missing");
-	r = lease_user(d->store, cluster, &user, err);
-	if (r)
-		return r == -ENOENT ? 0 : r;
-	if (user != who->uid && !who->operator)
-		return error_set(err, -EPERM, "cluster %s is another user's", cluster);
-	return alloc_release(&d->alloc, cluster, daemon_now(), err);
+	if (!r)
+		groups_refresh(d);
+	return r;
+}
+
+void daemon_release(struct daemon *d, struct reply *reply, const json_t *request)
+{
+	const char *id = cluster_of(request);
+	struct cluster_state state;
+	struct cluster *c;
+	struct error err = {""};
+	int r = id ? cluster_read(d->store, id, &state, &err)
+		   : error_set(&err, -EINVAL, "\"cluster\" is missing");
+
+	if (!r && state.user != reply->who.uid && !reply->who.operator)
+		r = error_set(&err, -EPERM, "cluster %s is another user's", id);
+	if (!r && state.made) {
+		r = cluster_get(d, id, &c, &err);
+		if (!r) {
+			end_begin(c, reply);
+			return;
+		}
+	}
+	if (!r)
+		r = release_now(d, id, &err);
+	reply_send(reply, r == -ENOENT ? 0 : r, NULL, &err);
 }
 
 /* -------- sessions -------- */
@@ -180,12 +188,37 @@ void daemon_session(struct daemon *d, struct reply *reply, const json_t *request
 	reply_send(reply, r, NULL, &err);
 }
 
+/* Those of which something was made are ended, which takes its time. */
+static int end_due(struct daemon *d, int64_t now, struct error *err)
+{
+	json_t *due = NULL, *id;
+	struct cluster *c;
+	size_t i;
+	int r = cluster_due(d->store, now, &due, err);
+
+	json_array_foreach (due, i, id) {
+		if (!r)
+			r = cluster_get(d, json_string_value(id), &c, err);
+		if (r || c->end)
+			continue;
+		log_info(d->p.log, "reserve", "%s is ended", c->id);
+		end_begin(c, NULL);
+	}
+	json_decref(due);
+	return r;
+}
+
 void daemon_expire(void *daemon)
 {
 	struct daemon *d = daemon;
 	int64_t now = daemon_now(), next = 0;
 	struct error err;
 	int n = alloc_expire(&d->alloc, now, &err);
+
+	if (n > 0)
+		groups_refresh(d);
+	if (n >= 0 && end_due(d, now, &err))
+		n = -EIO;
 
 	if (n > 0)
 		log_info(d->p.log, "reserve", "%d reservation(s) ended: nobody came back", n);
@@ -246,6 +279,8 @@ int daemon_recover(struct daemon *d, struct error *err)
 		r = lease_orphan(d->store, daemon_now() + d->p.grace, err);
 	if (!r)
 		r = loop_add_timer(d->p.loop, daemon_expire, d, &d->expiry);
+	if (!r)
+		r = life_recover(d, err);
 	if (!r)
 		daemon_expire(d);
 	return r;

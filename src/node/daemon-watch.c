@@ -39,7 +39,8 @@ static int refresh(struct daemon *d, const json_t *record, struct error *err)
 
 	if (!part)
 		return error_set(err, -ENOMEM, "out of memory");
-	if (cgroup_usage(d->p.cgroups, json_string_value(json_array_get(record, 1)), part, &group,
+	if (!d->p.cgroups ||
+	    cgroup_usage(d->p.cgroups, json_string_value(json_array_get(record, 1)), part, &group,
 			 NULL))
 		return 0;
 	use.cpu_us = group.cpu_us;
@@ -48,9 +49,8 @@ static int refresh(struct daemon *d, const json_t *record, struct error *err)
 			      daemon_now(), err);
 }
 
-static void refresh_accounts(void *arg)
+void accounts_refresh(struct daemon *d)
 {
-	struct daemon *d = arg;
 	json_t *records = json_array(), *record;
 	struct error err;
 	size_t i;
@@ -63,6 +63,11 @@ static void refresh_accounts(void *arg)
 	json_decref(records);
 	if (r)
 		log_error(d->p.log, "account", "%s", err.text);
+}
+
+static void refresh_accounts(void *arg)
+{
+	accounts_refresh(arg);
 }
 
 static void refresh_health(void *arg)

@@ -10,6 +10,7 @@
 
 #include "lib/error.h"
 #include "lib/loop.h"
+#include "node/daemon-cluster.h"
 #include "node/launch.h"
 #include "node/store.h"
 #include "node/topology.h"
@@ -23,15 +24,19 @@ void daemon_destroy(struct daemon *d)
 {
 	if (!d)
 		return;
+	clusters_done(d);
+	helper_calls_done(&d->helpers);
 	doors_done(d);
 	trees_done(d);
 	peers_done(d);
 	who_done(d);
 	launches_destroy(d->launches);
+	loop_remove(&d->looking);
 	loop_remove(&d->expiry);
 	loop_remove(&d->accounts);
 	loop_remove(&d->healths);
 	json_decref(d->health);
+	json_decref(d->suspects);
 	store_close(d->store);
 	free(d);
 }
@@ -52,12 +57,15 @@ int daemon_create(const struct daemon_params *params, struct daemon **ret, struc
 					    .nkey = d->p.nkey};
 	r = store_open(d->p.database, &d->store, err);
 	d->alloc = (struct alloc){.store = d->store, .topology = d->p.topology, .host = d->p.host};
-	if (!r)
-		r = daemon_recover(d, err);
+	d->helpers.loop = d->p.loop;
 	if (!r)
 		r = watch_start(d, err);
 	if (!r && d->p.launcher)
 		r = launches_create(d->p.loop, d->p.launcher, &d->launches, err);
+	if (!r)
+		r = life_start(d, err);
+	if (!r)
+		r = daemon_recover(d, err);
 	if (!r)
 		r = doors_open(d, err);
 	if (r) {

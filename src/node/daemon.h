@@ -17,8 +17,10 @@
 #include "channel/greet.h"
 #include "node/admit.h"
 #include "node/alloc.h"
+#include "node/helper-call.h"
 
 struct asker;
+struct cluster;
 struct conn;
 struct credentials;
 struct dial;
@@ -41,7 +43,10 @@ struct daemon_params {
 	struct topology *topology; /* the daemon's when it was made */
 	cpu_set_t host;		   /* CPUs that are kept for the host */
 	const char *root;	   /* of /proc and /sys; "" for this machine */
-	const char *cgroups;	   /* the folder above wisp.slice */
+	const char *cgroups;	   /* the folder above wisp.slice; NULL: none */
+	const char *users;	   /* root's: the folder of users' run folders; NULL: their own */
+	const char *networks;	   /* root's: the folder of networks; NULL: keepers make them */
+	const char *interrupts;	   /* the file of isolate_interrupts(); NULL: they are left alone */
 	bool everybody;		   /* may connect; else only the daemon's user and root */
 	gid_t operators;	   /* whose members may do all; -1: there are none */
 	unsigned grace;		   /* seconds */
@@ -89,7 +94,12 @@ struct daemon {
 	struct who_known known[WHO_KNOWN]; /* users, whether they are operators */
 	unsigned next_known;
 	json_t *health;
-	unsigned unheard; /* troubles with peers, for the log */
+	struct helper_calls helpers;
+	struct cluster *clusters;	       /* node/daemon-cluster.h */
+	struct loop_source *looking;	       /* whether VMs still run */
+	json_t *suspects;		       /* those that did not the last time */
+	unsigned unheard;		       /* troubles with peers, for the log */
+	unsigned ungrouped, unmoved, uncooked; /* what the kernel does not have, likewise */
 };
 
 /*
@@ -168,8 +178,8 @@ typedef int request_now_fn(struct daemon *d, const struct asker *who, const json
 typedef void request_later_fn(struct daemon *d, struct reply *reply, const json_t *request);
 
 /* daemon-reserve.c: requests that give and take resources, and their ends. */
-request_now_fn daemon_reserve, daemon_release;
-request_later_fn daemon_session;
+request_now_fn daemon_reserve;
+request_later_fn daemon_release, daemon_session;
 /* Somebody is there with its session; nobody is any more. */
 void daemon_keep(struct daemon *d, const struct asker *who);
 void daemon_leave(struct daemon *d, const struct asker *who);
@@ -224,8 +234,17 @@ void trees_done(struct daemon *d);
 bool trees_have(const struct daemon *d, const struct asker *who);
 void trees_tell(struct daemon *d, const struct asker *who, json_t *event);
 
+/* daemon-network.c, daemon-part.c: what is made of a cluster, and what its part does. */
+request_later_fn daemon_network, daemon_forward;
+
+/* daemon-life.c: VMs run, and have ended. */
+int life_start(struct daemon *d, struct error *err);
+int life_recover(struct daemon *d, struct error *err);
+
 /* daemon-watch.c: what is looked at from time to time. */
 int watch_start(struct daemon *d, struct error *err);
+/* What VMs have used by now, into their records. */
+void accounts_refresh(struct daemon *d);
 /* The text for Prometheus, a new string. */
 int watch_metrics(struct daemon *d, char **ret, struct error *err);
 

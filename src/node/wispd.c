@@ -45,6 +45,7 @@ enum {
 	OPT_OPERATORS,
 	OPT_HOUSEKEEPING,
 	OPT_GRACE,
+	OPT_CGROUPS,
 	OPT_TOPOLOGY,
 	OPT_LISTEN,
 	OPT_KEY,
@@ -72,6 +73,11 @@ static const struct option_desc options[] = {
 	 "CPUs that are kept for the host, with the rest of their cores (default: none)", 0},
 	{OPT_GRACE, "grace", 0, "SECONDS",
 	 "How long a reservation stays when nobody is there any more (default 30)", 0},
+	{OPT_CGROUPS, "cgroups", 0, "DIR",
+	 "The folder in which it makes the control groups of clusters, version 2, or none "
+	 "(default: "
+	 "for root /sys/fs/cgroup, else none)",
+	 COMPLETE_DIR},
 	{OPT_LISTEN, "listen", 0, "ADDRESS[:PORT]",
 	 "Let daemons of other nodes call here, over TCP (default: none; port " NODENAME_PORT
 	 ", 0 for any)",
@@ -106,7 +112,7 @@ static const struct command command = {
 };
 
 struct settings {
-	const char *state, *name, *policy, *keys, *operators, *topology, *key, *munge;
+	const char *state, *name, *policy, *keys, *operators, *topology, *cgroups, *key, *munge;
 	uint8_t secret[CLUSTER_KEY_MAX];
 	struct daemon_params params;
 	enum log_level level;
@@ -167,6 +173,9 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 		return parse_cpulist(value, &s->params.host, err);
 	case OPT_GRACE:
 		return set_grace(s, value, err);
+	case OPT_CGROUPS:
+		s->cgroups = value;
+		return 0;
 	case OPT_TOPOLOGY:
 		s->topology = value;
 		return 0;
@@ -244,6 +253,40 @@ static int find_paths(const char *state, char **socket, char **database, struct 
 		return io_make_dirs("/var/lib/wisp", 0755, err);
 	}
 	return r ? r : paths_data("node.db", database, err);
+}
+
+/* What root's daemon makes for users. The folder of run folders can be passed through. */
+static int make_folders(const char *state, char **users, char **networks, struct error *err)
+{
+	int r;
+
+	if (geteuid())
+		return 0;
+	*users = io_format("%s/user", state ? state : "/run/wisp");
+	*networks = io_format("%s/net", state ? state : "/run/wisp/node");
+	if (!*users || !*networks)
+		return error_set(err, -ENOMEM, "out of memory");
+	r = io_make_dirs(*users, 0711, err);
+	if (!r && chmod(*users, 0711))
+		r = error_errno(err, -errno, "cannot open %s", *users);
+	return r ? r : io_make_dirs(*networks, 0700, err);
+}
+
+/* Where version 2 is: alone, or beside version 1. */
+static const char *find_cgroups(const char *wanted)
+{
+	static const char *const usual[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
+
+	if (wanted)
+		return strcmp(wanted, "none") ? wanted : NULL;
+	for (size_t i = 0; !geteuid() && i < ARRAY_SIZE(usual); i++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "%s/cgroup.controllers", usual[i]);
+		if (!access(path, F_OK))
+			return usual[i];
+	}
+	return NULL;
 }
 
 static int find_group(const char *name, gid_t *ret, struct error *err)
@@ -333,12 +376,18 @@ static int serve(struct settings *s, const struct log *log, struct error *err)
 
 static int run(struct settings *s, const struct log *log, struct error *err)
 {
-	CLEANUP_FREE char *socket = NULL, *database = NULL;
+	CLEANUP_FREE char *socket = NULL, *database = NULL, *users = NULL, *networks = NULL;
+	CLEANUP_FREE char *interrupts = NULL;
 	char host[HOST_NAME_MAX + 1] = "";
 	struct topology *topology = NULL;
 	int r = find_paths(s->state, &socket, &database, err);
 
 	gethostname(host, sizeof(host) - 1);
+	if (!r)
+		r = make_folders(s->state, &users, &networks, err);
+	/* Of a machine that is made up none are moved. */
+	if (!r && networks && !s->topology)
+		interrupts = io_format("%s.interrupts", socket);
 	if (!r)
 		r = find_group(s->operators, &s->params.operators, err);
 	if (!r)
@@ -349,6 +398,10 @@ static int run(struct settings *s, const struct log *log, struct error *err)
 	s->params.database = database;
 	s->params.name = s->name ? s->name : host;
 	s->params.topology = topology;
+	s->params.users = users;
+	s->params.networks = networks;
+	s->params.interrupts = interrupts;
+	s->params.cgroups = find_cgroups(s->cgroups);
 	s->params.everybody = geteuid() == 0;
 	s->params.admit.policy = s->policy ? s->policy : access(POLICY, F_OK) == 0 ? POLICY : NULL;
 	s->params.admit.keys = s->keys ? s->keys : KEYS;
@@ -361,12 +414,10 @@ static int run(struct settings *s, const struct log *log, struct error *err)
 
 static int run_daemon(const struct command *cmd, int argc, char **argv)
 {
-	struct settings s = {.level = LOG_INFO,
-			     .params = {.admit.type = "compute",
-					.labels = json_array(),
-					.root = "",
-					.cgroups = "/sys/fs/cgroup",
-					.grace = 30}};
+	struct settings s = {
+		.level = LOG_INFO,
+		.params = {
+			.admit.type = "compute", .labels = json_array(), .root = "", .grace = 30}};
 	struct option_parser parser;
 	struct error err = {""};
 	struct log log;

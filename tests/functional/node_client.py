@@ -21,8 +21,9 @@ class Client:
         self.last_id, self.closed = 0, None
         self.send({"wisp": 1, "node": "test"})
         self.node = json.loads(self.frame()[1])["node"]
-        threading.Thread(target=self.hear, daemon=True).start()
-        threading.Thread(target=self.live, daemon=True).start()
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self.hear, self.live)]
+        for thread in self.threads:
+            thread.start()
 
     def raw(self, kind, payload=b""):
         with self.lock:
@@ -75,7 +76,8 @@ class Client:
         try:
             while self.closed is None:
                 self.raw(3)
-                time.sleep(1)
+                with self.changed:
+                    self.changed.wait_for(lambda: self.closed is not None, 1)
         except OSError:
             pass
 
@@ -127,7 +129,16 @@ class Client:
         self.raw(2, struct.pack(">I", stream) + data)
 
     def close(self):
-        self.closed = self.closed or "by us"
+        """The threads end first: the descriptor's number may be another's then."""
+        with self.changed:
+            self.closed = self.closed or "by us"
+            self.changed.notify_all()
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        for thread in self.threads:
+            thread.join()
         self.socket.close()
 
 
