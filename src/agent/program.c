@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A program of the agent: fed within its credit, read while its owner has room, reaped. */
+/*
+ * A program that runs for a session: fed with stdin within its credit, read while the client
+ * takes frames, signalled, reaped.
+ */
 
-#include "agent/program.h"
+#include "agent/agent.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +15,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/agent.h"
 #include "agent/runspec.h"
 #include "agent/spawn.h"
 #include "lib/cleanup.h"
@@ -26,9 +28,8 @@
 /* stdout or stderr; both are the same for a terminal, which has the first alone. */
 struct stream {
 	struct program *program;
-	enum stream_number number;
-	int fd;	   /* -1: at its end */
-	bool full; /* the owner had no room */
+	enum frame_type type;
+	int fd; /* -1: at its end */
 	struct loop_source *source;
 	int left; /* after the program's exit: bytes that were there */
 };
@@ -36,8 +37,7 @@ struct stream {
 struct program {
 	struct agent *agent;
 	struct program *next;
-	const struct program_owner *owner; /* NULL: it has gone, or there never was one */
-	void *arg;			   /* of the owner's functions */
+	struct session *session; /* NULL: the client has gone, or there never was one */
 	struct runspec spec;
 	pid_t pid;
 	bool started, exited;
@@ -47,8 +47,8 @@ struct program {
 	int in_fd;
 	struct buffer in;
 	bool in_ended;
-	/* Positions in stdin: what has come, what the program has read, what may come. */
-	uint64_t received, consumed, granted;
+	uint32_t credit;   /* bytes the client may send */
+	uint32_t consumed; /* bytes to grant again */
 	struct loop_source *in_source;
 	int status_fd; /* says why exec failed; end of file: it did not */
 	struct loop_source *status_source;
@@ -103,26 +103,37 @@ static void program_destroy(struct program *p)
 	free(p);
 }
 
+/* The session has its last frame: what is left of the program is only its process. */
+static void program_detach(struct program *p)
+{
+	p->session = NULL;
+	close_all(p);
+	if (p->exited)
+		program_destroy(p);
+}
+
 /* May free the program. */
 static void out_of_memory(struct program *p)
 {
-	const struct program_owner *owner = p->owner;
-	void *arg = p->arg;
+	struct session *s = p->session;
 
 	program_hangup(p);
-	owner->failed(arg, -ENOMEM, "the agent is out of memory");
+	session_fail(s, -ENOMEM, "the agent is out of memory");
 }
 
-/* Tells the owner when the program has exited and all it wrote was given. */
+/* Sends EXIT when the program has exited and all it wrote is under way. */
 static void program_finish(struct program *p)
 {
-	const struct program_owner *owner = p->owner;
+	struct session *s = p->session;
 
 	if (!p->exited || p->streams[0].fd >= 0 || p->streams[1].fd >= 0)
 		return;
-	p->owner = NULL;
-	owner->ended(p->arg, p->status);
-	program_destroy(p);
+	if (frame_append_exit(session_output(s), p->status)) {
+		out_of_memory(p);
+		return;
+	}
+	program_detach(p);
+	session_finish(s);
 }
 
 static void on_output(void *arg, uint32_t events);
@@ -138,30 +149,21 @@ static int stream_watch(struct stream *st, bool on)
 	return 0;
 }
 
-/* The end of one: of a terminal EIO, of a pipe nothing to read. */
-static void stream_end(struct stream *st)
-{
-	stream_close(st);
-	st->program->owner->output(st->program->arg, st->number, 0);
-}
-
 /*
- * Reads what the owner has room for. Returns 1 when there may be more, 0 when there is nothing
- * now or no room, -ENOMEM; closes the stream at its end.
+ * Reads one frame's worth. Returns 1 when there may be more, 0 when there is nothing now,
+ * -ENOMEM; closes the stream at its end.
  */
 static int stream_read(struct stream *st)
 {
 	struct program *p = st->program;
+	struct buffer *out = session_output(p->session);
 	bool last = p->exited && !p->spec.terminal;
-	size_t room = 0;
-	uint8_t *data;
+	size_t room = PROTO_MAX_PAYLOAD;
+	uint8_t *data = frame_reserve(out);
 	ssize_t n;
 
-	if (p->owner->room(p->arg, st->number, &data, &room))
+	if (!data)
 		return -ENOMEM;
-	st->full = !room;
-	if (st->full)
-		return 0;
 	if (last && (size_t)st->left < room)
 		room = (size_t)st->left;
 	n = room ? read(st->fd, data, room) : 0;
@@ -170,35 +172,36 @@ static int stream_read(struct stream *st)
 	if (n < 0 && errno == EAGAIN && !last && !(p->exited && p->timed_out))
 		return 0;
 	if (n <= 0) {
-		stream_end(st);
-		return 0;
+		stream_close(st); /* of a terminal: EIO */
+		n = 0;
 	}
 	if (last)
 		st->left -= (int)n;
-	p->owner->output(p->arg, st->number, (size_t)n);
-	return 1;
+	frame_commit(out, st->type, (size_t)n);
+	return n > 0;
 }
 
 /*
- * Reads until the owner is full; only once while the program runs, for fairness. Returns false
- * when that failed and the program may be freed.
+ * Reads until the session is full; only one frame while the program runs, for fairness.
+ * Returns false when that failed and the program may be freed.
  */
 static bool stream_pump(struct stream *st)
 {
 	struct program *p = st->program;
 	int r = st->fd >= 0;
 
-	while (r > 0) {
+	while (r > 0 && !session_full(p->session)) {
 		r = stream_read(st);
 		if (!p->exited)
 			break;
 	}
 	if (r >= 0)
-		r = stream_watch(st, !st->full);
+		r = stream_watch(st, !session_full(p->session));
 	if (r < 0) {
 		out_of_memory(p);
 		return false;
 	}
+	session_send(p->session);
 	return true;
 }
 
@@ -239,12 +242,15 @@ static int input_watch(struct program *p)
 
 static int grant(struct program *p)
 {
-	uint64_t more = p->consumed + PROTO_STDIN_WINDOW - p->granted;
+	int r = 0;
 
-	if (!p->started || more < CREDIT_STEP)
+	if (p->consumed < CREDIT_STEP)
 		return 0;
-	p->granted += more;
-	return p->owner->credit(p->arg, (uint32_t)more);
+	r = frame_append_u32(session_output(p->session), FRAME_CREDIT, p->consumed);
+	p->credit += p->consumed;
+	p->consumed = 0;
+	session_send(p->session);
+	return r;
 }
 
 static int input_write(struct program *p)
@@ -261,41 +267,36 @@ static int input_write(struct program *p)
 		}
 		if (n > 0) {
 			buffer_consume(&p->in, (size_t)n);
-			p->consumed += (uint64_t)n;
+			p->consumed += (uint32_t)n;
 		}
 	}
-	if (!buffer_used(&p->in) && p->in_ended && !p->spec.terminal) {
+	if (!buffer_used(&p->in) && p->in_ended) {
 		input_close(p);
 		return 0;
 	}
 	return input_watch(p) ? -ENOMEM : grant(p);
 }
 
-/* The end may come twice: from a client that has come back. */
-static int on_stdin_end(struct program *p)
+static int on_stdin(struct program *p, const struct frame *frame, struct error *err)
 {
 	uint8_t end = TERMINAL_END;
 
-	if (p->in_ended)
-		return 0;
-	p->in_ended = true;
-	/* The terminal stays open for signals typed later; there are none: harmless. */
-	return p->spec.terminal ? buffer_append(&p->in, &end, 1) : 0;
-}
-
-static int on_stdin(struct program *p, const struct frame *frame, struct error *err)
-{
-	int r;
-
-	if (frame->size > p->granted - p->received || (frame->size && p->in_ended))
+	if (frame->size > p->credit || p->in_ended)
 		return error_set(err, -EPROTO, "stdin beyond what was granted");
-	p->received += frame->size;
-	if (frame->size && p->in_fd < 0)
+	p->credit -= (uint32_t)frame->size;
+	if (p->in_fd < 0)
 		return 0;
-	r = frame->size ? buffer_append(&p->in, frame->data, frame->size) : on_stdin_end(p);
-	if (!r && p->in_fd >= 0)
-		r = input_write(p);
-	return r ? error_errno(err, -ENOMEM, "stdin") : 0;
+	if (frame->size) {
+		if (buffer_append(&p->in, frame->data, frame->size))
+			return error_errno(err, -ENOMEM, "stdin");
+	} else if (p->spec.terminal) {
+		/* The terminal stays open for signals typed later; there are none: harmless. */
+		if (buffer_append(&p->in, &end, 1))
+			return error_errno(err, -ENOMEM, "stdin");
+	} else {
+		p->in_ended = true;
+	}
+	return input_write(p) ? error_errno(err, -ENOMEM, "stdin") : 0;
 }
 
 static void on_winsize(struct program *p, const struct frame *frame)
@@ -317,15 +318,6 @@ static void program_kill(struct program *p, int signo)
 		kill(p->pid, signo);
 }
 
-int program_signal(struct program *p, uint32_t signo, struct error *err)
-{
-	if (signo < 1 || signo >= (uint32_t)_NSIG)
-		return error_set(err, -EINVAL, "signal %u does not exist", signo);
-	if (!p->exited)
-		program_kill(p, (int)signo);
-	return 0;
-}
-
 int program_frame(struct program *p, const struct frame *frame, struct error *err)
 {
 	switch (frame->type) {
@@ -335,7 +327,12 @@ int program_frame(struct program *p, const struct frame *frame, struct error *er
 		on_winsize(p, frame);
 		return 0;
 	case FRAME_SIGNAL:
-		return program_signal(p, frame_u32(frame), err);
+		if (frame_u32(frame) < 1 || frame_u32(frame) >= (uint32_t)_NSIG)
+			return error_set(err, -EINVAL, "signal %u does not exist",
+					 frame_u32(frame));
+		if (!p->exited)
+			program_kill(p, (int)frame_u32(frame));
+		return 0;
 	default:
 		return error_set(err, -EPROTO, "frame %d while a program runs", (int)frame->type);
 	}
@@ -343,22 +340,26 @@ int program_frame(struct program *p, const struct frame *frame, struct error *er
 
 static void program_failed(struct program *p, const struct spawn_failure *f)
 {
-	const struct program_owner *owner = p->owner;
+	struct session *s = p->session;
 	struct error err;
 
 	runspec_error(&p->spec, (enum run_stage)f->stage, -f->code, &err);
-	/* What is left of it is only its process. */
-	p->owner = NULL;
-	close_all(p);
-	owner->failed(p->arg, -f->code, err.text);
+	program_detach(p);
+	session_fail(s, -f->code, err.text);
 }
 
 static void program_started(struct program *p)
 {
+	struct buffer *out = session_output(p->session);
+
 	p->started = true;
-	if (stream_watch(&p->streams[0], true) || stream_watch(&p->streams[1], true) ||
-	    p->owner->started(p->arg))
+	p->credit = PROTO_STDIN_WINDOW;
+	if (frame_append_u32(out, FRAME_STARTED, (uint32_t)p->pid) ||
+	    frame_append_u32(out, FRAME_CREDIT, PROTO_STDIN_WINDOW) ||
+	    stream_watch(&p->streams[0], true) || stream_watch(&p->streams[1], true))
 		out_of_memory(p);
+	else
+		session_send(p->session);
 }
 
 static void on_status(void *arg, uint32_t events)
@@ -380,7 +381,7 @@ static void on_timer(void *arg)
 {
 	struct program *p = arg;
 
-	if (p->owner) {
+	if (p->session) {
 		p->timed_out = true;
 		program_resume(p);
 		return;
@@ -409,7 +410,7 @@ static void outputs_abandon(struct program *p)
 
 void program_hangup(struct program *p)
 {
-	p->owner = NULL;
+	p->session = NULL;
 	input_close(p);
 	status_close(p);
 	outputs_abandon(p);
@@ -427,7 +428,7 @@ static void program_exited(struct program *p, int status)
 {
 	p->exited = true;
 	p->status = status;
-	if (!p->owner) {
+	if (!p->session) {
 		/* As long as others of the group live, its number is not given again. */
 		if (!p->timer || p->timed_out || group_gone(p))
 			program_destroy(p);
@@ -463,7 +464,7 @@ void programs_reap(struct agent *agent)
 		while (p && p->pid != info.si_pid)
 			p = p->next;
 		/* Its end may be seen before its failure to start; tell that first. */
-		if (p && p->owner && !p->started)
+		if (p && p->session && !p->started)
 			on_status(p, 0);
 		waitpid(info.si_pid, &status, 0);
 		info.si_pid = 0;
@@ -480,17 +481,18 @@ void programs_done(struct agent *agent)
 		program_destroy(agent->programs);
 }
 
-static struct program *program_new(struct agent *agent)
+static struct program *program_new(struct agent *agent, struct session *session)
 {
 	struct program *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return NULL;
 	p->agent = agent;
+	p->session = session;
 	p->in_fd = p->status_fd = -1;
 	for (int i = 0; i < 2; i++)
 		p->streams[i] = (struct stream){
-			.program = p, .fd = -1, .number = i ? STREAM_ERR : STREAM_OUT};
+			.program = p, .fd = -1, .type = i ? FRAME_STDERR : FRAME_STDOUT};
 	return p;
 }
 
@@ -524,16 +526,14 @@ static int program_spawn(struct program *p, struct error *err)
 	return error_errno(err, r, "cannot start %s", p->spec.path);
 }
 
-int program_start(struct agent *agent, const json_t *request, const struct program_owner *owner,
-		  void *arg, struct program **ret, struct error *err)
+int program_start(struct agent *agent, struct session *session, const json_t *request,
+		  struct program **ret, struct error *err)
 {
-	struct program *p = program_new(agent);
+	struct program *p = program_new(agent, session);
 	int r;
 
 	if (!p)
 		return error_errno(err, -ENOMEM, "cannot start a program");
-	p->owner = owner;
-	p->arg = arg;
 	r = runspec_parse(request, &p->spec, err);
 	if (!r)
 		r = program_spawn(p, err);
@@ -546,40 +546,9 @@ int program_start(struct agent *agent, const json_t *request, const struct progr
 	return 0;
 }
 
-pid_t program_pid(const struct program *p)
-{
-	return p->pid;
-}
-
-const char *program_path(const struct program *p)
-{
-	return p->spec.path;
-}
-
-const struct user *program_user(const struct program *p)
-{
-	return &p->spec.user;
-}
-
-uint64_t program_received(const struct program *p, bool *ended)
-{
-	*ended = p->in_ended;
-	return p->received;
-}
-
-uint32_t program_credit(struct program *p)
-{
-	/* Nobody reads any more of it. */
-	if (p->in_fd < 0)
-		p->granted = p->received;
-	else
-		p->granted = p->consumed + PROTO_STDIN_WINDOW;
-	return (uint32_t)(p->granted - p->received);
-}
-
 int program_start_plain(struct agent *agent, const char *path, struct error *err)
 {
-	struct program *p = program_new(agent);
+	struct program *p = program_new(agent, NULL);
 	json_t *request = json_pack("{s:[s]}", "argv", path);
 	int r = p && request ? runspec_parse(request, &p->spec, err)
 			     : error_errno(err, -ENOMEM, "cannot start %s", path);

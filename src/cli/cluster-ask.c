@@ -10,6 +10,8 @@
 #include "lib/error.h"
 #include "node/ask.h"
 
+#define LONG_S (4u * 3600)
+
 int cluster_parse(const struct command *cmd, int argc, char **argv, int least, int most,
 		  struct option_parser *parser, unsigned *flags)
 {
@@ -31,7 +33,8 @@ int cluster_parse(const struct command *cmd, int argc, char **argv, int least, i
 	return id ? cli_fail(cmd, EXIT_USAGE, &err) : 0;
 }
 
-int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *err)
+static int ask_it(const char *name, json_t *request, unsigned seconds, json_t **ret,
+		  struct error *err)
 {
 	CLEANUP_FREE char *socket = NULL;
 	struct ask *coordinator = NULL;
@@ -40,6 +43,8 @@ int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *e
 
 	if (!r)
 		r = ask_open(socket, &coordinator, err);
+	if (!r && seconds)
+		ask_set_patience(coordinator, seconds);
 	if (!r)
 		r = ask(coordinator, request, &value, err);
 	ask_close(coordinator);
@@ -49,6 +54,16 @@ int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *e
 	else
 		json_decref(value);
 	return r;
+}
+
+int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *err)
+{
+	return ask_it(name, request, 0, ret, err);
+}
+
+int cluster_ask_long(const char *name, json_t *request, json_t **ret, struct error *err)
+{
+	return ask_it(name, request, LONG_S, ret, err);
 }
 
 int cluster_find(const char *name, const char *folder, struct error *err)

@@ -21,6 +21,9 @@ int cluster_parse(const struct command *cmd, int argc, char **argv, int least, i
  */
 int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *err);
 
+/* The same of what may take hours. */
+int cluster_ask_long(const char *name, json_t *request, json_t **ret, struct error *err);
+
 /* -ENOENT: there is no record of such a cluster. */
 int cluster_find(const char *name, const char *folder, struct error *err);
 

@@ -8,9 +8,8 @@
 #include <unistd.h>
 
 #include "cli/job-start.h"
-#include "cli/job-terminal.h"
 #include "cli/run-spec.h"
-#include "job/folder.h"
+#include "cli/run-start.h"
 #include "job/nodelist.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -144,39 +143,23 @@ static int parse(struct option_parser *parser, struct run_options *o, struct err
 
 /* -------- the cluster -------- */
 
-static int attach(const struct command *cmd, const struct run_options *o, const json_t *spec)
+/* Only what the first VM writes alone is the first VM's. */
+static struct run_view view_of(const struct run_options *o, const json_t *spec)
 {
-	const char *name = json_string_value(json_object_get(spec, "name"));
 	const char *mpi =
 		json_string_value(json_object_get(json_object_get(spec, "environment"), "mpi"));
-	CLEANUP_FREE char *socket = NULL;
-	CLEANUP_FREE char *label = io_format("%s-0", name);
-	struct job_terminal terminal = {.name = name,
-					.hold = !o->detach,
-					.input = !o->detach,
-					.past = !o->detach,
-					.until_run = o->detach,
-					.quiet = o->quiet,
-					.json = o->request.json,
-					.label = o->label && (!mpi || !strcmp(mpi, "none")) ? label
-											    : NULL};
-	struct error err;
-	int code, r = folder_socket(name, &socket, &err);
 
-	terminal.socket = socket;
-	if (!r)
-		r = job_terminal_run(&terminal, &code, &err);
-	if (r)
-		return cli_fail(cmd, EXIT_FAILURE, &err);
-	if (o->detach && !code)
-		printf("%s\n", name);
-	return code;
+	return (struct run_view){.detach = o->detach,
+				 .quiet = o->quiet,
+				 .json = o->request.json,
+				 .label = o->label && (!mpi || !strcmp(mpi, "none"))};
 }
 
 static int run(const struct command *cmd, struct run_options *o, int argc, char **argv)
 {
 	CLEANUP_FREE char *socket = o->socket ? strdup(o->socket) : NULL;
 	json_t *facts = NULL, *spec = NULL;
+	struct run_view view;
 	struct error err;
 	int code, r = job_find_daemon(&socket, !json_array_size(o->nodes), &facts, &err);
 
@@ -187,8 +170,8 @@ static int run(const struct command *cmd, struct run_options *o, int argc, char 
 	if (code)
 		return code;
 	json_object_set_new(spec, "socket", json_string(socket));
-	r = job_start(spec, &err);
-	code = r ? cli_fail(cmd, EXIT_FAILURE, &err) : attach(cmd, o, spec);
+	view = view_of(o, spec);
+	code = run_start(cmd, spec, &view);
 	json_decref(spec);
 	return code;
 }

@@ -27,7 +27,7 @@ extern const struct command cmd_lab_up, cmd_lab_status, cmd_lab_exec, cmd_lab_ru
 extern const struct command cmd_vm_start, cmd_vm_list, cmd_vm_exec, cmd_vm_shell, cmd_vm_console,
 	cmd_vm_cp, cmd_vm_stats, cmd_vm_stop, cmd_vm_pause, cmd_vm_resume, cmd_vm_log,
 	cmd_vm_checkpoint, cmd_vm_suspend, cmd_vm_restore, cmd_vm_migrate, cmd_vm_receive,
-	cmd_vm_cancel, cmd_vm_tasks, cmd_vm_attach, cmd_vm_signal, cmd_vm_forget;
+	cmd_vm_cancel;
 extern const struct command cmd_network_list, cmd_network_show, cmd_network_link,
 	cmd_network_unlink;
 extern const struct command cmd_checkpoint_list, cmd_checkpoint_show, cmd_checkpoint_verify,
@@ -37,7 +37,8 @@ extern const struct command cmd_node_list, cmd_node_show, cmd_node_drain, cmd_no
 	cmd_account;
 
 extern const struct command cmd_run, cmd_cluster_list, cmd_cluster_show, cmd_cluster_logs,
-	cmd_cluster_attach, cmd_cluster_detach, cmd_cluster_stop;
+	cmd_cluster_attach, cmd_cluster_detach, cmd_cluster_stop, cmd_cluster_checkpoint,
+	cmd_cluster_suspend, cmd_cluster_resume, cmd_cluster_restart;
 
 struct error;
 

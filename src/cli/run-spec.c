@@ -3,20 +3,17 @@
 
 #include "cli/run-spec.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/run-nodes.h"
 #include "image/image.h"
-#include "job/nodelist.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
-#include "vms/vms.h"
 
 #define DOCUMENT_MAX (1u << 20)
 #define OURS "command line" /* the document that options make */
@@ -77,70 +74,6 @@ static int complete_facts(struct run_options *o, const json_t *node, struct erro
 		r = add_fact(o, "nodes", text, false, err);
 	snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(vms));
 	return r || !vms ? r : add_fact(o, "vms", text, false, err);
-}
-
-/* -------- nodes -------- */
-
-/* This node comes first; false in *self: it gets no VM. */
-static int complete_nodes(struct run_options *o, const json_t *node, bool *self, struct error *err)
-{
-	const char *name = json_string_value(json_object_get(node, "name"));
-	json_t *entry;
-	int place;
-
-	if (!name)
-		return error_set(err, -EPROTO, "the daemon of this node does not say its name");
-	place = nodelist_find(o->nodes, name);
-	*self = place >= 0 || !json_array_size(o->nodes);
-	entry = place >= 0 ? json_incref(json_array_get(o->nodes, (size_t)place))
-			   : json_string(name);
-	if (place >= 0)
-		json_array_remove(o->nodes, (size_t)place);
-	return json_array_insert_new(o->nodes, 0, entry) ? error_set(err, -ENOMEM, "out of memory")
-							 : 0;
-}
-
-static int resolve(const char *entry, char ret[16], struct error *err)
-{
-	const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
-	const char *at = strchr(entry, '@');
-	CLEANUP_FREE char *host = strndup(at ? at + 1 : entry, strcspn(at ? at + 1 : entry, ":"));
-	struct addrinfo *found = NULL;
-	int r = host ? getaddrinfo(host, NULL, &hints, &found) : EAI_MEMORY;
-
-	if (r)
-		return error_set(err, -EHOSTUNREACH, "node %s has no IPv4 address: %s", entry,
-				 gai_strerror(r));
-	inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)found->ai_addr)->sin_addr, ret, 16);
-	freeaddrinfo(found);
-	return 0;
-}
-
-/* Its own name may lead a node to its loopback: it is what it sends from to the others. */
-static int find_addresses(const struct run_options *o, json_t **ret, struct error *err)
-{
-	json_t *list = json_array(), *entry;
-	char address[16];
-	size_t i;
-	int r = 0;
-
-	json_array_foreach (o->nodes, i, entry) {
-		if (r || json_array_size(o->nodes) < 2)
-			break;
-		if (!i && !strchr(json_string_value(entry), '@')) {
-			r = resolve(json_string_value(json_array_get(o->nodes, 1)), address, err);
-			if (!r)
-				r = vms_address_towards(address, address, err);
-		} else {
-			r = resolve(json_string_value(entry), address, err);
-		}
-		json_array_append_new(list, json_string(address));
-	}
-	if (r)
-		json_decref(list);
-	else
-		*ret = list;
-	return r;
 }
 
 /* -------- documents -------- */
@@ -248,7 +181,7 @@ static int describe(struct run_options *o, const struct meet *meet, json_t *docu
 		     : error_set(err, -ENOMEM, "out of memory");
 
 	if (!r)
-		r = find_addresses(o, &addresses, err);
+		r = run_nodes_addresses(o->nodes, &addresses, err);
 	if (!r)
 		r = find_image(o, meet, argv[0], &image, err);
 	if (r) {
@@ -281,7 +214,8 @@ int run_spec_make(const struct command *cmd, struct run_options *o, const json_t
 	struct error err;
 	bool self = true;
 
-	r = files ? complete_nodes(o, facts, &self, &err) : error_set(&err, -ENOMEM, "no memory");
+	r = files ? run_nodes_complete(o->nodes, facts, &self, &err)
+		  : error_set(&err, -ENOMEM, "no memory");
 	if (!r)
 		r = complete_facts(o, facts, &err);
 	for (int i = 0; !r && i < n; i++)

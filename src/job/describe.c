@@ -18,7 +18,7 @@ static json_t *describe_vms(const struct job *j)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < j->nvms; i++) {
-		const struct job_vm *vm = &j->vm[i];
+		const struct guest *vm = &j->vm[i];
 		bool placed = vm->state != VM_PLANNED || j->joined;
 
 		json_array_append_new(list,

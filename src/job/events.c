@@ -13,7 +13,7 @@ static const char *text(const json_t *object, const char *key)
 	return value ? value : "";
 }
 
-static bool is_up(const struct job_vm *vm)
+static bool is_up(const struct guest *vm)
 {
 	return vm->state == VM_STARTED || vm->state == VM_READY || vm->state == VM_PAUSED;
 }
@@ -22,7 +22,7 @@ static bool is_up(const struct job_vm *vm)
 
 static void on_ready(struct job *j, const json_t *event)
 {
-	struct job_vm *vm = job_find_vm(j, text(event, "vm"));
+	struct guest *vm = job_find_vm(j, text(event, "vm"));
 
 	if (!vm || vm->state == VM_READY || vm->state == VM_ENDED)
 		return;
@@ -33,7 +33,7 @@ static void on_ready(struct job *j, const json_t *event)
 }
 
 /* The last lines of its console say more than its exit code. */
-static void tell_console(struct job *j, const struct job_vm *vm, const char *console)
+static void tell_console(struct job *j, const struct guest *vm, const char *console)
 {
 	if (*console)
 		terminals_tell(j->terminals, json_pack("{s:s, s:s, s:s}", "event", "console", "vm",
@@ -42,7 +42,7 @@ static void tell_console(struct job *j, const struct job_vm *vm, const char *con
 
 static void on_ended(struct job *j, const json_t *event)
 {
-	struct job_vm *vm = job_find_vm(j, text(event, "vm"));
+	struct guest *vm = job_find_vm(j, text(event, "vm"));
 	const json_t *end = json_object_get(event, "end");
 	const char *said = text(end, "said");
 
@@ -67,7 +67,7 @@ static void set_gone(struct job *j, const struct nodeset *set, const char *reaso
 			snprintf(j->node[i].gone.text, sizeof(j->node[i].gone.text), "%s", reason);
 }
 
-static const struct job_vm *vm_at(const struct job *j, const struct nodeset *set)
+static const struct guest *vm_at(const struct job *j, const struct nodeset *set)
 {
 	for (size_t i = 0; i < j->nvms; i++)
 		if (nodeset_has(set, j->vm[i].place) && is_up(&j->vm[i]))
@@ -77,7 +77,7 @@ static const struct job_vm *vm_at(const struct job *j, const struct nodeset *set
 
 static void on_lost(struct job *j, const struct nodeset *set)
 {
-	const struct job_vm *vm = vm_at(j, set);
+	const struct guest *vm = vm_at(j, set);
 
 	set_gone(j, set, "it is lost");
 	job_changed(j);

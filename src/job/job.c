@@ -15,6 +15,7 @@
 
 #include "job/folder.h"
 #include "job/nodelist.h"
+#include "job/save.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/loop.h"
@@ -77,6 +78,7 @@ void job_end(struct job *j, int code, const char *why)
 	j->ending = true;
 	j->code = code;
 	snprintf(j->why.text, sizeof(j->why.text), "%s", why ? why : "");
+	save_cancel(j);
 	log_info(&j->log, "job", "ends with %d%s%s", code, why ? ": " : "", why ? why : "");
 	leave_stage(j);
 	begin_stage(j, &stage_end);
@@ -170,7 +172,7 @@ void job_ask(struct job *j, json_t *request, const char *to, unsigned timeout_ms
 	nodes_ask(j->nodes, request, to ? to : holders, timeout_ms, fn, j);
 }
 
-struct job_vm *job_find_vm(const struct job *j, const char *name)
+struct guest *job_find_vm(const struct job *j, const char *name)
 {
 	for (size_t i = 0; name && i < j->nvms; i++)
 		if (!strcmp(j->vm[i].name, name))
@@ -270,7 +272,7 @@ static int make_vms(struct job *j)
 	if (!j->vm || !j->hosts || subnet_parse(j->spec.subnet, &subnet, NULL))
 		return -ENOMEM;
 	for (size_t i = 0; i < j->nvms; i++) {
-		struct job_vm *vm = &j->vm[i];
+		struct guest *vm = &j->vm[i];
 
 		snprintf(vm->name, sizeof(vm->name), "%s-%zu", j->spec.name, i);
 		subnet_format(subnet.base + 2 + (uint32_t)i, vm->address);
@@ -424,6 +426,7 @@ void job_destroy(struct job *j)
 		return;
 	if (j->stage && j->stage->leave)
 		j->stage->leave(j);
+	save_cancel(j);
 	job_leave_folder(j);
 	terminals_destroy(j->terminals);
 	tubes_destroy(j->tubes);

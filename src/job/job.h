@@ -26,16 +26,17 @@ struct loop_source;
 struct job;
 struct prepare;
 struct program;
+struct save;
 
 /* What a node is asked in a stage: a new request. */
 typedef json_t *job_each_fn(const struct job *j, uint32_t place);
 
 #define JOB_SESSION 33
-#define JOB_ID 80
+#define JOB_CLUSTER_ID 80
 
 enum vm_state { VM_PLANNED, VM_RESERVED, VM_STARTED, VM_READY, VM_PAUSED, VM_ENDED };
 
-struct job_vm {
+struct guest {
 	char name[80], address[16];
 	uint32_t place; /* of its node */
 	enum vm_state state;
@@ -54,7 +55,7 @@ struct job {
 	struct loop *loop;
 	struct log log;
 	struct spec spec;
-	char id[JOB_ID], session[JOB_SESSION];
+	char id[JOB_CLUSTER_ID], session[JOB_SESSION];
 	char *folder, *socket; /* state directory, and the control socket in it */
 	int lock, log_fd;
 	struct output output[2];
@@ -64,7 +65,7 @@ struct job {
 
 	struct job_node *node;
 	size_t nnodes;
-	struct job_vm *vm;
+	struct guest *vm;
 	size_t nvms;
 	json_t *hosts; /* [{name, address}] of all VMs */
 
@@ -87,6 +88,8 @@ struct job {
 	int code;	  /* exit code, with ending */
 	struct error why; /* why it ends, or "": its program has ended */
 
+	struct save *save; /* a checkpoint that is under way */
+	struct loop_source *clock;
 	struct prepare *prepare;
 	struct program *program;
 };
@@ -140,7 +143,7 @@ void job_changed(struct job *j);
 /* Its name is free from here on. */
 void job_leave_folder(struct job *j);
 
-struct job_vm *job_find_vm(const struct job *j, const char *name);
+struct guest *job_find_vm(const struct job *j, const char *name);
 
 /* -------- the others -------- */
 
@@ -165,6 +168,8 @@ void ready_count(struct job *j);
 /* program.c: for terminals. Input that comes before the program waits for it. */
 int program_create(struct job *j);
 void program_destroy(struct job *j);
+/* Of a checkpoint: [{vm, id, stdout, stderr}]; a new reference. */
+json_t *program_tasks(const struct job *j);
 bool program_runs(const struct job *j);
 void program_signal(struct job *j, int signo);
 void program_input(struct job *j, struct terminal *from, const uint8_t *data, size_t n);

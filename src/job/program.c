@@ -9,9 +9,11 @@
 #include "agent/proto.h"
 #include "job/job.h"
 #include "job/mpi.h"
+#include "job/save.h"
 #include "job/talk.h"
 #include "lib/cleanup.h"
 
+#define TASK "main"	      /* what the agent knows the program by */
 #define BEHIND_MAX (1u << 20) /* bytes that terminals may lag behind the program */
 
 struct program {
@@ -85,6 +87,14 @@ void program_input(struct job *j, struct terminal *from, const uint8_t *data, si
 }
 
 /* -------- signals -------- */
+
+json_t *program_tasks(const struct job *j)
+{
+	if (!program_runs(j))
+		return json_array();
+	return json_pack("[{s:s, s:s, s:I, s:I}]", "vm", j->vm[0].name, "id", TASK, "stdout",
+			 (json_int_t)j->output[0].end, "stderr", (json_int_t)j->output[1].end);
+}
 
 bool program_runs(const struct job *j)
 {
@@ -174,6 +184,8 @@ static void run(struct job *j)
 	struct error err = {"out of memory"};
 	json_t *request;
 
+	save_clock_start(j);
+
 	/* Without a program it is there until somebody ends it. */
 	if (!json_array_size(j->spec.program))
 		return;
@@ -189,6 +201,7 @@ static void run(struct job *j)
 
 static void leave(struct job *j)
 {
+	save_clock_stop(j);
 	talk_end(take_ptr(j->program->talk));
 	j->program->exited = true;
 }

@@ -3,9 +3,10 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "job/job.h"
+#include "job/save.h"
 #include "lib/cleanup.h"
 
 /* Returns 0 and *value (NULL: nothing to say), or -errno. */
@@ -62,6 +63,98 @@ static int stop(struct job *j, const json_t *message, json_t **value, struct err
 	return 0;
 }
 
+/* -------- what is answered later -------- */
+
+/* Who waits for an answer. */
+struct waiting {
+	struct job *job;
+	struct terminal *terminal;
+	json_int_t id;
+};
+
+static struct waiting *wait_for(struct job *j, struct terminal *terminal, json_int_t id)
+{
+	struct waiting *w = calloc(1, sizeof(*w));
+
+	if (w)
+		*w = (struct waiting){j, terminal, id};
+	else
+		terminal_answer(terminal, id, -ENOMEM, "out of memory", NULL);
+	return w;
+}
+
+static void on_saved(void *arg, int code, const char *reason, const json_t *value)
+{
+	struct waiting *w = arg;
+
+	terminal_answer(w->terminal, w->id, code, reason, value);
+	free(w);
+}
+
+static void save(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message)
+{
+	struct waiting *w = wait_for(j, terminal, id);
+	struct error err;
+	int r = w ? save_begin(j, message, on_saved, w, &err) : 0;
+
+	if (!r)
+		return;
+	terminal_answer(terminal, id, r, err.text, NULL);
+	free(w);
+}
+
+static void on_resumed(void *arg, const struct gather *answer)
+{
+	struct waiting *w = arg;
+	struct job *j = w->job;
+	const json_t *one = json_array_get(answer->errors, 0);
+	struct error err = {""};
+	int r = answer->code ? answer->code : 0;
+
+	if (r)
+		err = answer->why;
+	else if (one)
+		r = error_set(&err, -EIO, "node %s: %s", job_name_of(j, one),
+			      json_string_value(json_object_get(one, "error")));
+	for (size_t i = 0; !r && i < j->nvms; i++)
+		if (j->vm[i].state == VM_PAUSED)
+			j->vm[i].state = VM_READY;
+	job_changed(j);
+	terminal_answer(w->terminal, w->id, r, err.text, NULL);
+	free(w);
+}
+
+static void ask_resume(struct waiting *w)
+{
+	CLEANUP_FREE char *to = job_holders(w->job);
+
+	nodes_ask(w->job->nodes, json_pack("{s:s, s:s}", "op", "resume", "cluster", w->job->id), to,
+		  0, on_resumed, w);
+}
+
+static void resume(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message)
+{
+	struct waiting *w;
+
+	if (j->ending || j->stage != &stage_run || j->save) {
+		terminal_answer(terminal, id, -EAGAIN, "the cluster is not suspended", NULL);
+		return;
+	}
+	w = wait_for(j, terminal, id);
+	if (w)
+		ask_resume(w);
+}
+
+static const struct {
+	const char *op;
+	void (*fn)(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message);
+} later[] = {
+	{"checkpoint", save},
+	{"resume", resume},
+};
+
+/* -------- all -------- */
+
 static const struct {
 	const char *op;
 	request_fn *fn;
@@ -77,6 +170,11 @@ static void on_request(void *arg, struct terminal *terminal, json_int_t id, cons
 	json_t *value = NULL;
 	int r;
 
+	for (size_t i = 0; i < ARRAY_SIZE(later); i++)
+		if (!strcmp(later[i].op, op)) {
+			later[i].fn(arg, terminal, id, message);
+			return;
+		}
 	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
 		if (strcmp(requests[i].op, op))
 			continue;

@@ -62,6 +62,7 @@ static void take(struct spec *s)
 	s->documents = json_object_get(json, "documents");
 	s->waivers = json_object_get(json, "waivers");
 	s->facts = json_object_get(json, "facts");
+	s->restore = json_object_get(json, "restore");
 	s->image = json_object_get(json, "image");
 	s->nodes = json_object_get(json, "nodes");
 	s->addresses = json_object_get(json, "addresses");

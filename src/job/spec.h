@@ -17,6 +17,8 @@ struct spec {
 	const char *name, *socket, *digest, *subnet;
 	const json_t *environment; /* closed */
 	const json_t *documents, *waivers, *facts;
+	const json_t
+		*restore; /* {VM: {folder, epoch, digest}}: it goes on from a checkpoint; or NULL */
 	const json_t *image;		   /* {name, digest} */
 	const json_t *nodes;		   /* this node's first */
 	const json_t *addresses;	   /* of the nodes, IPv4, in their order */

@@ -9,6 +9,8 @@
 #include "lib/loop.h"
 
 #define START_MS (120u * 1000)
+#define RESTORE_MS (3600u * 1000)
+#define RESUME_MS 60000u
 #define IMAGE_MS (3600u * 1000)
 
 /* By its digest: all VMs of the cluster are of the same bytes. */
@@ -64,15 +66,25 @@ static void on_started(void *arg, const struct gather *answer)
 		job_next(arg);
 }
 
+/* All have what they were: none has sent a frame before all can take it. */
+static void on_restored(void *arg, const struct gather *answer)
+{
+	if (!job_failed(arg, answer, "restore"))
+		job_ask(arg, json_pack("{s:s, s:b}", "op", "resume", "clock", 1), NULL, RESUME_MS,
+			on_started);
+}
+
 static void start(struct job *j)
 {
+	json_t *request =
+		json_pack("{s:s, s:O, s:o, s:O*}", "op", j->spec.restore ? "restore" : "start",
+			  "hosts", j->hosts, "image", reference(j), "from", j->spec.restore);
+
 	for (size_t i = 0; i < j->nvms; i++)
 		if (j->vm[i].state == VM_RESERVED)
 			j->vm[i].state = VM_STARTED;
-	job_ask(j,
-		json_pack("{s:s, s:O, s:o}", "op", "start", "hosts", j->hosts, "image",
-			  reference(j)),
-		NULL, START_MS, on_started);
+	job_ask(j, request, NULL, j->spec.restore ? RESTORE_MS : START_MS,
+		j->spec.restore ? on_restored : on_started);
 }
 
 const struct stage stage_start = {.name = "start", .begin = start};
@@ -109,7 +121,7 @@ static void ready(struct job *j)
 
 static void ready_timeout(struct job *j)
 {
-	const struct job_vm *vm = j->vm;
+	const struct guest *vm = j->vm;
 
 	while (vm->state == VM_READY)
 		vm++;

@@ -18,13 +18,14 @@
 #include "lib/loop.h"
 #include "lib/paths.h"
 
-#define ANSWER_NS (60 * 1000000000ull)
+#define ANSWER_S 60u
 #define ROOTS_SOCKET "/run/wisp/node/socket"
 
 struct ask {
 	struct loop *loop;
 	struct loop_source *patience;
 	struct conn *conn;
+	unsigned patience_s;
 	json_int_t id;
 	json_t *answer;
 	bool done;
@@ -76,16 +77,21 @@ static void on_greeted(void *arg, int code, const char *reason, const struct gre
 
 static void out_of_patience(void *arg)
 {
-	end(arg, -ETIMEDOUT, "no answer for a minute");
+	end(arg, -ETIMEDOUT, "no answer in time");
 }
 
 static void wait_for(struct ask *a)
 {
-	loop_set_timer(a->patience, ANSWER_NS, 0);
+	loop_set_timer(a->patience, a->patience_s * 1000000000ull, 0);
 	while (!a->done)
 		if (loop_run_once(a->loop, -1) < 0)
 			end(a, -EIO, "the event loop failed");
 	loop_set_timer(a->patience, 0, 0);
+}
+
+void ask_set_patience(struct ask *a, unsigned seconds)
+{
+	a->patience_s = seconds;
 }
 
 static int greet(struct ask *a, int fd, struct error *err)
@@ -136,7 +142,11 @@ static int connect_to(struct ask *a, const char *socket, struct error *err)
 int ask_open(const char *socket, struct ask **ret, struct error *err)
 {
 	struct ask *a = calloc(1, sizeof(*a));
-	int r = a ? connect_to(a, socket, err) : error_set(err, -ENOMEM, "out of memory");
+	int r;
+
+	if (a)
+		a->patience_s = ANSWER_S;
+	r = a ? connect_to(a, socket, err) : error_set(err, -ENOMEM, "out of memory");
 
 	if (r) {
 		ask_close(a);

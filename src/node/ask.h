@@ -13,6 +13,9 @@ struct error;
 int ask_open(const char *socket, struct ask **ret, struct error *err);
 void ask_close(struct ask *ask);
 
+/* How long it waits for an answer; a minute, unless it is said. */
+void ask_set_patience(struct ask *ask, unsigned seconds);
+
 /*
  * The request stays the caller's and gets an id. 0 and *ret (may be NULL itself): the answer's
  * `value`, a new reference or NULL; -errno of the daemon with its reason, and *ret: the whole

@@ -83,7 +83,7 @@ class Peer:
 
     def tree(self, m):
         op, to = m["op"], places(m.get("to"))
-        print(op, ",".join(map(str, to)), flush=True)
+        print(op, *filter(None, [m.get("step")]), ",".join(map(str, to)), flush=True)
         if set(how(op, "silent")) & set(to):
             return
         bad = [{"node": k, "errno": 16, "error": f"no {op} here"} for k in how(op, "fail") if k in to]
@@ -97,10 +97,19 @@ class Peer:
         if op == "reserve":
             for k in good:
                 held.setdefault(m["cluster"], {})[k] = [v["name"] for v in m["vms"]]
+        if op == "save" and m["step"] == "begin":
+            self.epoch, self.folder = 1 + getattr(self, "epoch", 0), m["folder"]
+        if op == "save":
+            bad += [{"node": k, "errno": 5, "error": "a disk has failed"} for k in how("save-" + m["step"], "fail") if k in to]
+            good = [k for k in to if k not in [b["node"] for b in bad]]
+        if op == "save" and m["step"] != "abort":
+            values = {str(k): {vm: {"at": time.time_ns(), "pause_ns": 5000000, "epoch": self.epoch, "digest": "sha256:" + 64 * "a"}
+                               for vm in held[m["cluster"]][k]} for k in good}
+            good = []
         if op == "release":
             held.pop(m["cluster"], None)
         self.answer(m, good, bad, values)
-        if op == "start":
+        if op == "start" or op == "resume" and m.get("clock"):
             threading.Thread(target=self.boot, args=(m["cluster"], good), daemon=True).start()
 
     def boot(self, cluster, good):

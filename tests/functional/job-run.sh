@@ -219,3 +219,46 @@ wait $pid || rc=$?
 expect "no daemon" $rc 1
 grep -q "the program was lost" err || fail "nobody says that the program was lost"
 cleaned
+
+# -------- checkpoints --------
+
+start_nodes 2
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; read -r line </dev/tty || sleep 100'
+wisp cluster checkpoint lu --to saved --live | grep -q "^checkpoint 1 in $TMP/saved: .* skew .* longest pause 5.0 ms" ||
+	fail "the checkpoint does not say what it took"
+expect "steps" "$(grep save asked | tr '\n' ' ')" "save begin 0,1 save cut 0,1 save resume 0,1 save commit 0,1 "
+wisp checkpoint list saved | grep -q "^ *1  lu  *2 " || fail "wisp checkpoint list does not show it"
+wisp cluster suspend lu --to saved --json >suspended
+expect "the next" "$(python3 -c 'import json; print(json.load(open("suspended"))["checkpoint"])')" 2
+wisp cluster show lu | grep -q "lu-1 .* paused" || fail "a suspended VM is not paused"
+wisp cluster resume lu
+wisp cluster show lu | grep -q "lu-1 .* ready" || fail "a resumed VM does not run"
+wisp cluster stop lu
+wait $pid || :
+cleaned
+for step in begin cut resume commit; do
+	start_nodes 2 save-$step=fail@1
+	begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+	refuse 1 "step $step: node n1: a disk has failed" wisp cluster checkpoint lu --to "$TMP/failed"
+	expect "$step fails" "$(grep save asked | tail -n 1)" "save abort 0,1"
+	expect "$step failed" "$(ls failed)" ""
+	wisp cluster stop lu
+	wait $pid || :
+done
+start_nodes 3
+refuse 2 "give the folder" wisp cluster restart
+refuse 1 "has no checkpoint of a whole job" wisp cluster restart "$TMP/failed"
+printf 'vms: 2\ncheckpoint: {interval: 1s, keep: 2, directory: %s}\n' "$TMP/clock" >clock.yaml
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- sh -c 'echo runs; sleep 100'
+until_true test -e clock/checkpoint-4.json
+wisp cluster stop clock
+wait $pid || :
+expect "what is kept" "$(ls clock | grep -c checkpoint)" 2
+timeout 60 wisp cluster restart saved --at 1 -q --socket "$TMP/socket" --nodes 'n[1-2]@127.0.0.[2-3]' >out 2>err </dev/null &
+pid=$!
+until_true grep -q runs out
+wisp cluster show lu | grep -q "lu-0 .* n1 " || fail "the restarted cluster is elsewhere"
+grep -q "^restore 1,2" asked || fail "nothing was restored"
+wisp cluster stop lu
+wait $pid || :
+cleaned

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wisp cluster checkpoint, suspend, resume: whole clusters saved at one moment. */
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cmd-cluster.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/parse.h"
+
+enum { OPT_TO = 1, OPT_LIVE, OPT_STOP, OPT_INCREMENTAL, OPT_FULL, OPT_COMPRESS, OPT_JSON };
+
+struct options {
+	json_t *request;
+	bool json;
+};
+
+/* Relative to where we are: the nodes are somewhere else. */
+static int set_folder(json_t *request, const char *value, struct error *err)
+{
+	char here[PATH_MAX];
+	json_t *path;
+
+	if (*value == '/')
+		path = json_string(value);
+	else if (!getcwd(here, sizeof(here)))
+		return error_errno(err, -errno, "cannot find the current folder");
+	else
+		path = json_sprintf("%s/%s", here, value);
+	return json_object_set_new(request, "folder", path)
+		       ? error_set(err, -EINVAL, "--to %s is not UTF-8 text", value)
+		       : 0;
+}
+
+static int set(struct options *o, int id, const char *value, struct error *err)
+{
+	switch (id) {
+	case OPT_TO:
+		return set_folder(o->request, value, err);
+	case OPT_LIVE:
+	case OPT_STOP:
+		return json_object_set_new(o->request, "mode",
+					   json_string(id == OPT_LIVE ? "live" : "stop"));
+	case OPT_INCREMENTAL:
+	case OPT_FULL:
+		return json_object_set_new(o->request, "incremental",
+					   json_boolean(id == OPT_INCREMENTAL));
+	case OPT_COMPRESS:
+		return json_object_set_new(o->request, "compress", json_string(value))
+			       ? error_set(err, -EINVAL, "--compress is none, lz4 or zstd")
+			       : 0;
+	default:
+		o->json = true;
+		return 0;
+	}
+}
+
+static void print_saved(const json_t *saved)
+{
+	json_int_t skew = json_integer_value(json_object_get(saved, "skew_ns"));
+	json_int_t pause, longest = 0;
+	const json_t *vm;
+	const char *name;
+
+	json_object_foreach (json_object_get(saved, "vms"), name, vm) {
+		pause = json_integer_value(json_object_get(vm, "pause_ns"));
+		longest = pause > longest ? pause : longest;
+	}
+	printf("checkpoint %" JSON_INTEGER_FORMAT " in %s: %.1f s, skew %.1f ms, longest pause "
+	       "%.1f ms\n",
+	       json_integer_value(json_object_get(saved, "checkpoint")),
+	       json_string_value(json_object_get(saved, "folder")),
+	       (double)json_integer_value(json_object_get(saved, "ms")) / 1e3, (double)skew / 1e6,
+	       (double)longest / 1e6);
+}
+
+static int save(const struct command *cmd, int argc, char **argv, bool suspend)
+{
+	struct options o = {
+		.request = json_pack("{s:s, s:b}", "op", "checkpoint", "suspend", suspend)};
+	struct option_parser parser;
+	const char *value;
+	json_t *saved = NULL;
+	struct error err;
+	int id, r = 0;
+
+	option_start(&parser, cmd, argc, argv);
+	while (!r && (id = option_next(&parser, &value, &err)) > 0)
+		r = id == OPTION_HELP ? id : set(&o, id, value, &err);
+	r = r ? r : id;
+	if (!r && parser.argc != 1)
+		r = error_set(&err, -EINVAL, "give the name of a cluster");
+	if (r) {
+		json_decref(o.request);
+		return r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
+	}
+	r = cluster_ask_long(parser.argv[0], o.request, &saved, &err);
+	if (r)
+		return cli_fail(cmd, EXIT_FAILURE, &err);
+	if (o.json)
+		return cli_print_json(saved);
+	print_saved(saved);
+	json_decref(saved);
+	return 0;
+}
+
+/* clang-format off */
+#define SAVE_ROWS \
+	{OPT_TO, "to", 0, "DIR", "Folder that all nodes of the cluster share (default: the environment's checkpoint.directory)", COMPLETE_DIR}, \
+	{OPT_LIVE, "live", 0, NULL, "The VMs run while most is written (default: checkpoint.mode)", 0}, \
+	{OPT_STOP, "stop", 0, NULL, "They are paused until all is written", 0}, \
+	{OPT_INCREMENTAL, "incremental", 0, NULL, "Only what has changed since the last one (default: checkpoint.incremental)", 0}, \
+	{OPT_FULL, "full", 0, NULL, "All memory", 0}, \
+	{OPT_COMPRESS, "compress", 0, "HOW", "none, lz4 or zstd (default: checkpoint.compress)", 0}, \
+	{OPT_JSON, "json", 0, NULL, "Print JSON", 0}
+/* clang-format on */
+
+static int run_checkpoint(const struct command *cmd, int argc, char **argv)
+{
+	return save(cmd, argc, argv, false);
+}
+
+const struct command cmd_cluster_checkpoint = {
+	.name = "cluster checkpoint",
+	.args = "NAME",
+	.summary = "Save all VMs of a cluster at one moment, while it works",
+	.details =
+		"A checkpoint is whole or not there at all; whatever fails, the VMs run on. wisp "
+		"cluster restart begins from it, wisp checkpoint shows, verifies and prunes.",
+	.options = (const struct option_desc[]){SAVE_ROWS, {0}},
+	.complete = COMPLETE_CLUSTER,
+	.run = run_checkpoint,
+};
+
+static int run_suspend(const struct command *cmd, int argc, char **argv)
+{
+	return save(cmd, argc, argv, true);
+}
+
+const struct command cmd_cluster_suspend = {
+	.name = "cluster suspend",
+	.args = "NAME",
+	.summary = "Save all VMs of a cluster, and leave them paused",
+	.details = "wisp cluster resume lets them go on; or stop it, and restart it later.",
+	.options = (const struct option_desc[]){SAVE_ROWS, {0}},
+	.complete = COMPLETE_CLUSTER,
+	.run = run_suspend,
+};
+
+static int run_resume(const struct command *cmd, int argc, char **argv)
+{
+	struct option_parser parser;
+	struct error err;
+	unsigned flags;
+	int r = cluster_parse(cmd, argc, argv, 1, 1, &parser, &flags);
+
+	if (r)
+		return r < 0 ? 0 : r;
+	r = cluster_ask_long(parser.argv[0], json_pack("{s:s}", "op", "resume"), NULL, &err);
+	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+}
+
+const struct command cmd_cluster_resume = {
+	.name = "cluster resume",
+	.args = "NAME",
+	.summary = "Let the VMs of a suspended cluster go on",
+	.complete = COMPLETE_CLUSTER,
+	.run = run_resume,
+};

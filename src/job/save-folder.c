@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening the folder of a cluster's checkpoints, and writing a manifest, in a thread. */
+
+#include "job/save-folder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "job/checkpoints.h"
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "lib/io.h"
+#include "lib/loop.h"
+#include "lib/offload.h"
+
+/* What a thread works on; nobody else looks at it meanwhile. */
+struct content {
+	_Atomic unsigned refs;
+	char *path;
+	struct checkpoints folder;
+	bool open;
+	uint64_t sequence, parent, keep, skew_ns;
+	char job[JOB_ID], parent_digest[DIGEST_TEXT];
+	json_t *json;
+	int code;
+	struct error why;
+};
+
+struct save_folder {
+	struct loop *loop;
+	struct content *content;
+	struct offload *work;
+	struct loop_source *done;
+	save_folder_fn *fn;
+	void *arg;
+};
+
+static void unref(void *arg)
+{
+	struct content *c = arg;
+
+	if (--c->refs)
+		return;
+	if (c->open)
+		checkpoints_close(&c->folder);
+	json_decref(c->json);
+	free(c->path);
+	free(c);
+}
+
+/* -------- in the threads -------- */
+
+/* The one before tells whose checkpoints these are. */
+static int look_back(struct content *c)
+{
+	struct job_manifest last;
+	int r = checkpoints_read(&c->folder, 0, &last, &c->why);
+
+	if (r == -ENOENT) {
+		c->sequence = 1;
+		return job_id_make(c->job, &c->why);
+	}
+	if (r)
+		return r;
+	c->sequence = last.sequence + 1;
+	c->parent = last.sequence;
+	memcpy(c->job, last.job, sizeof(c->job));
+	memcpy(c->parent_digest, last.digest, sizeof(c->parent_digest));
+	job_manifest_done(&last);
+	return 0;
+}
+
+static void open_it(void *arg)
+{
+	struct content *c = arg;
+
+	c->code = io_make_dirs(c->path, 0700, &c->why);
+	if (!c->code)
+		c->code = checkpoints_open(c->path, true, &c->folder, &c->why);
+	if (c->code)
+		return;
+	c->open = true;
+	c->code = checkpoints_clean(&c->folder, NULL, &c->why);
+	if (!c->code)
+		c->code = look_back(c);
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+	const char *value = json_string_value(json_object_get(object, key));
+
+	return value ? value : "";
+}
+
+static uint64_t number(const json_t *object, const char *key)
+{
+	json_int_t n = json_integer_value(json_object_get(object, key));
+
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+/* Folders are as docs/formats/job-checkpoint.md has them. */
+static int take_vms(json_t *list, struct job_vm *ret)
+{
+	json_t *vm;
+	size_t i;
+
+	json_array_foreach (list, i, vm) {
+		const char *name = text(vm, "name");
+
+		json_object_set_new(vm, "folder", json_sprintf(CHECKPOINTS_VMS "/%s", name));
+		ret[i] = (struct job_vm){.name = name,
+					 .address = text(vm, "address"),
+					 .node = text(vm, "node"),
+					 .folder = text(vm, "folder"),
+					 .epoch = number(vm, "epoch"),
+					 .digest = text(vm, "digest"),
+					 .cut_at = number(vm, "at"),
+					 .pause_ns = number(vm, "pause_ns")};
+	}
+	return 0;
+}
+
+static void take_tasks(const json_t *list, struct job_task *ret)
+{
+	const json_t *task;
+	size_t i;
+
+	json_array_foreach (list, i, task)
+		ret[i] = (struct job_task){.vm = text(task, "vm"),
+					   .id = text(task, "id"),
+					   .out = number(task, "stdout"),
+					   .err = number(task, "stderr")};
+}
+
+static int write_manifest(struct content *c, struct job_vm *vms, struct job_task *tasks)
+{
+	struct job_manifest m = {.sequence = c->sequence,
+				 .parent = c->parent,
+				 .cluster = text(c->json, "name"),
+				 .subnet = text(c->json, "subnet"),
+				 .environment = json_object_get(c->json, "environment"),
+				 .documents = json_object_get(c->json, "documents"),
+				 .vm = vms,
+				 .vms = json_array_size(json_object_get(c->json, "vms")),
+				 .task = tasks,
+				 .tasks = json_array_size(json_object_get(c->json, "tasks")),
+				 .report = json_object_get(c->json, "report")};
+	int r;
+
+	memcpy(m.job, c->job, sizeof(m.job));
+	memcpy(m.parent_digest, c->parent_digest, sizeof(m.parent_digest));
+	snprintf(m.environment_digest, sizeof(m.environment_digest), "%s", text(c->json, "digest"));
+	r = job_manifest_write(c->folder.dir, &m, &c->why);
+	c->skew_ns = m.skew_ns;
+	return r;
+}
+
+static void write_it(void *arg)
+{
+	struct content *c = arg;
+	json_t *list = json_object_get(c->json, "vms");
+	const json_t *tasks = json_object_get(c->json, "tasks");
+	CLEANUP_FREE struct job_vm *vms = calloc(json_array_size(list) + 1, sizeof(*vms));
+	CLEANUP_FREE struct job_task *task = calloc(json_array_size(tasks) + 1, sizeof(*task));
+
+	c->code = vms && task ? take_vms(list, vms) : error_set(&c->why, -ENOMEM, "out of memory");
+	if (c->code)
+		return;
+	take_tasks(tasks, task);
+	c->code = write_manifest(c, vms, task);
+	/* What cannot be removed now is by the next one. */
+	if (!c->code && c->keep)
+		checkpoints_prune(&c->folder, c->keep, NULL, NULL, NULL);
+}
+
+/* -------- for the loop -------- */
+
+static void on_done(void *arg, uint32_t events)
+{
+	struct save_folder *f = arg;
+	struct content *c = f->content;
+
+	loop_remove(&f->done);
+	offload_drop(&f->work);
+	f->fn(f->arg, c->code, c->why.text);
+}
+
+static int begin(struct save_folder *f, void (*work)(void *arg), save_folder_fn *fn, void *arg,
+		 struct error *err)
+{
+	int r;
+
+	f->content->refs++;
+	r = offload_start(work, unref, f->content, &f->work, err);
+	if (r) {
+		unref(f->content);
+		return r;
+	}
+	f->fn = fn;
+	f->arg = arg;
+	r = loop_add_fd(f->loop, offload_fd(f->work), EPOLLIN, on_done, f, &f->done);
+	return r ? error_errno(err, r, "cannot wait for a thread") : 0;
+}
+
+int save_folder_open(struct save_folder *f, save_folder_fn *fn, void *arg, struct error *err)
+{
+	return begin(f, open_it, fn, arg, err);
+}
+
+int save_folder_write(struct save_folder *f, json_t *content, uint64_t keep, save_folder_fn *fn,
+		      void *arg, struct error *err)
+{
+	json_decref(f->content->json);
+	f->content->json = content;
+	f->content->keep = keep;
+	return begin(f, write_it, fn, arg, err);
+}
+
+uint64_t save_folder_sequence(const struct save_folder *f)
+{
+	return f->content->sequence;
+}
+
+uint64_t save_folder_skew(const struct save_folder *f)
+{
+	return f->content->skew_ns;
+}
+
+int save_folder_create(struct loop *loop, const char *path, struct save_folder **ret,
+		       struct error *err)
+{
+	struct save_folder *f = calloc(1, sizeof(*f));
+	struct content *c = calloc(1, sizeof(*c));
+
+	if (c) {
+		c->refs = 1;
+		c->path = strdup(path);
+	}
+	if (!f || !c || !c->path) {
+		if (c)
+			unref(c);
+		free(f);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	*f = (struct save_folder){.loop = loop, .content = c};
+	*ret = f;
+	return 0;
+}
+
+void save_folder_destroy(struct save_folder *f)
+{
+	if (!f)
+		return;
+	loop_remove(&f->done);
+	offload_drop(&f->work);
+	unref(f->content);
+	free(f);
+}

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cut: a checkpoint of all VMs of the cluster at one moment (docs/design/clusters.md). Each
+ * step is one request to all nodes; whatever fails at any of them is given up at all, and the VMs
+ * run on.
+ */
+
+#include "job/save.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "job/save-folder.h"
+#include "lib/cleanup.h"
+#include "lib/io.h"
+#include "lib/loop.h"
+#include "lib/paths.h"
+
+#define BEGIN_MS (1800u * 1000)
+#define CUT_MS 60000u
+#define RESUME_MS 60000u /* the part's VMs go on by themselves after 5 s */
+#define COMMIT_MS (1800u * 1000)
+#define ABORT_MS 30000u
+
+struct save {
+	struct job *job;
+	char *path;
+	struct save_folder *folder;
+	json_t *options; /* of the first step: mode, incremental, compress, suspend */
+	json_t *values;	 /* {VM: what its mover said} */
+	json_t *steps;	 /* {STEP: ms} */
+	json_t *tasks;	 /* as at the cut */
+	uint64_t since, began;
+	size_t step;
+	struct error why;
+	save_fn *fn;
+	void *arg;
+};
+
+static void ask_step(struct save *s);
+static void on_step(void *arg, const struct gather *answer);
+
+static const struct {
+	const char *name;
+	unsigned ms;
+	bool running; /* only if the VMs are to run on */
+} steps[] = {
+	{"begin", BEGIN_MS, false},
+	{"cut", CUT_MS, false},
+	{"resume", RESUME_MS, true},
+	{"commit", COMMIT_MS, false},
+};
+
+static bool suspends(const struct save *s)
+{
+	return json_is_true(json_object_get(s->options, "suspend"));
+}
+
+/* -------- its end -------- */
+
+static void save_free(struct save *s)
+{
+	nodes_forget(s->job->nodes, s);
+	save_folder_destroy(s->folder);
+	json_decref(s->options);
+	json_decref(s->values);
+	json_decref(s->steps);
+	json_decref(s->tasks);
+	free(s->path);
+	free(s);
+}
+
+/* Takes value. */
+static void finish(struct save *s, int code, const char *reason, json_t *value)
+{
+	struct job *j = s->job;
+	save_fn *fn = s->fn;
+	void *arg = s->arg;
+	struct error why;
+
+	snprintf(why.text, sizeof(why.text), "%s", reason);
+	j->save = NULL;
+	save_free(s);
+	if (fn)
+		fn(arg, code, why.text, value);
+	json_decref(value);
+}
+
+static void on_aborted(void *arg, const struct gather *answer)
+{
+	struct save *s = arg;
+
+	finish(s, -ECANCELED, s->why.text, NULL);
+}
+
+static void give_up(struct save *s, const char *reason)
+{
+	json_t *request = json_pack("{s:s, s:s}", "op", "save", "step", "abort");
+	CLEANUP_FREE char *to = job_holders(s->job);
+
+	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
+	json_object_set_new(request, "cluster", json_string(s->job->id));
+	nodes_ask(s->job->nodes, request, to, ABORT_MS, on_aborted, s);
+}
+
+/* -------- the manifest -------- */
+
+static json_t *describe_vms(const struct save *s)
+{
+	const struct job *j = s->job;
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < j->nvms; i++) {
+		const struct guest *vm = &j->vm[i];
+		json_t *entry = json_deep_copy(json_object_get(s->values, vm->name));
+
+		entry = entry ? entry : json_object();
+		json_object_del(entry, "report");
+		json_object_set_new(entry, "name", json_string(vm->name));
+		json_object_set_new(entry, "address", json_string(vm->address));
+		json_object_set_new(entry, "node", json_string(j->node[vm->place].name));
+		json_array_append_new(list, entry);
+	}
+	return list;
+}
+
+/* With what the coordinator was started with, and is not said elsewhere: a restart needs it. */
+static json_t *report(const struct save *s)
+{
+	static const char *const elsewhere[] = {"documents", "environment", "digest", "nodes",
+						"addresses", "socket",	    "restore"};
+	json_t *spec = json_deep_copy(s->job->spec.json);
+
+	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
+		json_object_del(spec, elsewhere[i]);
+	return json_pack("{s:o, s:O, s:I}", "spec", spec, "steps_ms", s->steps, "ms",
+			 (json_int_t)((io_now_ns() - s->began) / 1000000));
+}
+
+static json_t *content(const struct save *s)
+{
+	const struct job *j = s->job;
+
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:O, s:o}", "name", j->spec.name, "subnet",
+			 j->spec.subnet, "digest", j->spec.digest, "environment",
+			 json_deep_copy(j->spec.environment), "documents",
+			 json_deep_copy(j->spec.documents), "vms", describe_vms(s), "tasks",
+			 s->tasks, "report", report(s));
+}
+
+static void on_written(void *arg, int code, const char *reason)
+{
+	struct save *s = arg;
+	json_int_t number, skew;
+
+	if (code) {
+		finish(s, code, reason, NULL);
+		return;
+	}
+	number = (json_int_t)save_folder_sequence(s->folder);
+	skew = (json_int_t)save_folder_skew(s->folder);
+	finish(s, 0, "",
+	       json_pack("{s:s, s:I, s:I, s:O, s:O, s:I}", "folder", s->path, "checkpoint", number,
+			 "skew_ns", skew, "vms", s->values, "steps_ms", s->steps, "ms",
+			 (json_int_t)((io_now_ns() - s->began) / 1000000)));
+}
+
+static void commit(struct save *s)
+{
+	json_int_t keep = json_integer_value(
+		json_object_get(json_object_get(s->job->spec.environment, "checkpoint"), "keep"));
+	struct error err;
+
+	if (save_folder_write(s->folder, content(s), keep > 0 ? (uint64_t)keep : 0, on_written, s,
+			      &err))
+		finish(s, -EIO, err.text, NULL);
+}
+
+/* -------- steps -------- */
+
+static void merge(struct save *s, const struct gather *answer)
+{
+	const char *place, *vm;
+	json_t *node, *value;
+
+	json_object_foreach (answer->values, place, node)
+		json_object_foreach (node, vm, value) {
+			json_t *known = json_object_get(s->values, vm);
+
+			if (!job_find_vm(s->job, vm) || !json_is_object(value))
+				continue;
+			if (known)
+				json_object_update(known, value);
+			else
+				json_object_set(s->values, vm, value);
+		}
+}
+
+/* What a node answers has to be of all its VMs. */
+static bool is_whole(const struct save *s)
+{
+	for (size_t i = 0; i < s->job->nvms; i++) {
+		const json_t *value = json_object_get(s->values, s->job->vm[i].name);
+
+		if (!json_is_integer(json_object_get(value, "epoch")) ||
+		    !json_is_string(json_object_get(value, "digest")))
+			return false;
+	}
+	return true;
+}
+
+static void set_paused(struct job *j)
+{
+	for (size_t i = 0; i < j->nvms; i++)
+		if (j->vm[i].state == VM_READY)
+			j->vm[i].state = VM_PAUSED;
+	job_changed(j);
+}
+
+static void next(struct save *s)
+{
+	json_object_set_new(s->steps, steps[s->step].name,
+			    json_integer((json_int_t)((io_now_ns() - s->since) / 1000000)));
+	if (s->step + 1 < ARRAY_SIZE(steps)) {
+		s->step++;
+		ask_step(s);
+	} else if (!is_whole(s)) {
+		finish(s, -EPROTO, "a node did not say what it has saved", NULL);
+	} else {
+		if (suspends(s))
+			set_paused(s->job);
+		commit(s);
+	}
+}
+
+static void on_step(void *arg, const struct gather *answer)
+{
+	struct save *s = arg;
+	const json_t *one = json_array_get(answer->errors, 0);
+	struct error err;
+
+	if (gather_is_good(answer)) {
+		merge(s, answer);
+		if (s->step == 1)
+			s->tasks = program_tasks(s->job);
+		next(s);
+		return;
+	}
+	error_set(&err, 0, "step %s: %s%s%s%s", steps[s->step].name, answer->code ? "" : "node ",
+		  answer->code ? "" : job_name_of(s->job, one), answer->code ? "" : ": ",
+		  answer->code ? answer->why.text
+			       : json_string_value(json_object_get(one, "error")));
+	give_up(s, err.text);
+}
+
+static void ask_step(struct save *s)
+{
+	CLEANUP_FREE char *to = job_holders(s->job);
+	json_t *request;
+
+	if (steps[s->step].running && suspends(s))
+		s->step++;
+	request = s->step ? json_object() : json_copy(s->options);
+	json_object_set_new(request, "op", json_string("save"));
+	json_object_set_new(request, "step", json_string(steps[s->step].name));
+	json_object_set_new(request, "cluster", json_string(s->job->id));
+	s->since = io_now_ns();
+	nodes_ask(s->job->nodes, request, to, steps[s->step].ms, on_step, s);
+}
+
+static void on_open(void *arg, int code, const char *reason)
+{
+	struct save *s = arg;
+
+	if (code)
+		finish(s, code, reason, NULL);
+	else
+		ask_step(s);
+}
+
+/* -------- its beginning -------- */
+
+static int find_path(const struct job *j, const char *given, char **ret, struct error *err)
+{
+	const char *dir = json_string_value(
+		json_object_get(json_object_get(j->spec.environment, "checkpoint"), "directory"));
+	CLEANUP_FREE char *all = NULL;
+	int r;
+
+	if (given || dir) {
+		*ret = strdup(given ? given : dir);
+		return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
+	}
+	r = paths_data("checkpoints", &all, err);
+	if (!r)
+		*ret = io_format("%s/%s", all, j->spec.name);
+	return r ? r : *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
+/* What the request says, else the environment. */
+static json_t *find_options(const struct job *j, const json_t *request, const char *path)
+{
+	static const char *const names[] = {"mode", "incremental", "compress"};
+	const json_t *rules = json_object_get(j->spec.environment, "checkpoint");
+	json_t *options = json_pack("{s:s, s:b}", "folder", path, "suspend",
+				    json_is_true(json_object_get(request, "suspend")));
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		json_t *value = json_object_get(request, names[i]);
+
+		value = value ? value : json_object_get(rules, names[i]);
+		if (value)
+			json_object_set(options, names[i], value);
+	}
+	if (!strcmp(json_string_value(json_object_get(options, "compress")) ?: "", "none"))
+		json_object_del(options, "compress");
+	return options;
+}
+
+static int check(const struct job *j, const char *folder, struct error *err)
+{
+	if (j->save)
+		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
+				 j->spec.name);
+	if (j->ending || j->stage != &stage_run)
+		return error_set(err, -EAGAIN, "cluster %s does not run (stage %s)", j->spec.name,
+				 j->stage ? j->stage->name : "end");
+	if (folder && *folder != '/')
+		return error_set(err, -EINVAL, "\"folder\" is not an absolute path");
+	return 0;
+}
+
+int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, struct error *err)
+{
+	const char *folder = json_string_value(json_object_get(request, "folder"));
+	struct save *s;
+	int r = check(j, folder, err);
+
+	if (r)
+		return r;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return error_set(err, -ENOMEM, "out of memory");
+	s->job = j;
+	s->values = json_object();
+	s->steps = json_object();
+	s->began = io_now_ns();
+	s->fn = fn;
+	s->arg = arg;
+	r = find_path(j, folder, &s->path, err);
+	if (!r) {
+		s->options = find_options(j, request, s->path);
+		r = save_folder_create(j->loop, s->path, &s->folder, err);
+	}
+	if (!r)
+		r = save_folder_open(s->folder, on_open, s, err);
+	if (r)
+		save_free(s);
+	else
+		j->save = s;
+	return r;
+}
+
+void save_cancel(struct job *j)
+{
+	if (j->save)
+		finish(j->save, -ECANCELED, "the cluster ends", NULL);
+}
