@@ -229,17 +229,30 @@ static int compare_texts(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Each VM has one of its own. member is an offset in a struct job_vm. */
-static int check_unique(const struct where *at, const struct job_manifest *m, size_t offset,
-			const char *member)
+/* Of each VM the text at that offset of a struct job_vm, sorted: a new list. */
+static const char **sorted_texts(const struct where *at, const struct job_manifest *m,
+				 size_t offset)
 {
-	CLEANUP_FREE const char **text = calloc(m->vms + 1, sizeof(*text));
+	const char **text = calloc(m->vms + 1, sizeof(*text));
 
-	if (!text)
-		return error_set(at->err, -ENOMEM, "%s: out of memory", at->name);
+	if (!text) {
+		error_set(at->err, -ENOMEM, "%s: out of memory", at->name);
+		return NULL;
+	}
 	for (size_t i = 0; i < m->vms; i++)
 		memcpy(&text[i], (const char *)&m->vm[i] + offset, sizeof(text[i]));
 	qsort(text, m->vms, sizeof(*text), compare_texts);
+	return text;
+}
+
+/* Each VM has one of its own. */
+static int check_unique(const struct where *at, const struct job_manifest *m, size_t offset,
+			const char *member)
+{
+	CLEANUP_FREE const char **text = sorted_texts(at, m, offset);
+
+	if (!text)
+		return -ENOMEM;
 	for (size_t i = 1; i < m->vms; i++)
 		if (!strcmp(text[i - 1], text[i]))
 			return error_set(at->err, -EBADMSG, "%s: two VMs have the %s %s", at->name,
@@ -296,20 +309,12 @@ static int get_vms(struct where *at, struct job_manifest *m)
 	return rc;
 }
 
-static bool has_vm(const struct job_manifest *m, const char *name)
-{
-	for (size_t i = 0; i < m->vms; i++)
-		if (!strcmp(m->vm[i].name, name))
-			return true;
-	return false;
-}
-
-static int get_task(const struct where *at, const json_t *object, const struct job_manifest *m,
+static int get_task(const struct where *at, const json_t *object, const char *const *vm, size_t vms,
 		    struct job_task *task)
 {
 	int rc = get_text(at, object, "vm", TEXT_MAX, &task->vm);
 
-	if (rc == 0 && !has_vm(m, task->vm))
+	if (rc == 0 && !bsearch(&task->vm, vm, vms, sizeof(*vm), compare_texts))
 		rc = refuse(at, "vm", "is none of the VMs");
 	if (rc == 0)
 		rc = get_text(at, object, "id", TEXT_MAX, &task->id);
@@ -322,10 +327,11 @@ static int get_task(const struct where *at, const json_t *object, const struct j
 
 static int get_tasks(struct where *at, struct job_manifest *m)
 {
+	CLEANUP_FREE const char **vm = sorted_texts(at, m, offsetof(struct job_vm, name));
 	struct job_task *task;
 	const json_t *list = NULL;
 	size_t n = 0;
-	int rc = get_list(at, m->json, "tasks", JOB_MAX_TASKS, &list, &n);
+	int rc = vm ? get_list(at, m->json, "tasks", JOB_MAX_TASKS, &list, &n) : -ENOMEM;
 
 	if (rc < 0)
 		return rc;
@@ -335,7 +341,7 @@ static int get_tasks(struct where *at, struct job_manifest *m)
 		return error_set(at->err, -ENOMEM, "%s: out of memory", at->name);
 	for (size_t i = 0; rc == 0 && i < n; i++) {
 		snprintf(at->place, sizeof(at->place), "tasks[%zu].", i);
-		rc = get_task(at, json_array_get(list, i), m, &task[i]);
+		rc = get_task(at, json_array_get(list, i), vm, m->vms, &task[i]);
 	}
 	at->place[0] = 0;
 	return rc;

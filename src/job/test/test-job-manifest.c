@@ -448,6 +448,64 @@ static void test_killed(void **state)
 	}
 }
 
+/* As many VMs and tasks as there may be: checked in no time, and about 200 bytes each. */
+static void test_many(void **state)
+{
+	enum { MANY = JOB_MAX_VMS };
+	char digest[] =
+		MANIFEST_DIGEST "0000000000000000000000000000000000000000000000000000000000000000";
+	struct job_vm *vm = calloc(MANY + 1, sizeof(*vm));
+	struct job_task *task = calloc(MANY, sizeof(*task));
+	struct job_manifest m, again;
+	struct checkpoints c;
+	struct stat st;
+
+	assert_true(vm && task);
+	for (unsigned i = 0; i <= MANY; i++) {
+		vm[i] = (struct job_vm){
+			.name = io_format("lu-%u", i),
+			.address = io_format("10.%u.%u.%u", i >> 16, (i >> 8) & 255, i & 255),
+			.node = "node",
+			.folder = io_format("vm/lu-%u", i),
+			.epoch = 1,
+			.digest = digest};
+		if (i < MANY)
+			task[i] = (struct job_task){.vm = vm[i].name, .id = "main"};
+	}
+	open_new(state, "many", &c);
+	m = made_manifest(1, vm + 1);
+	m.subnet = "10.0.0.0/8";
+	m.task = task + 1;
+	m.tasks = MANY - 1;
+	m.vms = MANY;
+	/* The first two addresses are the network's own. */
+	refused(-EBADMSG, "vms[0].address is no address", job_manifest_write(c.dir, &m, &err));
+	free((char *)vm[1].address);
+	vm[1].address = "10.2.0.1";
+	ok(job_manifest_write(c.dir, &m, &err));
+	ok(checkpoints_read(&c, 1, &again, &err));
+	assert_int_equal(again.vms, MANY);
+	assert_int_equal(again.tasks, MANY - 1);
+	assert_string_equal(again.vm[MANY - 1].name, "lu-65536");
+	job_manifest_done(&again);
+	assert_int_equal(fstatat(c.dir, "checkpoint-1.json", &st, 0), 0);
+	assert_true(st.st_size < MANY * 400);
+	m.sequence = 2;
+	m.vm = vm;
+	m.vms = MANY + 1;
+	refused(-EBADMSG, "vms is no list, or too long", job_manifest_write(c.dir, &m, &err));
+	made_manifest_free(&m);
+	for (unsigned i = 0; i <= MANY; i++) {
+		free((char *)vm[i].name);
+		if (i != 1)
+			free((char *)vm[i].address);
+		free((char *)vm[i].folder);
+	}
+	free(vm);
+	free(task);
+	checkpoints_close(&c);
+}
+
 static void test_id(void **state)
 {
 	char one[JOB_ID], other[JOB_ID];
@@ -465,7 +523,8 @@ int main(void)
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_members),
 		cmocka_unit_test(test_damage),	   cmocka_unit_test(test_failing),
 		cmocka_unit_test(test_prune),	   cmocka_unit_test(test_careful),
-		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_id),
+		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_many),
+		cmocka_unit_test(test_id),
 	};
 
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
