@@ -166,6 +166,14 @@ void ask_close(struct ask *a)
 	free(a);
 }
 
+void ask_release(struct ask *a, struct loop **loop, struct conn **conn)
+{
+	loop_remove(&a->patience);
+	*loop = take_ptr(a->loop);
+	*conn = take_ptr(a->conn);
+	ask_close(a);
+}
+
 /* Of the answer that has come. */
 static int take(struct ask *a, json_t **ret, struct error *err)
 {

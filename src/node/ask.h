@@ -7,7 +7,9 @@
 #include <jansson.h>
 
 struct ask;
+struct conn;
 struct error;
+struct loop;
 
 /* socket: of the daemon. -ENOENT: nobody is there, and err says how to start it. */
 int ask_open(const char *socket, struct ask **ret, struct error *err);
@@ -22,6 +24,12 @@ void ask_set_patience(struct ask *ask, unsigned seconds);
  * answer.
  */
 int ask(struct ask *ask, json_t *request, json_t **ret, struct error *err);
+
+/*
+ * Gives up the connection, on which nothing was asked for that is not answered, and its loop, which
+ * are the caller's then; nobody hears it until conn_set_ops(). The ask has gone.
+ */
+void ask_release(struct ask *ask, struct loop **loop, struct conn **conn);
 
 /* The socket of the node's daemon: root's where it runs, else this user's. A new string. */
 int ask_socket(char **ret, struct error *err);

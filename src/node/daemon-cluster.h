@@ -71,13 +71,13 @@ void groups_gone(struct daemon *d);
 
 /* -------- daemon-part.c -------- */
 
-typedef void part_fn(void *arg, int code, const char *reason, json_t *answer);
-
 /*
  * Asks the cluster's part, which is started if need be; the request stays the caller's and its id
  * does not matter. fn comes once, not out of this, also when the part dies.
  */
 int part_ask(struct cluster *c, const json_t *request, part_fn *fn, void *arg, struct error *err);
+/* A stream of its connection (daemon.h). */
+part_connect_fn part_connect;
 /* Starts it where it is not there; whether it answers. */
 int part_start(struct cluster *c, struct error *err);
 bool part_is_there(const struct cluster *c);

@@ -21,6 +21,7 @@
 #include "lib/paths.h"
 #include "node/cluster.h"
 #include "node/daemon-cluster.h"
+#include "node/daemon-splice.h"
 
 #define SETUP 1
 #define DEAD_MS 30000u /* its death is seen at once; this is of one that hangs */
@@ -33,6 +34,7 @@ struct asked {
 	json_int_t id;
 	part_fn *fn;
 	void *arg;
+	uint32_t stream; /* that it was asked to connect, or 0 */
 };
 
 struct part {
@@ -102,10 +104,17 @@ static void note_death(struct part *p, const char *reason)
 		log_warn(p->c->d->p.log, "part", "%s: %s", p->c->id, reason);
 }
 
+static void drop_conn(struct part *p)
+{
+	if (p->conn)
+		streams_gone(p->c->d, p->conn);
+	conn_destroy(take_ptr(p->conn));
+}
+
 static void part_gone(struct part *p, int code, const char *reason)
 {
 	helper_forget(&p->call);
-	conn_destroy(take_ptr(p->conn));
+	drop_conn(p);
 	note_death(p, reason);
 	come_back(p);
 	answer_all(p, code, reason);
@@ -144,6 +153,8 @@ static void on_answer(struct part *p, json_t *message)
 		conn_fail(p->conn, -EPROTO, "an answer to nothing that was asked");
 		return;
 	}
+	if (code && one->stream)
+		conn_end(p->conn, one->stream);
 	one->fn(one->arg, code < 0 ? code : code ? -EPROTO : 0, reason ? reason : "", message);
 	free(one);
 }
@@ -151,10 +162,14 @@ static void on_answer(struct part *p, json_t *message)
 static void on_message(void *arg, json_t *message)
 {
 	struct part *p = arg;
+	const char *event = json_string_value(json_object_get(message, "event"));
 
 	if (json_object_get(message, "re"))
 		on_answer(p, message);
-	else if (json_object_get(message, "event"))
+	else if (event && !strcmp(event, "reset"))
+		splice_reset(p->c->d, p->conn,
+			     (uint32_t)json_integer_value(json_object_get(message, "stream")));
+	else if (event)
 		life_event(p->c, message);
 	else
 		conn_fail(p->conn, -ENOSYS, "a part has nothing to ask for");
@@ -162,6 +177,16 @@ static void on_message(void *arg, json_t *message)
 
 static void on_data(void *arg, uint32_t stream, const uint8_t *data, size_t n)
 {
+	struct part *p = arg;
+
+	splice_data(p->c->d, p->conn, stream, data, n);
+}
+
+static void on_sent(void *arg, uint32_t stream, size_t n)
+{
+	struct part *p = arg;
+
+	splice_sent(p->c->d, p->conn, stream, n);
 }
 
 /* What ends the connection is soon the end of the process: that tells more. */
@@ -169,7 +194,7 @@ static void on_closed(void *arg, int code, const char *reason)
 {
 	struct part *p = arg;
 
-	conn_destroy(take_ptr(p->conn));
+	drop_conn(p);
 	if (code)
 		log_warn(p->c->d->p.log, "part", "%s: %s", p->c->id, reason);
 	kill_it(p);
@@ -177,18 +202,19 @@ static void on_closed(void *arg, int code, const char *reason)
 		part_gone(p, -ECONNRESET, reason);
 }
 
-static const struct conn_ops conn_ops = {on_message, on_data, NULL, on_closed};
+static const struct conn_ops conn_ops = {on_message, on_data, on_sent, on_closed};
 
 /* -------- its beginning -------- */
 
-static int ask(struct part *p, json_t *request, part_fn *fn, void *arg, struct error *err)
+static int ask_of(struct part *p, json_t *request, uint32_t stream, part_fn *fn, void *arg,
+		  struct error *err)
 {
 	struct asked *one = malloc(sizeof(*one));
 	int r = one ? 0 : error_set(err, -ENOMEM, "out of memory");
 
 	if (r)
 		return r;
-	*one = (struct asked){p->asked, ++p->last, fn, arg};
+	*one = (struct asked){p->asked, ++p->last, fn, arg, stream};
 	json_object_set_new(request, "id", json_integer(one->id));
 	r = conn_send(p->conn, request, err);
 	if (r) {
@@ -197,6 +223,11 @@ static int ask(struct part *p, json_t *request, part_fn *fn, void *arg, struct e
 	}
 	p->asked = one;
 	return 0;
+}
+
+static int ask(struct part *p, json_t *request, part_fn *fn, void *arg, struct error *err)
+{
+	return ask_of(p, request, 0, fn, arg, err);
 }
 
 /* One that does not take its setup is of no use. */
@@ -379,10 +410,41 @@ void part_destroy(struct cluster *c)
 		return;
 	c->part = NULL;
 	helper_forget(&p->call);
-	conn_destroy(take_ptr(p->conn));
+	drop_conn(p);
 	loop_remove(&p->again);
 	answer_all(p, -ESHUTDOWN, "wispd ends");
 	free(p);
+}
+
+int part_connect(struct daemon *d, const struct asker *who, const json_t *request, part_fn *fn,
+		 void *arg, struct conn **conn, uint32_t *stream, struct error *err)
+{
+	struct cluster *c = NULL;
+	json_t *copy = NULL;
+	uint32_t number = 0;
+	int r = cluster_of_request(d, who, request, &c, err);
+
+	if (!r)
+		r = part_start(c, err);
+	if (!r) {
+		number = conn_next_stream(c->part->conn, 0);
+		r = conn_open(c->part->conn, number, err);
+	}
+	if (r)
+		return r;
+	copy = json_copy((json_t *)request);
+	if (copy)
+		json_object_set_new(copy, "stream", json_integer(number));
+	r = copy ? ask_of(c->part, copy, number, fn, arg, err)
+		 : error_set(err, -ENOMEM, "out of memory");
+	json_decref(copy);
+	if (r) {
+		conn_end(c->part->conn, number);
+		return r;
+	}
+	*conn = c->part->conn;
+	*stream = number;
+	return 0;
 }
 
 /* -------- requests that are the part's -------- */

@@ -14,6 +14,7 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "node/daemon.h"
+#include "node/daemon-splice.h"
 
 struct peer {
 	struct peer *next;
@@ -106,6 +107,8 @@ static void peer_end(struct peer *peer)
 	if (peer->greet)
 		door_greeted(peer->door);
 	greet_cancel(peer->greet);
+	if (peer->conn)
+		streams_gone(d, peer->conn);
 	conn_destroy(take_ptr(peer->conn));
 	if (peer->fd >= 0)
 		close(peer->fd);
@@ -152,7 +155,10 @@ static void join(struct peer *peer, json_int_t id, const json_t *message)
 {
 	struct conn *conn = take_ptr(peer->conn);
 	struct error err;
-	int r = trees_join(peer->d, &peer->who, conn, message, &err);
+	int r;
+
+	streams_gone(peer->d, conn);
+	r = trees_join(peer->d, &peer->who, conn, message, &err);
 
 	if (!r) {
 		peer->conn = NULL;
@@ -180,13 +186,25 @@ static void request(struct peer *peer, json_int_t id, const json_t *message)
 		answer(peer, id, r, err.text, NULL);
 }
 
+/* Who is connected has no requests of ours: all that it may say else is that a stream is over. */
+static void event(struct peer *peer, const json_t *message)
+{
+	const char *name = json_string_value(json_object_get(message, "event"));
+	json_int_t stream = json_integer_value(json_object_get(message, "stream"));
+
+	if (name && !strcmp(name, "reset") && stream > 0 && stream <= UINT32_MAX)
+		splice_reset(peer->d, peer->conn, (uint32_t)stream);
+}
+
 static void on_message(void *arg, json_t *message)
 {
 	struct peer *peer = arg;
 	const json_t *id = json_object_get(message, "id");
 	const char *op = json_string_value(json_object_get(message, "op"));
 
-	if (!json_is_integer(id) || json_integer_value(id) < 1)
+	if (json_object_get(message, "event"))
+		event(peer, message);
+	else if (!json_is_integer(id) || json_integer_value(id) < 1)
 		conn_fail(peer->conn, -EPROTO, "a request has no positive \"id\"");
 	else if (op && !strcmp(op, "join"))
 		join(peer, json_integer_value(id), message);
@@ -196,6 +214,16 @@ static void on_message(void *arg, json_t *message)
 
 static void on_data(void *arg, uint32_t stream, const uint8_t *data, size_t n)
 {
+	struct peer *peer = arg;
+
+	splice_data(peer->d, peer->conn, stream, data, n);
+}
+
+static void on_sent(void *arg, uint32_t stream, size_t n)
+{
+	struct peer *peer = arg;
+
+	splice_sent(peer->d, peer->conn, stream, n);
 }
 
 static void on_closed(void *arg, int code, const char *reason)
@@ -207,7 +235,7 @@ static void on_closed(void *arg, int code, const char *reason)
 	peer_end(peer);
 }
 
-static const struct conn_ops ops = {on_message, on_data, NULL, on_closed};
+static const struct conn_ops ops = {on_message, on_data, on_sent, on_closed};
 
 /* -------- its beginning -------- */
 

@@ -64,6 +64,7 @@ static const struct request {
 	{"drain", true, drain, NULL},
 	{"undrain", true, undrain, NULL},
 	{"metrics", false, metrics, NULL},
+	{"connect", false, NULL, daemon_connect},
 };
 
 static const char *op_of(const json_t *request)

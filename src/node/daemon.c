@@ -27,6 +27,7 @@ void daemon_destroy(struct daemon *d)
 	clusters_done(d);
 	helper_calls_done(&d->helpers);
 	doors_done(d);
+	connects_done(d);
 	trees_done(d);
 	peers_done(d);
 	who_done(d);
@@ -58,6 +59,7 @@ int daemon_create(const struct daemon_params *params, struct daemon **ret, struc
 	r = store_open(d->p.database, &d->store, err);
 	d->alloc = (struct alloc){.store = d->store, .topology = d->p.topology, .host = d->p.host};
 	d->helpers.loop = d->p.loop;
+	d->part_connect = part_connect;
 	if (!r)
 		r = watch_start(d, err);
 	if (!r && d->p.launcher)

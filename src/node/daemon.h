@@ -57,8 +57,11 @@ struct daemon_params {
 	struct credentials *credentials; /* MUNGE, or NULL */
 };
 
+struct daemon;
+struct link;
 struct peer;
 struct reply;
+struct splice;
 struct tree_session;
 struct who_search;
 
@@ -79,6 +82,16 @@ struct who_known {
 	uint64_t until; /* CLOCK_MONOTONIC, ns */
 };
 
+/*
+ * Asks the part of the request's cluster to connect a stream of the part's connection. 0, *conn and
+ * *stream, which is open; and then fn, once, not out of a call: what the part says (with an error
+ * the stream has been ended). Or -errno.
+ */
+typedef void part_fn(void *arg, int code, const char *reason, json_t *answer);
+typedef int part_connect_fn(struct daemon *d, const struct asker *who, const json_t *request,
+			    part_fn *fn, void *arg, struct conn **conn, uint32_t *stream,
+			    struct error *err);
+
 struct daemon {
 	struct daemon_params p;
 	struct store *store;
@@ -90,6 +103,9 @@ struct daemon {
 	struct peer *peers;
 	struct reply *replies; /* that are due */
 	struct tree_session *trees;
+	struct splice *splices;
+	struct link *links;	       /* what `connect` is at */
+	part_connect_fn *part_connect; /* a test's, or that of daemon-part.c */
 	struct who_search *searches;
 	struct who_known known[WHO_KNOWN]; /* users, whether they are operators */
 	unsigned next_known;
@@ -240,6 +256,10 @@ request_later_fn daemon_network, daemon_forward;
 /* daemon-life.c: VMs run, and have ended. */
 int life_start(struct daemon *d, struct error *err);
 int life_recover(struct daemon *d, struct error *err);
+
+/* daemon-connect.c: streams to what VMs have. */
+request_later_fn daemon_connect;
+void connects_done(struct daemon *d);
 
 /* daemon-watch.c: what is looked at from time to time. */
 int watch_start(struct daemon *d, struct error *err);
