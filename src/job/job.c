@@ -24,7 +24,7 @@
 #define FAILURES_TOLD 16u /* nodes of which terminals hear what failed there */
 
 static const struct stage *const stages[] = {
-	&stage_resolve, &stage_place, &stage_reserve, &stage_image, &stage_network,
+	&stage_resolve, &stage_place, &stage_reserve, &stage_network, &stage_image,
 	&stage_start,	&stage_ready, &stage_prepare, &stage_run,   &stage_end,
 };
 

@@ -89,11 +89,11 @@ printf 'in\nput\n' | run --nodes 'n[0-1]@127.0.0.[1-2]' lu.yaml -- sh -c 'cat; c
 expect "exit code" $rc 7
 expect "output" "$(cat out)" "$(printf 'in\nput')"
 grep -q "^lu-1 slots=1" err || fail "no host file"
-for stage in resolve place reserve image network start ready prepare; do
+for stage in resolve place reserve network image start ready prepare; do
 	grep -q "^lu: $stage .* s$" err || fail "stage $stage is not told"
 done
 expect "requests" "$(grep -v -e connect -e left asked | cut -d' ' -f1 | tr '\n' ' ')" \
-	"listens join facts reserve reserve image network network start stop release "
+	"listens join facts reserve reserve network network image start stop release "
 cleaned
 expect "the environment's program" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
 expect "label" "$(run -q -l --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- printf 'a\nb\n' </dev/null | tr '\n' ' ')" "lu-0: a lu-0: b "
