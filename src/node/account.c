@@ -32,9 +32,12 @@ static int changed(struct store *s, int64_t id, int r, struct error *err)
 /* A counter that is less than it was began anew: what it had is before it. */
 #define BEFORE(total, before, now) \
 	"CASE WHEN " now " < " total " - " before " THEN " total " ELSE " before " END"
-#define COUNT(total, before, now)                                    \
+/* What is not known (-1) is what it was. */
+#define NOW(total, before, now) "CASE WHEN " now " < 0 THEN " total " - " before " ELSE " now " END"
+#define COUNT_KNOWN(total, before, now)                              \
 	before " = " BEFORE(total, before, now) ", " total " = " now \
 						" + " BEFORE(total, before, now)
+#define COUNT(total, before, now) COUNT_KNOWN(total, before, "(" NOW(total, before, now) ")")
 
 int account_update(struct store *s, int64_t id, const struct account_use *use, int64_t now,
 		   struct error *err)

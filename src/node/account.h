@@ -31,6 +31,8 @@ struct account_use {
 	uint64_t exits, bytes;	      /* account_read() */
 };
 
+#define ACCOUNT_UNKNOWN UINT64_MAX /* of each but peak_memory: it stays as it was */
+
 /* A new record; returns its id (positive) or -errno. */
 int64_t account_begin(struct store *s, const struct account_vm *vm, int64_t now, struct error *err);
 

@@ -96,6 +96,11 @@ void life_done(struct cluster *c, const json_t *request);
 /* The part says something by itself. */
 void life_event(struct cluster *c, const json_t *event);
 
+/* -------- daemon-account.c -------- */
+
+/* Has its part tell what its VMMs count. */
+void usage_ask(struct cluster *c);
+
 /* -------- daemon-end.c -------- */
 
 /* Ends it and gives back what it has. reply: who wants to know, or NULL. */

@@ -32,7 +32,7 @@ static int metrics(struct daemon *d, const struct asker *who, const json_t *requ
 		   struct error *err)
 {
 	CLEANUP_FREE char *text = NULL;
-	int r = watch_metrics(d, &text, err);
+	int r = watch_metrics(d, who, &text, err);
 
 	if (!r)
 		*ret = json_pack("{s:s}", "text", text);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is looked at from time to time: what VMs use, and how the node is. */
+/* What is looked at from time to time, and told as metrics. */
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,11 +7,9 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
-#include "lib/io.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "node/account.h"
-#include "node/cgroup.h"
 #include "node/daemon.h"
 #include "node/health.h"
 #include "node/lease.h"
@@ -22,52 +20,10 @@
 #define HEALTH_EVERY 10
 #define SECOND_NS 1000000000ull
 
-static int take_record(const struct store_row *row, void *arg)
-{
-	return json_array_append_new(arg, json_pack("[I, s, s]", (json_int_t)store_int(row, 0),
-						    store_text(row, 1), store_text(row, 2)))
-		       ? -ENOMEM
-		       : 0;
-}
-
-/* What its control group says; one without a group keeps what it had. */
-static int refresh(struct daemon *d, const json_t *record, struct error *err)
-{
-	CLEANUP_FREE char *part = io_format("vm-%s", json_string_value(json_array_get(record, 2)));
-	struct account_use use = {0};
-	struct cgroup_usage group;
-
-	if (!part)
-		return error_set(err, -ENOMEM, "out of memory");
-	if (!d->p.cgroups ||
-	    cgroup_usage(d->p.cgroups, json_string_value(json_array_get(record, 1)), part, &group,
-			 NULL))
-		return 0;
-	use.cpu_us = group.cpu_us;
-	use.peak_memory = group.memory_peak;
-	return account_update(d->store, json_integer_value(json_array_get(record, 0)), &use,
-			      daemon_now(), err);
-}
-
-void accounts_refresh(struct daemon *d)
-{
-	json_t *records = json_array(), *record;
-	struct error err;
-	size_t i;
-	int r = store_each(d->store, take_record, records, &err,
-			   "SELECT id, cluster, vm FROM usage WHERE ended IS NULL", "");
-
-	json_array_foreach (records, i, record)
-		if (!r)
-			r = refresh(d, record, &err);
-	json_decref(records);
-	if (r)
-		log_error(d->p.log, "account", "%s", err.text);
-}
-
 static void refresh_accounts(void *arg)
 {
 	accounts_refresh(arg);
+	usages_ask(arg);
 }
 
 static void refresh_health(void *arg)
@@ -124,7 +80,7 @@ static const struct figure {
 	{"wisp_node_draining", "1: no new reservations", "SELECT count(*) FROM drain"},
 };
 
-int watch_metrics(struct daemon *d, char **ret, struct error *err)
+int watch_metrics(struct daemon *d, const struct asker *who, char **ret, struct error *err)
 {
 	struct metrics *m = metrics_new();
 	CLEANUP_FREE char *text = NULL;
@@ -138,6 +94,8 @@ int watch_metrics(struct daemon *d, char **ret, struct error *err)
 		metrics_family(m, figures[i].name, "gauge", figures[i].help);
 		metrics_value(m, (double)value, NULL, 0);
 	}
+	if (!r)
+		r = account_metrics(d, who, m, err);
 	health_metrics(d->health, m);
 	if (metrics_take(m, &text))
 		return error_set(err, -ENOMEM, "out of memory");

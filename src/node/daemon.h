@@ -28,6 +28,7 @@ struct launches;
 struct log;
 struct loop;
 struct loop_source;
+struct metrics;
 
 #define DAEMON_GREETINGS 64u	/* at once, of this node; and of others */
 #define DAEMON_OF_ONE_USER 128u /* connections; a quarter of the greetings, as of one address */
@@ -263,10 +264,14 @@ void connects_done(struct daemon *d);
 
 /* daemon-watch.c: what is looked at from time to time. */
 int watch_start(struct daemon *d, struct error *err);
-/* What VMs have used by now, into their records. */
+/* The text for Prometheus, with the clusters that who asks may see (NULL: all); a new string. */
+int watch_metrics(struct daemon *d, const struct asker *who, char **ret, struct error *err);
+
+/* daemon-account.c: what VMs have used by now, into their records; what their VMMs count, soon. */
 void accounts_refresh(struct daemon *d);
-/* The text for Prometheus, a new string. */
-int watch_metrics(struct daemon *d, char **ret, struct error *err);
+void usages_ask(struct daemon *d);
+int account_metrics(struct daemon *d, const struct asker *who, struct metrics *m,
+		    struct error *err);
 
 /* daemon-tell.c: what the node says of itself. */
 request_now_fn daemon_facts, daemon_list, daemon_account;

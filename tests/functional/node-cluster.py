@@ -222,6 +222,9 @@ def test_two_users(daemon):
     states = {c["cluster"]: c["state"] for c in Node(f"{STATE}/socket").ask("list", all=True)["clusters"]}
     expect("states", states, {"lu-00000001": "running", "cg-00000002": "running"})
 
+    text = ann.ask("metrics")["text"]
+    expect("metrics", ('cluster_vms{cluster="lu-00000001",user="1"} 2' in text, "cg-00000002" in text), (True, False))
+
     say("a VM ends: what it had is free, and it was accounted")
     os.kill(pid_of(ANN, "lu-1"), signal.SIGKILL)
     expect("end", ann.event("vm-ended", "lu-1")["end"]["reason"], "killed")
@@ -233,6 +236,10 @@ def test_two_users(daemon):
     say("stopped and released; twice is once")
     ann.ask("stop", cluster="lu-00000001")
     ann.event("vm-ended", "lu-0")
+    record = [r for r in ann.ask("account")["records"] if r["vm"] == "lu-0"][0]
+    expect("what its VMM counted", (record["exits"], record["bytes"]), (1000, 4096))
+    if CGROUPS != "none" and not 0 < record["cpu_seconds"] < 60:
+        sys.exit(f"FAIL: CPU time of a VM: {record}")
     ann.ask("release", cluster="lu-00000001")
     ann.ask("release", cluster="lu-00000001")
     nothing_left("lu-00000001")
