@@ -16,6 +16,8 @@ static void decode(const struct frame *frame, struct json_collector *json)
 	struct entry entry;
 	json_t *value;
 	unsigned rows, cols;
+	enum stream_number stream;
+	uint64_t position;
 
 	switch (frame->type) {
 	case FRAME_HELLO:
@@ -36,6 +38,11 @@ static void decode(const struct frame *frame, struct json_collector *json)
 		break;
 	case FRAME_WINSIZE:
 		frame_winsize(frame, &rows, &cols);
+		break;
+	case FRAME_POSITION:
+		if (!frame_position(frame, &stream, &position, &err) &&
+		    (stream > STREAM_ERR || position > INT64_MAX))
+			abort();
 		break;
 	case FRAME_ENTRY:
 		frame_entry(frame, true, &entry, &err);

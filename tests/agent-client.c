@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* agent-client ADDRESS COMMAND...: the client library for the tests, one call each. */
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/client-task.h"
 #include "agent/client.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -57,6 +61,56 @@ static int do_exec(int fd, int argc, char **argv, struct error *err)
 	return r ? r : code;
 }
 
+/* -------- task -------- */
+
+/* Output written down at its position, errors not at all. */
+struct task_log {
+	struct task_client *client;
+	int file;
+};
+
+static void on_position(void *arg, enum stream_number stream, uint64_t position)
+{
+	struct task_log *log = arg;
+
+	if (stream == STREAM_OUT && ftruncate(log->file, (off_t)position))
+		abort();
+}
+
+static ssize_t on_output(void *arg, enum stream_number stream, uint64_t position, const void *data,
+			 size_t n)
+{
+	struct task_log *log = arg;
+
+	if (stream == STREAM_OUT && pwrite(log->file, data, n, (off_t)position) != (ssize_t)n)
+		return -EIO;
+	return task_client_ack(log->client, stream, position + n) ? -ENOMEM : (ssize_t)n;
+}
+
+/* ID FILE [afresh]: what it writes goes on in the file, until it ends or the connection does. */
+static int do_task(int fd, int argc, char **argv, struct error *err)
+{
+	static const struct task_client_ops ops = {on_position, on_output, NULL};
+	CLEANUP_CLOSE int file = open(argv[2], O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	struct task_log log = {.file = file};
+	int r = file < 0 ? error_errno(err, -errno, "%s", argv[2])
+			 : task_client_create(argv[1], &ops, &log, &log.client, err);
+
+	if (r)
+		return r;
+	task_client_seek(log.client, STREAM_OUT, (uint64_t)lseek(file, 0, SEEK_END));
+	r = task_client_attach(log.client, fd, argc > 3, err);
+	while (!r) {
+		struct pollfd p = {.fd = fd, .events = (short)task_client_events(log.client)};
+
+		if (poll(&p, 1, -1) > 0)
+			r = task_client_run(log.client, (uint32_t)p.revents, err);
+	}
+	r = r < 0 ? r : task_client_code(log.client);
+	task_client_destroy(log.client);
+	return r;
+}
+
 static int run(const char *address, const char *what, int argc, char **argv, struct error *err)
 {
 	CLEANUP_CLOSE int fd = -1;
@@ -70,6 +124,8 @@ static int run(const char *address, const char *what, int argc, char **argv, str
 		return fd;
 	if (!strcmp(what, "exec"))
 		return do_exec(fd, argc, argv, err);
+	if (!strcmp(what, "task") && argc >= 3)
+		return do_task(fd, argc, argv, err);
 	if (!strcmp(what, "cp-in") && argc >= 3)
 		return client_copy_in(fd, argv[1], argv[2], argv[3], NULL, err);
 	if (!strcmp(what, "cp-out") && argc >= 3)
@@ -85,7 +141,8 @@ static int run(const char *address, const char *what, int argc, char **argv, str
 		r = client_facts(fd, &value, err);
 		return r ? r : print_json(value);
 	}
-	return error_set(err, -1, "usage: agent-client ADDRESS exec|cp-in|cp-out|call|facts|wait");
+	return error_set(err, -1,
+			 "usage: agent-client ADDRESS exec|task|cp-in|cp-out|call|facts|wait");
 }
 
 int main(int argc, char **argv)

@@ -4,8 +4,8 @@
 
 /*
  * Inside wisp-agent: one thread, one event loop. main.c makes a struct agent, listen.c
- * accepts, a session (session.c) belongs to each connection, a program (program.c) to
- * each exec. As init, init.c runs first and shutdown.c last.
+ * accepts, a session (session.c) belongs to each connection, a program (program.h) to
+ * each exec and each task (task.h). As init, init.c runs first and shutdown.c last.
  */
 
 #include <jansson.h>
@@ -24,6 +24,7 @@ struct peers;
 struct program;
 struct relay;
 struct session;
+struct task;
 
 #define AGENT_FACTS_PATH "/run/wisp/facts"
 
@@ -45,7 +46,9 @@ struct agent {
 	json_t *shares;		/* that are mounted: see shares.h */
 	struct session *sessions;
 	struct program *programs; /* all that were not reaped yet */
-	int stop_how;		  /* enum shutdown_how, set once the agent must end */
+	struct task *tasks;
+	size_t task_window; /* of each of their streams; 0: by the machine's memory */
+	int stop_how;	    /* enum shutdown_how, set once the agent must end */
 };
 
 /* listen.c: "vsock:PORT", "tcp:ADDR:PORT[,from=ADDR]" or "unix:PATH". */
@@ -58,29 +61,30 @@ void listeners_done(struct agent *agent);
  */
 int session_create(struct agent *agent, int fd, uid_t caller);
 void sessions_done(struct agent *agent);
-/* For program.c: the program's frames go here; when it is full, stop reading. */
+/* Who uses a session once its request was understood. */
+struct session_user {
+	/* A frame of the client; a negative errno ends the session, after gone(). */
+	int (*frame)(void *arg, const struct frame *frame, struct error *err);
+	/* The client takes frames again. NULL: nothing waits for that. */
+	void (*resume)(void *arg);
+	/* The client has gone: forget the session. */
+	void (*gone)(void *arg);
+};
+void session_give(struct session *session, const struct session_user *user, void *arg);
+/* Frames for the client go here; when it is full, wait for resume(). */
 struct buffer *session_output(struct session *session);
 bool session_full(const struct session *session);
 /* Starts sending what was put into the output. */
 void session_send(struct session *session);
-/* The last frame was put into the output. The program is no longer used by the session. */
+/* The last frame was put into the output. The session is no longer the user's. */
 void session_finish(struct session *session);
 void session_fail(struct session *session, int code, const char *text); /* ERROR, likewise */
+/* RESULT, likewise; takes result. -ENOMEM, -EMSGSIZE: the session is as it was. */
+int session_result(struct session *session, json_t *result, struct error *err);
 
-/* program.c */
-int program_start(struct agent *agent, struct session *session, const json_t *request,
-		  struct program **ret, struct error *err);
-/* A frame of the client for the program. -EPROTO when it is none or beyond the credit. */
-int program_frame(struct program *program, const struct frame *frame, struct error *err);
-/* The session takes frames again. */
-void program_resume(struct program *program);
-/* The client has gone: SIGHUP, later SIGKILL. The program frees itself when it was reaped. */
-void program_hangup(struct program *program);
-/* The loop's SIGCHLD: reaps everything, also what init inherited. */
-void programs_reap(struct agent *agent);
-void programs_done(struct agent *agent);
-/* As init: runs one program with the console as output; its end is logged. */
-int program_start_plain(struct agent *agent, const char *path, struct error *err);
+/* session-exec.c: a program of the session's own. */
+int session_exec(struct agent *agent, struct session *session, const json_t *request,
+		 struct error *err);
 
 /* transfer.c: forks a process that does the copy on the session's fd. */
 int transfer_start(struct agent *agent, int fd, const json_t *request, struct error *err);

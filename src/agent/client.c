@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/client-task.h"
 #include "agent/proto.h"
 #include "agent/request.h"
 #include "lib/cleanup.h"
@@ -176,6 +177,44 @@ int client_poweroff(int fd, bool reboot, unsigned timeout_ms, struct error *err)
 {
 	return call_op(fd, json_pack("{s:s}", "op", reboot ? "reboot" : "poweroff"), timeout_ms,
 		       NULL, err);
+}
+
+int client_task_start(int fd, const char *id, const struct client_exec *exec, json_t **ret,
+		      struct error *err)
+{
+	json_t *request = NULL;
+	int r = request_task_start(id, exec, &request, err);
+
+	return r ? r : call_op(fd, request, CALL_MS, ret, err);
+}
+
+int client_task_list(int fd, json_t **ret, struct error *err)
+{
+	json_t *result;
+	int r = call_op(fd, json_pack("{s:s}", "op", "task-list"), CALL_MS, &result, err);
+
+	if (r)
+		return r;
+	if (json_is_array(json_object_get(result, "tasks")))
+		*ret = json_incref(json_object_get(result, "tasks"));
+	else
+		r = error_set(err, -EPROTO, "the agent lists no tasks");
+	json_decref(result);
+	return r;
+}
+
+int client_task_signal(int fd, const char *id, int signo, struct error *err)
+{
+	return call_op(fd,
+		       json_pack("{s:s,s:s,s:i}", "op", "task-signal", "id", id, "signal", signo),
+		       CALL_MS, NULL, err);
+}
+
+int client_task_remove(int fd, const char *id, bool kill, struct error *err)
+{
+	return call_op(fd,
+		       json_pack("{s:s,s:s,s:b}", "op", "task-remove", "id", id, "kill", (int)kill),
+		       CALL_MS, NULL, err);
 }
 
 static int ping_once(const char *address, unsigned timeout_ms, struct error *err)

@@ -2,6 +2,7 @@
 /* Process 1: from the kernel's hands to a machine that can run programs. */
 
 #include "agent/init.h"
+#include "agent/program.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -11,7 +11,9 @@
 
 #include "agent/agent.h"
 #include "agent/init.h"
+#include "agent/program.h"
 #include "agent/relay.h"
+#include "agent/task.h"
 #include "build-config.h"
 #include "lib/cleanup.h"
 #include "lib/command.h"
@@ -86,6 +88,7 @@ static void agent_done(struct agent *agent)
 	network_leave(agent);
 	json_decref(agent->shares);
 	sessions_done(agent);
+	tasks_done(agent);
 	programs_done(agent);
 	listeners_done(agent);
 	loop_destroy(agent->loop);

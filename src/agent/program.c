@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A program that runs for a session: fed with stdin within its credit, read while the client
- * takes frames, signalled, reaped.
- */
+/* A program of the agent: fed within its credit, read while its owner has room, reaped. */
 
-#include "agent/agent.h"
+#include "agent/program.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/agent.h"
 #include "agent/runspec.h"
 #include "agent/spawn.h"
 #include "lib/cleanup.h"
@@ -28,8 +26,9 @@
 /* stdout or stderr; both are the same for a terminal, which has the first alone. */
 struct stream {
 	struct program *program;
-	enum frame_type type;
-	int fd; /* -1: at its end */
+	enum stream_number number;
+	int fd;	   /* -1: at its end */
+	bool full; /* the owner had no room */
 	struct loop_source *source;
 	int left; /* after the program's exit: bytes that were there */
 };
@@ -37,7 +36,8 @@ struct stream {
 struct program {
 	struct agent *agent;
 	struct program *next;
-	struct session *session; /* NULL: the client has gone, or there never was one */
+	const struct program_owner *owner; /* NULL: it has gone, or there never was one */
+	void *arg;			   /* of the owner's functions */
 	struct runspec spec;
 	pid_t pid;
 	bool started, exited;
@@ -47,8 +47,8 @@ struct program {
 	int in_fd;
 	struct buffer in;
 	bool in_ended;
-	uint32_t credit;   /* bytes the client may send */
-	uint32_t consumed; /* bytes to grant again */
+	/* Positions in stdin: what has come, what the program has read, what may come. */
+	uint64_t received, consumed, granted;
 	struct loop_source *in_source;
 	int status_fd; /* says why exec failed; end of file: it did not */
 	struct loop_source *status_source;
@@ -103,37 +103,26 @@ static void program_destroy(struct program *p)
 	free(p);
 }
 
-/* The session has its last frame: what is left of the program is only its process. */
-static void program_detach(struct program *p)
-{
-	p->session = NULL;
-	close_all(p);
-	if (p->exited)
-		program_destroy(p);
-}
-
 /* May free the program. */
 static void out_of_memory(struct program *p)
 {
-	struct session *s = p->session;
+	const struct program_owner *owner = p->owner;
+	void *arg = p->arg;
 
 	program_hangup(p);
-	session_fail(s, -ENOMEM, "the agent is out of memory");
+	owner->failed(arg, -ENOMEM, "the agent is out of memory");
 }
 
-/* Sends EXIT when the program has exited and all it wrote is under way. */
+/* Tells the owner when the program has exited and all it wrote was given. */
 static void program_finish(struct program *p)
 {
-	struct session *s = p->session;
+	const struct program_owner *owner = p->owner;
 
 	if (!p->exited || p->streams[0].fd >= 0 || p->streams[1].fd >= 0)
 		return;
-	if (frame_append_exit(session_output(s), p->status)) {
-		out_of_memory(p);
-		return;
-	}
-	program_detach(p);
-	session_finish(s);
+	p->owner = NULL;
+	owner->ended(p->arg, p->status);
+	program_destroy(p);
 }
 
 static void on_output(void *arg, uint32_t events);
@@ -149,21 +138,30 @@ static int stream_watch(struct stream *st, bool on)
 	return 0;
 }
 
+/* The end of one: of a terminal EIO, of a pipe nothing to read. */
+static void stream_end(struct stream *st)
+{
+	stream_close(st);
+	st->program->owner->output(st->program->arg, st->number, 0);
+}
+
 /*
- * Reads one frame's worth. Returns 1 when there may be more, 0 when there is nothing now,
- * -ENOMEM; closes the stream at its end.
+ * Reads what the owner has room for. Returns 1 when there may be more, 0 when there is nothing
+ * now or no room, -ENOMEM; closes the stream at its end.
  */
 static int stream_read(struct stream *st)
 {
 	struct program *p = st->program;
-	struct buffer *out = session_output(p->session);
 	bool last = p->exited && !p->spec.terminal;
-	size_t room = PROTO_MAX_PAYLOAD;
-	uint8_t *data = frame_reserve(out);
+	size_t room = 0;
+	uint8_t *data;
 	ssize_t n;
 
-	if (!data)
+	if (p->owner->room(p->arg, st->number, &data, &room))
 		return -ENOMEM;
+	st->full = !room;
+	if (st->full)
+		return 0;
 	if (last && (size_t)st->left < room)
 		room = (size_t)st->left;
 	n = room ? read(st->fd, data, room) : 0;
@@ -172,36 +170,35 @@ static int stream_read(struct stream *st)
 	if (n < 0 && errno == EAGAIN && !last && !(p->exited && p->timed_out))
 		return 0;
 	if (n <= 0) {
-		stream_close(st); /* of a terminal: EIO */
-		n = 0;
+		stream_end(st);
+		return 0;
 	}
 	if (last)
 		st->left -= (int)n;
-	frame_commit(out, st->type, (size_t)n);
-	return n > 0;
+	p->owner->output(p->arg, st->number, (size_t)n);
+	return 1;
 }
 
 /*
- * Reads until the session is full; only one frame while the program runs, for fairness.
- * Returns false when that failed and the program may be freed.
+ * Reads until the owner is full; only once while the program runs, for fairness. Returns false
+ * when that failed and the program may be freed.
  */
 static bool stream_pump(struct stream *st)
 {
 	struct program *p = st->program;
 	int r = st->fd >= 0;
 
-	while (r > 0 && !session_full(p->session)) {
+	while (r > 0) {
 		r = stream_read(st);
 		if (!p->exited)
 			break;
 	}
 	if (r >= 0)
-		r = stream_watch(st, !session_full(p->session));
+		r = stream_watch(st, !st->full);
 	if (r < 0) {
 		out_of_memory(p);
 		return false;
 	}
-	session_send(p->session);
 	return true;
 }
 
@@ -242,15 +239,12 @@ static int input_watch(struct program *p)
 
 static int grant(struct program *p)
 {
-	int r = 0;
+	uint64_t more = p->consumed + PROTO_STDIN_WINDOW - p->granted;
 
-	if (p->consumed < CREDIT_STEP)
+	if (!p->started || more < CREDIT_STEP)
 		return 0;
-	r = frame_append_u32(session_output(p->session), FRAME_CREDIT, p->consumed);
-	p->credit += p->consumed;
-	p->consumed = 0;
-	session_send(p->session);
-	return r;
+	p->granted += more;
+	return p->owner->credit(p->arg, (uint32_t)more);
 }
 
 static int input_write(struct program *p)
@@ -267,36 +261,41 @@ static int input_write(struct program *p)
 		}
 		if (n > 0) {
 			buffer_consume(&p->in, (size_t)n);
-			p->consumed += (uint32_t)n;
+			p->consumed += (uint64_t)n;
 		}
 	}
-	if (!buffer_used(&p->in) && p->in_ended) {
+	if (!buffer_used(&p->in) && p->in_ended && !p->spec.terminal) {
 		input_close(p);
 		return 0;
 	}
 	return input_watch(p) ? -ENOMEM : grant(p);
 }
 
-static int on_stdin(struct program *p, const struct frame *frame, struct error *err)
+/* The end may come twice: from a client that has come back. */
+static int on_stdin_end(struct program *p)
 {
 	uint8_t end = TERMINAL_END;
 
-	if (frame->size > p->credit || p->in_ended)
-		return error_set(err, -EPROTO, "stdin beyond what was granted");
-	p->credit -= (uint32_t)frame->size;
-	if (p->in_fd < 0)
+	if (p->in_ended)
 		return 0;
-	if (frame->size) {
-		if (buffer_append(&p->in, frame->data, frame->size))
-			return error_errno(err, -ENOMEM, "stdin");
-	} else if (p->spec.terminal) {
-		/* The terminal stays open for signals typed later; there are none: harmless. */
-		if (buffer_append(&p->in, &end, 1))
-			return error_errno(err, -ENOMEM, "stdin");
-	} else {
-		p->in_ended = true;
-	}
-	return input_write(p) ? error_errno(err, -ENOMEM, "stdin") : 0;
+	p->in_ended = true;
+	/* The terminal stays open for signals typed later; there are none: harmless. */
+	return p->spec.terminal ? buffer_append(&p->in, &end, 1) : 0;
+}
+
+static int on_stdin(struct program *p, const struct frame *frame, struct error *err)
+{
+	int r;
+
+	if (frame->size > p->granted - p->received || (frame->size && p->in_ended))
+		return error_set(err, -EPROTO, "stdin beyond what was granted");
+	p->received += frame->size;
+	if (frame->size && p->in_fd < 0)
+		return 0;
+	r = frame->size ? buffer_append(&p->in, frame->data, frame->size) : on_stdin_end(p);
+	if (!r && p->in_fd >= 0)
+		r = input_write(p);
+	return r ? error_errno(err, -ENOMEM, "stdin") : 0;
 }
 
 static void on_winsize(struct program *p, const struct frame *frame)
@@ -318,6 +317,15 @@ static void program_kill(struct program *p, int signo)
 		kill(p->pid, signo);
 }
 
+int program_signal(struct program *p, uint32_t signo, struct error *err)
+{
+	if (signo < 1 || signo >= (uint32_t)_NSIG)
+		return error_set(err, -EINVAL, "signal %u does not exist", signo);
+	if (!p->exited)
+		program_kill(p, (int)signo);
+	return 0;
+}
+
 int program_frame(struct program *p, const struct frame *frame, struct error *err)
 {
 	switch (frame->type) {
@@ -327,12 +335,7 @@ int program_frame(struct program *p, const struct frame *frame, struct error *er
 		on_winsize(p, frame);
 		return 0;
 	case FRAME_SIGNAL:
-		if (frame_u32(frame) < 1 || frame_u32(frame) >= (uint32_t)_NSIG)
-			return error_set(err, -EINVAL, "signal %u does not exist",
-					 frame_u32(frame));
-		if (!p->exited)
-			program_kill(p, (int)frame_u32(frame));
-		return 0;
+		return program_signal(p, frame_u32(frame), err);
 	default:
 		return error_set(err, -EPROTO, "frame %d while a program runs", (int)frame->type);
 	}
@@ -340,26 +343,22 @@ int program_frame(struct program *p, const struct frame *frame, struct error *er
 
 static void program_failed(struct program *p, const struct spawn_failure *f)
 {
-	struct session *s = p->session;
+	const struct program_owner *owner = p->owner;
 	struct error err;
 
 	runspec_error(&p->spec, (enum run_stage)f->stage, -f->code, &err);
-	program_detach(p);
-	session_fail(s, -f->code, err.text);
+	/* What is left of it is only its process. */
+	p->owner = NULL;
+	close_all(p);
+	owner->failed(p->arg, -f->code, err.text);
 }
 
 static void program_started(struct program *p)
 {
-	struct buffer *out = session_output(p->session);
-
 	p->started = true;
-	p->credit = PROTO_STDIN_WINDOW;
-	if (frame_append_u32(out, FRAME_STARTED, (uint32_t)p->pid) ||
-	    frame_append_u32(out, FRAME_CREDIT, PROTO_STDIN_WINDOW) ||
-	    stream_watch(&p->streams[0], true) || stream_watch(&p->streams[1], true))
+	if (stream_watch(&p->streams[0], true) || stream_watch(&p->streams[1], true) ||
+	    p->owner->started(p->arg))
 		out_of_memory(p);
-	else
-		session_send(p->session);
 }
 
 static void on_status(void *arg, uint32_t events)
@@ -381,7 +380,7 @@ static void on_timer(void *arg)
 {
 	struct program *p = arg;
 
-	if (p->session) {
+	if (p->owner) {
 		p->timed_out = true;
 		program_resume(p);
 		return;
@@ -410,7 +409,7 @@ static void outputs_abandon(struct program *p)
 
 void program_hangup(struct program *p)
 {
-	p->session = NULL;
+	p->owner = NULL;
 	input_close(p);
 	status_close(p);
 	outputs_abandon(p);
@@ -428,7 +427,7 @@ static void program_exited(struct program *p, int status)
 {
 	p->exited = true;
 	p->status = status;
-	if (!p->session) {
+	if (!p->owner) {
 		/* As long as others of the group live, its number is not given again. */
 		if (!p->timer || p->timed_out || group_gone(p))
 			program_destroy(p);
@@ -464,7 +463,7 @@ void programs_reap(struct agent *agent)
 		while (p && p->pid != info.si_pid)
 			p = p->next;
 		/* Its end may be seen before its failure to start; tell that first. */
-		if (p && p->session && !p->started)
+		if (p && p->owner && !p->started)
 			on_status(p, 0);
 		waitpid(info.si_pid, &status, 0);
 		info.si_pid = 0;
@@ -481,18 +480,17 @@ void programs_done(struct agent *agent)
 		program_destroy(agent->programs);
 }
 
-static struct program *program_new(struct agent *agent, struct session *session)
+static struct program *program_new(struct agent *agent)
 {
 	struct program *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return NULL;
 	p->agent = agent;
-	p->session = session;
 	p->in_fd = p->status_fd = -1;
 	for (int i = 0; i < 2; i++)
 		p->streams[i] = (struct stream){
-			.program = p, .fd = -1, .type = i ? FRAME_STDERR : FRAME_STDOUT};
+			.program = p, .fd = -1, .number = i ? STREAM_ERR : STREAM_OUT};
 	return p;
 }
 
@@ -526,14 +524,16 @@ static int program_spawn(struct program *p, struct error *err)
 	return error_errno(err, r, "cannot start %s", p->spec.path);
 }
 
-int program_start(struct agent *agent, struct session *session, const json_t *request,
-		  struct program **ret, struct error *err)
+int program_start(struct agent *agent, const json_t *request, const struct program_owner *owner,
+		  void *arg, struct program **ret, struct error *err)
 {
-	struct program *p = program_new(agent, session);
+	struct program *p = program_new(agent);
 	int r;
 
 	if (!p)
 		return error_errno(err, -ENOMEM, "cannot start a program");
+	p->owner = owner;
+	p->arg = arg;
 	r = runspec_parse(request, &p->spec, err);
 	if (!r)
 		r = program_spawn(p, err);
@@ -546,9 +546,40 @@ int program_start(struct agent *agent, struct session *session, const json_t *re
 	return 0;
 }
 
+pid_t program_pid(const struct program *p)
+{
+	return p->pid;
+}
+
+const char *program_path(const struct program *p)
+{
+	return p->spec.path;
+}
+
+const struct user *program_user(const struct program *p)
+{
+	return &p->spec.user;
+}
+
+uint64_t program_received(const struct program *p, bool *ended)
+{
+	*ended = p->in_ended;
+	return p->received;
+}
+
+uint32_t program_credit(struct program *p)
+{
+	/* Nobody reads any more of it. */
+	if (p->in_fd < 0)
+		p->granted = p->received;
+	else
+		p->granted = p->consumed + PROTO_STDIN_WINDOW;
+	return (uint32_t)(p->granted - p->received);
+}
+
 int program_start_plain(struct agent *agent, const char *path, struct error *err)
 {
-	struct program *p = program_new(agent, NULL);
+	struct program *p = program_new(agent);
 	json_t *request = json_pack("{s:[s]}", "argv", path);
 	int r = p && request ? runspec_parse(request, &p->spec, err)
 			     : error_errno(err, -ENOMEM, "cannot start %s", path);

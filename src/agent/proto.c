@@ -91,6 +91,7 @@ static const struct frame_rule {
 	{FRAME_SIGNAL, 0, 4, 4, "SIGNAL"},
 	{FRAME_WINSIZE, 0, 4, 4, "WINSIZE"},
 	{FRAME_EXIT, 0, 8, 8, "EXIT"},
+	{FRAME_POSITION, 0, 9, 9, "POSITION"},
 	{FRAME_ENTRY, 0, 23, PROTO_MAX_PAYLOAD, "ENTRY"},
 	{FRAME_DATA, 0, 0, PROTO_MAX_PAYLOAD, "DATA"},
 	{FRAME_LEAVE, 0, 0, 0, "LEAVE"},
@@ -217,6 +218,16 @@ int frame_append_exit(struct buffer *b, int status)
 	return frame_append(b, FRAME_EXIT, payload, sizeof(payload));
 }
 
+int frame_append_position(struct buffer *b, enum stream_number stream, uint64_t position)
+{
+	uint8_t payload[9];
+	struct wire_writer w = wire_writer(payload, sizeof(payload));
+
+	wire_put_u8(&w, (uint8_t)stream);
+	wire_put_u64(&w, position);
+	return frame_append(b, FRAME_POSITION, payload, sizeof(payload));
+}
+
 int frame_append_json(struct buffer *b, enum frame_type type, const json_t *value)
 {
 	CLEANUP_FREE char *text = json_dumps(value, JSON_COMPACT);
@@ -263,6 +274,21 @@ void frame_winsize(const struct frame *frame, unsigned *rows, unsigned *cols)
 
 	*rows = wire_get_u16(&r);
 	*cols = wire_get_u16(&r);
+}
+
+int frame_position(const struct frame *frame, enum stream_number *stream, uint64_t *position,
+		   struct error *err)
+{
+	struct wire_reader r = wire_reader(frame->data, frame->size);
+	unsigned number = wire_get_u8(&r);
+
+	if (number > STREAM_ERR)
+		return error_set(err, -EPROTO, "a position of stream %u", number);
+	*stream = number;
+	*position = wire_get_u64(&r);
+	if (*position > INT64_MAX)
+		return error_set(err, -EPROTO, "a position beyond all streams");
+	return 0;
 }
 
 int frame_exit_code(const struct frame *frame)

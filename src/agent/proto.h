@@ -39,10 +39,18 @@ enum frame_type {
 	FRAME_SIGNAL = 20,
 	FRAME_WINSIZE = 21,
 	FRAME_EXIT = 22,
+	FRAME_POSITION = 23,
 	FRAME_ENTRY = 32,
 	FRAME_DATA = 33,
 	FRAME_LEAVE = 34,
 	FRAME_DONE = 35,
+};
+
+/* The standard streams of a program, as POSITION numbers them. */
+enum stream_number {
+	STREAM_IN = 0,
+	STREAM_OUT = 1,
+	STREAM_ERR = 2,
 };
 
 #define FRAME_MORE 1u /* the payload goes on in the next frame */
@@ -96,6 +104,7 @@ int frame_append_error(struct buffer *b, int code, const char *text);
 int frame_append_winsize(struct buffer *b, unsigned rows, unsigned cols);
 /* status is that of waitpid(). */
 int frame_append_exit(struct buffer *b, int status);
+int frame_append_position(struct buffer *b, enum stream_number stream, uint64_t position);
 /* As many frames as the text needs. -EMSGSIZE beyond PROTO_MAX_JSON. */
 int frame_append_json(struct buffer *b, enum frame_type type, const json_t *value);
 
@@ -103,6 +112,9 @@ int frame_append_json(struct buffer *b, enum frame_type type, const json_t *valu
 int frame_check_hello(const struct frame *frame, struct error *err);
 uint32_t frame_u32(const struct frame *frame);
 void frame_winsize(const struct frame *frame, unsigned *rows, unsigned *cols);
+/* -EPROTO when there is no such stream, or position. */
+int frame_position(const struct frame *frame, enum stream_number *stream, uint64_t *position,
+		   struct error *err);
 /* The code a shell would give: 0..255, or 128 + signal. */
 int frame_exit_code(const struct frame *frame);
 /* Puts the peer's text into err and returns its errno, negative. */

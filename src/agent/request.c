@@ -100,3 +100,19 @@ int request_exec(const struct client_exec *exec, json_t **ret, struct error *err
 		*ret = request;
 	return r;
 }
+
+int request_task_start(const char *id, const struct client_exec *exec, json_t **ret,
+		       struct error *err)
+{
+	int r = request_exec(exec, ret, err);
+
+	if (r)
+		return r;
+	if (json_object_set_new(*ret, "op", json_string("task-start")) ||
+	    json_object_set_new(*ret, "id", json_string(id)) ||
+	    (exec->in_fd < 0 && json_object_set_new(*ret, "stdin", json_false()))) {
+		json_decref(*ret);
+		return error_set(err, -EINVAL, "the id of a task is not UTF-8");
+	}
+	return 0;
+}

@@ -15,4 +15,8 @@ int request_set_user(json_t *request, const char *key, const char *user, struct 
 /* The exec request with the size of the caller's terminal; a new object in *ret. */
 int request_exec(const struct client_exec *exec, json_t **ret, struct error *err);
 
+/* The same as a task of that id; without an in_fd its input is empty. */
+int request_task_start(const char *id, const struct client_exec *exec, json_t **ret,
+		       struct error *err);
+
 #endif

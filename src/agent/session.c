@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 #include "agent/shares.h"
-#include "agent/volumes.h"
+#include "agent/task.h"
 #include "agent/user.h"
+#include "agent/volumes.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
@@ -21,7 +22,7 @@
 enum session_state {
 	SESSION_HELLO,
 	SESSION_REQUEST,
-	SESSION_PROGRAM,
+	SESSION_GIVEN,	 /* the user has it */
 	SESSION_CLOSING, /* the last frame is in the output */
 	SESSION_CLOSED,	 /* our direction is shut down */
 };
@@ -34,7 +35,8 @@ struct session {
 	uid_t caller;
 	struct buffer in, out;
 	struct json_collector request;
-	struct program *program;
+	const struct session_user *user;
+	void *arg; /* of its functions */
 	struct loop_source *source, *timer;
 	uint32_t events; /* that the source waits for */
 };
@@ -49,6 +51,22 @@ bool session_full(const struct session *s)
 	return buffer_used(&s->out) >= OUTPUT_LIMIT;
 }
 
+void session_give(struct session *s, const struct session_user *user, void *arg)
+{
+	s->user = user;
+	s->arg = arg;
+	s->state = SESSION_GIVEN;
+}
+
+static void session_gone(struct session *s)
+{
+	const struct session_user *user = s->user;
+
+	s->user = NULL;
+	if (user)
+		user->gone(s->arg);
+}
+
 static void session_destroy(struct session *s)
 {
 	struct session **p = &s->agent->sessions;
@@ -57,8 +75,7 @@ static void session_destroy(struct session *s)
 		p = &(*p)->next;
 	if (*p)
 		*p = s->next;
-	if (s->program)
-		program_hangup(s->program);
+	session_gone(s);
 	loop_remove(&s->source);
 	loop_remove(&s->timer);
 	close(s->fd);
@@ -81,7 +98,7 @@ static void on_close_timeout(void *arg)
 
 void session_finish(struct session *s)
 {
-	s->program = NULL;
+	s->user = NULL;
 	s->state = SESSION_CLOSING;
 	if (loop_add_timer(s->agent->loop, on_close_timeout, s, &s->timer))
 		log_warn(&s->agent->log, "session", "no timer: waits for the client to close");
@@ -107,7 +124,7 @@ void session_send(struct session *s)
 		s->events = events;
 }
 
-static int result_send(struct session *s, json_t *result, struct error *err)
+int session_result(struct session *s, json_t *result, struct error *err)
 {
 	int r = result ? frame_append_json(&s->out, FRAME_RESULT, result) : -ENOMEM;
 
@@ -120,12 +137,12 @@ static int result_send(struct session *s, json_t *result, struct error *err)
 
 static int op_ping(struct session *s, const json_t *request, struct error *err)
 {
-	return result_send(s, json_object(), err);
+	return session_result(s, json_object(), err);
 }
 
 static int op_facts(struct session *s, const json_t *request, struct error *err)
 {
-	return result_send(s, facts_collect(s->agent), err);
+	return session_result(s, facts_collect(s->agent), err);
 }
 
 static int op_configure(struct session *s, const json_t *request, struct error *err)
@@ -141,16 +158,50 @@ static int op_configure(struct session *s, const json_t *request, struct error *
 		r = shares_set(shares, &s->agent->shares, err);
 	if (!r && volumes)
 		r = volumes_mount(volumes, err);
-	return r ? r : result_send(s, json_object(), err);
+	return r ? r : session_result(s, json_object(), err);
 }
 
 static int op_exec(struct session *s, const json_t *request, struct error *err)
 {
-	int r = program_start(s->agent, s, request, &s->program, err);
+	return session_exec(s->agent, s, request, err);
+}
+
+static int op_task_start(struct session *s, const json_t *request, struct error *err)
+{
+	return task_start(s->agent, s, s->caller, request, err);
+}
+
+static int op_task_attach(struct session *s, const json_t *request, struct error *err)
+{
+	struct task *task;
+	int r = task_find(s->agent, s->caller, request, &task, err);
+
+	return r ? r : task_attach(task, s, request, err);
+}
+
+static int op_task_list(struct session *s, const json_t *request, struct error *err)
+{
+	return session_result(s, task_list(s->agent, s->caller), err);
+}
+
+static int op_task_signal(struct session *s, const json_t *request, struct error *err)
+{
+	struct task *task;
+	int r = task_find(s->agent, s->caller, request, &task, err);
 
 	if (!r)
-		s->state = SESSION_PROGRAM;
-	return r;
+		r = task_signal(task, request, err);
+	return r ? r : session_result(s, json_object(), err);
+}
+
+static int op_task_remove(struct session *s, const json_t *request, struct error *err)
+{
+	struct task *task;
+	int r = task_find(s->agent, s->caller, request, &task, err);
+
+	if (!r)
+		r = task_remove(task, request, err);
+	return r ? r : session_result(s, json_object(), err);
 }
 
 /* The copy has a process of its own, with the user's rights and blocking files. */
@@ -170,17 +221,17 @@ static int op_poweroff(struct session *s, const json_t *request, struct error *e
 {
 	int r = shutdown_request(s->agent, SHUTDOWN_POWEROFF, err);
 
-	return r ? r : result_send(s, json_object(), err);
+	return r ? r : session_result(s, json_object(), err);
 }
 
 static int op_reboot(struct session *s, const json_t *request, struct error *err)
 {
 	int r = shutdown_request(s->agent, SHUTDOWN_REBOOT, err);
 
-	return r ? r : result_send(s, json_object(), err);
+	return r ? r : session_result(s, json_object(), err);
 }
 
-/* What others than root may ask for. */
+/* What others than root may ask for; tasks look at their owners themselves. */
 enum op_for { FOR_ROOT, FOR_ALL, FOR_SELF };
 
 static const struct op {
@@ -192,6 +243,11 @@ static const struct op {
 	{"facts", op_facts, FOR_ALL},
 	{"configure", op_configure, FOR_ROOT},
 	{"exec", op_exec, FOR_SELF},
+	{"task-start", op_task_start, FOR_SELF},
+	{"task-attach", op_task_attach, FOR_ALL},
+	{"task-list", op_task_list, FOR_ALL},
+	{"task-signal", op_task_signal, FOR_ALL},
+	{"task-remove", op_task_remove, FOR_ALL},
 	{"copy-in", op_copy, FOR_SELF},
 	{"copy-out", op_copy, FOR_SELF},
 	{"reboot", op_reboot, FOR_ROOT},
@@ -278,14 +334,14 @@ static void session_frames(struct session *s)
 		else if (r > 0 && s->state == SESSION_REQUEST)
 			r = on_request(s, &frame, &err);
 		else if (r > 0)
-			r = program_frame(s->program, &frame, &err);
+			r = s->user->frame(s->arg, &frame, &err);
 		if (!r)
 			frame_consume(&s->in, &frame);
 	}
-	if (r < 0 && s->program)
-		program_hangup(s->program);
-	if (r < 0)
+	if (r < 0) {
+		session_gone(s);
 		session_fail(s, r, err.text);
+	}
 }
 
 /* Returns false when the client has gone. */
@@ -319,8 +375,8 @@ static bool session_write(struct session *s)
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR;
 		buffer_consume(&s->out, (size_t)n);
-		if (was_full && s->program && !session_full(s))
-			program_resume(s->program);
+		if (was_full && s->user && s->user->resume && !session_full(s))
+			s->user->resume(s->arg);
 	}
 	if (s->state == SESSION_CLOSING) {
 		s->state = SESSION_CLOSED;

@@ -12,6 +12,7 @@
 
 #include "agent/client.h"
 #include "agent/proto.h"
+#include "cli/cmd-vm.h"
 #include "cli/commands.h"
 #include "cli/exec-options.h"
 #include "lib/args.h"
@@ -25,12 +26,18 @@
 
 #define ESCAPE 0x1d /* Ctrl-] */
 
-enum { OPT_USER = 1, OPT_QUIET };
+enum { OPT_USER = 100, OPT_QUIET, OPT_KEEP, OPT_DETACH };
 
 /* -------- exec and shell -------- */
 
+struct exec_call {
+	struct exec_options o;
+	const char *keep; /* the id of a task, or NULL */
+	bool detach;
+};
+
 /* 0, OPTION_HELP, or -errno. */
-static int parse_exec(struct option_parser *parser, struct exec_options *o, struct error *err)
+static int parse_exec(struct option_parser *parser, struct exec_call *call, struct error *err)
 {
 	const char *value;
 	int r;
@@ -38,12 +45,16 @@ static int parse_exec(struct option_parser *parser, struct exec_options *o, stru
 	while ((r = option_next(parser, &value, err)) > 0) {
 		if (r == OPTION_HELP)
 			return r;
-		r = exec_option(o, r, value, err);
-		if (r)
+		call->detach |= r == OPT_DETACH;
+		if (r == OPT_KEEP)
+			call->keep = value;
+		else if (r != OPT_DETACH && (r = exec_option(&call->o, r, value, err)))
 			return r;
 	}
 	if (!r && !parser->argc)
 		r = error_set(err, -EINVAL, "give the name of a VM");
+	if (!r && call->detach && !call->keep)
+		r = error_set(err, -EINVAL, "--detach needs --keep ID, to come back to it");
 	return r;
 }
 
@@ -58,30 +69,46 @@ static int exec_in(const struct command *cmd, const char *name, const struct cli
 	return r < 0 ? cli_fail(cmd, EXIT_CANNOT_RUN, &err) : code;
 }
 
+static int exec_call(const struct command *cmd, struct exec_call *call, int argc, char **argv)
+{
+	struct client_exec exec;
+
+	if (call->detach && call->o.tty < 0)
+		call->o.tty = 0;
+	exec = exec_prepare(&call->o, argc, argv);
+	return call->keep ? vm_task_run(cmd, argv[0], call->keep, call->detach, &exec)
+			  : exec_in(cmd, argv[0], &exec);
+}
+
 static int run_exec(const struct command *cmd, int argc, char **argv)
 {
-	struct exec_options o = {.tty = -1};
+	struct exec_call call = {.o.tty = -1};
 	struct option_parser parser;
 	struct error err;
 	int r;
 
 	option_start(&parser, cmd, argc, argv);
-	r = parse_exec(&parser, &o, &err);
+	r = parse_exec(&parser, &call, &err);
 	if (!r && !cmd->stops_at_args && parser.argc > 1)
 		r = error_set(&err, -EINVAL, "a shell takes no program (wisp vm exec does)");
-	if (!r) {
-		struct client_exec exec = exec_prepare(&o, parser.argc, parser.argv);
-
-		r = exec_in(cmd, parser.argv[0], &exec);
-	} else {
+	if (!r)
+		r = exec_call(cmd, &call, parser.argc, parser.argv);
+	else
 		r = r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
-	}
-	args_done(&o.env);
+	args_done(&call.o.env);
 	return r;
 }
 
-static const struct option_desc exec_options[] = {EXEC_OPTION_ROWS("guest", "the user's home", ""),
-						  {0}};
+static const struct option_desc shell_options[] = {EXEC_OPTION_ROWS("guest", "the user's home", ""),
+						   {0}};
+
+static const struct option_desc exec_options[] = {
+	EXEC_OPTION_ROWS("guest", "the user's home", ""),
+	{OPT_KEEP, "keep", 'k', "ID",
+	 "Let it go on when this command is gone: wisp vm attach NAME ID comes back to it", 0},
+	{OPT_DETACH, "detach", 'd', NULL, "With --keep: leave it at once; it gets an empty input",
+	 0},
+	{0}};
 
 const struct command cmd_vm_exec = {
 	.name = "vm exec",
@@ -89,7 +116,8 @@ const struct command cmd_vm_exec = {
 	.summary = "Run a program in a virtual machine; without one, a shell",
 	.details = "The program's input, output, errors and exit code are those of this command "
 		   "(128 + N when signal N ended it); 126 when it could not be run. Signals are "
-		   "passed on.",
+		   "passed on. A program that is kept goes on with its VM through checkpoints, "
+		   "restores and migrations; it waits when megabytes of its output were not seen.",
 	.options = exec_options,
 	.stops_at_args = true,
 	.complete = COMPLETE_VM,
@@ -100,7 +128,7 @@ const struct command cmd_vm_shell = {
 	.name = "vm shell",
 	.args = "NAME",
 	.summary = "Open a login shell in a virtual machine",
-	.options = exec_options,
+	.options = shell_options,
 	.complete = COMPLETE_VM,
 	.run = run_exec,
 };

@@ -11,6 +11,8 @@
 #include "lib/command.h"
 #include "lib/error.h"
 
+struct client_exec;
+
 enum {
 	OPT_JSON = 1,
 	OPT_NAMES,
@@ -44,6 +46,13 @@ struct vm_job {
 
 /* Runs fn for all jobs at once, each in a thread, and waits. */
 void vm_run_jobs(struct vm_job *jobs, int n, void *(*fn)(void *job));
+
+/*
+ * Starts a program as task id of the VM, and attaches to it unless detach. The exit code of this
+ * command.
+ */
+int vm_task_run(const struct command *cmd, const char *name, const char *id, bool detach,
+		const struct client_exec *exec);
 
 /* An integer member, 0 when it is not there. */
 long long vm_number(const json_t *object, const char *key);

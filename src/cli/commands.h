@@ -27,7 +27,7 @@ extern const struct command cmd_lab_up, cmd_lab_status, cmd_lab_exec, cmd_lab_ru
 extern const struct command cmd_vm_start, cmd_vm_list, cmd_vm_exec, cmd_vm_shell, cmd_vm_console,
 	cmd_vm_cp, cmd_vm_stats, cmd_vm_stop, cmd_vm_pause, cmd_vm_resume, cmd_vm_log,
 	cmd_vm_checkpoint, cmd_vm_suspend, cmd_vm_restore, cmd_vm_migrate, cmd_vm_receive,
-	cmd_vm_cancel;
+	cmd_vm_cancel, cmd_vm_tasks, cmd_vm_attach, cmd_vm_signal, cmd_vm_forget;
 extern const struct command cmd_network_list, cmd_network_show, cmd_network_link,
 	cmd_network_unlink;
 extern const struct command cmd_checkpoint_list, cmd_checkpoint_show, cmd_checkpoint_verify,

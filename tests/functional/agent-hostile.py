@@ -12,8 +12,8 @@ import sys
 import threading
 
 HELLO = struct.pack("<IHHII", 8, 1, 0, 0x41505357, 1)
-REQUEST, ERROR, STARTED, STDIN, CREDIT, SIGNAL, ENTRY, DATA, LEAVE, DONE = (
-    2, 4, 5, 16, 19, 20, 32, 33, 34, 35)
+REQUEST, ERROR, STARTED, STDIN, CREDIT, SIGNAL, POSITION, ENTRY, DATA, LEAVE, DONE = (
+    2, 4, 5, 16, 19, 20, 23, 32, 33, 34, 35)
 
 
 def frame(kind, payload=b"", flags=0):
@@ -82,6 +82,26 @@ def bad_clients(path):
     refused(path, HELLO + request(op="configure", net=[7]), einval)
     refused(path, HELLO + request(op="configure", clock=-1), einval)
     refused(path, HELLO + 65 * frame(REQUEST, b"x" * 65536, 1), 90)
+    erange, enoent = 34, 2
+    refused(path, HELLO + request(op="task-start", argv=["true"]), einval)
+    refused(path, HELLO + request(op="task-start", id="../x", argv=["true"]), einval)
+    refused(path, HELLO + request(op="task-start", id="x"), einval)
+    refused(path, HELLO + request(op="task-attach"), einval)
+    refused(path, HELLO + request(op="task-remove", id="x"), enoent)
+    task = HELLO + request(op="task-start", id="x", argv=["sleep", "1000"])
+    refused(path, task + frame(STDIN), eproto)
+    attach = HELLO + request(op="task-attach", id="x")
+    refused(path, HELLO + request(op="task-attach", id="x", stdout=1), erange)
+    refused(path, HELLO + request(op="task-signal", id="x", signal=0), einval)
+    refused(path, attach + frame(POSITION, struct.pack("<BQ", 1, 1)), eproto)
+    refused(path, attach + frame(POSITION, struct.pack("<BQ", 3, 0)), eproto)
+    refused(path, attach + frame(POSITION, struct.pack("<BQ", 1, 2**64 - 1)), eproto)
+    refused(path, attach + frame(STDIN) + frame(STDIN, b"x"), eproto)
+    refused(path, attach + 5 * frame(STDIN, b"x" * 65536), eproto)
+    refused(path, HELLO + request(op="task-remove", id="x"), 16)
+    with connect(path) as s:
+        s.sendall(HELLO + request(op="task-remove", id="x", kill=True))
+        assert list(frames(read_all(s)))[-1] == (3, b"{}")
     run = HELLO + request(op="exec", argv=["sleep", "1000"])
     refused(path, run + frame(CREDIT, b"1234"), eproto)
     refused(path, run + frame(SIGNAL, struct.pack("<I", 99)), einval)

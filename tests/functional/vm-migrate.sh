@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A VM that works moves to another place and back, by name; what goes wrong leaves it where it is.
+# A VM that works moves to another place and back, by name; what goes wrong leaves it where it is. A
+# task in it (wisp vm exec --keep) goes on, also from a checkpoint, and none of its output is lost or doubled.
 # The two places are two users' worth of state (WISP_RUN) on one machine.
 # Alone: tests/run vm-migrate
 . "$(dirname "$0")/lib.sh"
@@ -54,6 +55,41 @@ goes_on() {
 count=0
 goes_on "$here"
 
+echo "a task, and somebody who writes down what it writes, wherever it is"
+wisp vm exec --keep counter --detach a -- perl -e '$| = 1;
+	for ($i = 1; ! -e "/tmp/enough"; $i++) {
+		print "$i\n";
+		select(undef, undef, undef, 0.01);
+	}
+	exit 5'
+refuse 126 "task counter exists already: it runs as process" wisp vm exec --keep counter a true
+# follow [afresh]: in the background; its exit code is the task's.
+follow() {
+	(
+		while :; do
+			for follow_place in "$here" "$there"; do
+				rc=0
+				"$WISP_BUILD/tests/agent-client" "vsock:$follow_place/vm/a/vsock" task \
+					counter "$TMP/counted" "$@" >>"$TMP/follow" 2>&1 || rc=$?
+				[ "$rc" = 255 ] || exit "$rc"
+			done
+			sleep 0.2
+		done
+	) &
+	follower=$!
+}
+# counted LINES: what was written down is every number once, so many at least.
+counted() {
+	sleep 2
+	lines=$(wc -l <"$TMP/counted")
+	[ "$lines" -ge "$1" ] || fail "$lines lines of the task: $(tail -n 5 "$TMP/follow")"
+	seq "$lines" >"$TMP/wanted"
+	head -n "$lines" "$TMP/counted" | cmp - "$TMP/wanted" || fail "its output is not whole"
+}
+at_exit 'kill $follower 2>/dev/null || :'
+follow
+counted 1
+
 echo "a wrong token changes nothing"
 receive "$there" "$here/vm/a/vm.json"
 rc=0
@@ -103,6 +139,8 @@ received 0
 expect "here" "$(wisp vm list --names)" ""
 expect "there" "$(at "$there" wisp vm list --names)" a
 goes_on "$there"
+moved=$lines
+counted $((moved + 1))
 
 echo "a sender that is killed leaves it where it is"
 receive "$here" "$there/vm/a/vm.json"
@@ -133,4 +171,34 @@ if [ "$place" = "$there" ]; then
 	received 0
 fi
 goes_on "$here"
+counted $((lines + 1))
+
+echo "it goes on from a checkpoint, where it was then"
+wisp vm checkpoint a "$TMP/ck" --live
+saved=$lines
+sleep 2
+kill $follower
+wait $follower || :
+wisp vm stop --kill a
+wisp vm restore "$TMP/ck"
+follow afresh
+counted "$saved"
+wisp vm tasks a | grep -Eq "^counter +running .* yes " || fail "tasks: $(wisp vm tasks a)"
+wisp vm exec a touch /tmp/enough
+rc=0
+wait $follower || rc=$?
+expect "exit code of the task" "$rc" 5
+counted "$lines"
+rc=0
+wisp vm attach a counter >/dev/null || rc=$?
+expect "exit code when attached" "$rc" 5
+refuse 126 "there is no task counter" wisp vm attach a counter
+wisp vm exec --keep sleeper --detach a -- sleep 1000
+refuse 1 "runs" wisp vm forget a sleeper
+wisp vm signal a sleeper TERM
+rc=0
+wisp vm attach a sleeper || rc=$?
+expect "ended by SIGTERM" "$rc" 143
+expect "kept and seen" "$(wisp vm exec --keep once a -- echo seen)" seen
+expect "nothing is kept" "$(wisp vm tasks --json a)" "[]"
 wisp vm stop a
