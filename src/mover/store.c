@@ -253,8 +253,12 @@ int store_commit(const struct store *store, uint64_t epoch, bool replace, struct
 		rc = replace_epoch(store, epoch);
 	else if (renameat(store->dir, temporary, store->dir, name) < 0)
 		rc = -errno;
-	if (rc == 0 && fsync(store->dir) < 0)
+	if (rc == 0 && fsync(store->dir) < 0) {
 		rc = -errno;
+		/* What may not last is not shown. */
+		if (!replace && renameat(store->dir, name, store->dir, temporary) < 0)
+			rc = -errno;
+	}
 	if (rc < 0)
 		return error_errno(err, rc, "cannot make %s/%s of %s", store->path, name,
 				   temporary);

@@ -406,7 +406,7 @@ def failing():
     mover.tell("commit")
     mover.hear("committed")
     mover.end()
-    seen = set()
+    seen, there = set(), [1]
     for call in "write", "sync":
         for number in (*range(1, 12), 100000):
             kind = ("--live",) if number % 2 else ("--stop",)
@@ -425,6 +425,8 @@ def failing():
                 assert not [n for n in os.listdir(folder) if n.startswith(".tmp")]
             else:
                 mover.end()
+                there.append(there[-1] + 1)
+            assert epochs(folder) == there, (call, number, epochs(folder))
             runs(m)
             verify(folder)
     assert {"begin", "cut", "resumed"} <= seen, seen
