@@ -7,6 +7,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "node/account.h"
@@ -43,14 +44,53 @@ static void refresh_health(void *arg)
 	d->health = health;
 }
 
+/* -------- whether anybody needs it -------- */
+
+static int take_int(const struct store_row *row, void *arg)
+{
+	*(int64_t *)arg = store_int(row, 0);
+	return 0;
+}
+
+static bool is_needed(struct daemon *d)
+{
+	int64_t clusters = 1;
+	struct error err;
+
+	if (d->peers || d->trees)
+		return true;
+	return store_each(d->store, take_int, &clusters, &err, "SELECT count(*) FROM cluster",
+			  "") ||
+	       clusters;
+}
+
+static void look_whether_needed(void *arg)
+{
+	struct daemon *d = arg;
+	uint64_t now = io_now_ns();
+
+	if (is_needed(d))
+		d->idle_ns = 0;
+	else if (!d->idle_ns)
+		d->idle_ns = now;
+	else if (now - d->idle_ns >= d->p.idle * SECOND_NS) {
+		log_info(d->p.log, "wispd", "nobody has needed it for %u s", d->p.idle);
+		loop_stop(d->p.loop);
+	}
+}
+
 int watch_start(struct daemon *d, struct error *err)
 {
 	int r = loop_add_timer(d->p.loop, refresh_accounts, d, &d->accounts);
 
 	if (!r)
 		r = loop_add_timer(d->p.loop, refresh_health, d, &d->healths);
+	if (!r && d->p.idle)
+		r = loop_add_timer(d->p.loop, look_whether_needed, d, &d->idling);
 	if (r)
 		return error_errno(err, r, "cannot make a timer");
+	if (d->idling)
+		loop_set_timer(d->idling, SECOND_NS, SECOND_NS);
 	d->health = json_pack("{s:s, s:[]}", "state", "ok", "facts");
 	refresh_health(d);
 	loop_set_timer(d->accounts, ACCOUNT_EVERY * SECOND_NS, ACCOUNT_EVERY * SECOND_NS);
@@ -59,12 +99,6 @@ int watch_start(struct daemon *d, struct error *err)
 }
 
 /* -------- metrics -------- */
-
-static int take_int(const struct store_row *row, void *arg)
-{
-	*(int64_t *)arg = store_int(row, 0);
-	return 0;
-}
 
 static const struct figure {
 	const char *name, *help, *sql;

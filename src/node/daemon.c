@@ -36,6 +36,7 @@ void daemon_destroy(struct daemon *d)
 	loop_remove(&d->expiry);
 	loop_remove(&d->accounts);
 	loop_remove(&d->healths);
+	loop_remove(&d->idling);
 	json_decref(d->health);
 	json_decref(d->suspects);
 	store_close(d->store);

@@ -51,6 +51,7 @@ struct daemon_params {
 	bool everybody;		   /* may connect; else only the daemon's user and root */
 	gid_t operators;	   /* whose members may do all; -1: there are none */
 	unsigned grace;		   /* seconds */
+	unsigned idle;		   /* seconds that it stays for nobody; 0: for ever */
 	const char *listen;	   /* for other nodes, HOST[:PORT]; NULL: not at all */
 	const char *launcher;	   /* by which others are reached; NULL: TCP */
 	const void *key;	   /* of the cluster, or NULL */
@@ -98,7 +99,7 @@ struct daemon {
 	struct store *store;
 	struct alloc alloc;
 	struct door local, remote;
-	struct loop_source *expiry, *accounts, *healths;
+	struct loop_source *expiry, *accounts, *healths, *idling;
 	struct greet_params greeting; /* what all have in common */
 	struct launches *launches;    /* NULL: TCP */
 	struct peer *peers;
@@ -111,6 +112,7 @@ struct daemon {
 	struct who_known known[WHO_KNOWN]; /* users, whether they are operators */
 	unsigned next_known;
 	json_t *health;
+	uint64_t idle_ns; /* since when nobody needs it; 0: somebody does */
 	struct helper_calls helpers;
 	struct cluster *clusters;	       /* node/daemon-cluster.h */
 	struct loop_source *looking;	       /* whether VMs still run */

@@ -16,6 +16,7 @@
 
 #include "build-config.h"
 #include "channel/credential.h"
+#include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/command.h"
 #include "lib/error.h"
@@ -24,16 +25,19 @@
 #include "lib/loop.h"
 #include "lib/parse.h"
 #include "lib/paths.h"
+#include "node/ask.h"
 #include "node/cluster-key.h"
 #include "node/daemon.h"
 #include "node/nodename.h"
+#include "node/pipe.h"
 #include "node/topology.h"
 
 #define EXIT_USAGE 2
 #define POLICY "/etc/wisp/policy.d"
 #define KEYS "/etc/wisp/keys.d"
 #define ROOTS_DATABASE "/var/lib/wisp/node.db"
-#define GRACE_MAX 86400
+#define SECONDS_MAX 86400u
+#define IDLE "60" /* seconds that a daemon stays that was started for a launcher */
 
 enum {
 	OPT_STATE = 1,
@@ -50,6 +54,9 @@ enum {
 	OPT_LISTEN,
 	OPT_KEY,
 	OPT_MUNGE,
+	OPT_LAUNCHER,
+	OPT_PIPE,
+	OPT_IDLE,
 	OPT_LOG_LEVEL,
 	OPT_VERSION,
 };
@@ -90,6 +97,19 @@ static const struct option_desc options[] = {
 	 COMPLETE_FILE},
 	{OPT_MUNGE, "munge-socket", 0, "PATH", "Of MUNGE's daemon (default: the usual one)",
 	 COMPLETE_FILE},
+	{OPT_LAUNCHER, "launcher", 0, "COMMAND",
+	 "Reach other nodes by a command instead of TCP, say \"ssh -o BatchMode=yes\": behind it "
+	 "go the host and \"wispd --pipe\"; with %h in it, that is the host and what follows is "
+	 "how "
+	 "wispd is called there",
+	 0},
+	{OPT_PIPE, "pipe", 0, NULL,
+	 "Be no daemon, but a launcher's way to the one of this node: by standard input and "
+	 "output. "
+	 "A user where there is none starts one, with the other options and --idle 60",
+	 0},
+	{OPT_IDLE, "idle", 0, "SECONDS",
+	 "End when nobody was connected and nothing reserved for so long (default: never)", 0},
 	{OPT_TOPOLOGY, "topology", 0, "FILE|WORDS",
 	 "For tests and planning: the machine of a file that lstopo wrote (.xml), or made up "
 	 "(\"pack:2 core:4 pu:2\"), instead of this one",
@@ -114,6 +134,7 @@ static const struct command command = {
 struct settings {
 	const char *state, *name, *policy, *keys, *operators, *topology, *cgroups, *key, *munge;
 	uint8_t secret[CLUSTER_KEY_MAX];
+	bool pipe;
 	struct daemon_params params;
 	enum log_level level;
 };
@@ -132,16 +153,12 @@ static int set_type(struct settings *s, const char *value, struct error *err)
 	return error_set(err, -EINVAL, "--type %s: there are login, io and compute", value);
 }
 
-static int set_grace(struct settings *s, const char *value, struct error *err)
+static int set_seconds(const char *option, const char *value, unsigned *ret, struct error *err)
 {
-	char *end;
-	unsigned long n = strtoul(value, &end, 10);
-
-	if (*end || end == value || value[0] == '-' || n < 1 || n > GRACE_MAX)
-		return error_set(err, -EINVAL, "--grace %s: give seconds, 1 to %d", value,
-				 GRACE_MAX);
-	s->params.grace = (unsigned)n;
-	return 0;
+	if (!parse_uint(value, option, 1, SECONDS_MAX, ret, NULL))
+		return 0;
+	return error_set(err, -EINVAL, "--%s %s: give seconds, 1 to %u", option, value,
+			 SECONDS_MAX);
 }
 
 static int set(struct settings *s, int id, const char *value, struct error *err)
@@ -172,7 +189,7 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 	case OPT_HOUSEKEEPING:
 		return parse_cpulist(value, &s->params.host, err);
 	case OPT_GRACE:
-		return set_grace(s, value, err);
+		return set_seconds("grace", value, &s->params.grace, err);
 	case OPT_CGROUPS:
 		s->cgroups = value;
 		return 0;
@@ -188,6 +205,14 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 	case OPT_MUNGE:
 		s->munge = value;
 		return 0;
+	case OPT_LAUNCHER:
+		s->params.launcher = value;
+		return 0;
+	case OPT_PIPE:
+		s->pipe = true;
+		return 0;
+	case OPT_IDLE:
+		return set_seconds("idle", value, &s->params.idle, err);
 	default:
 		level = log_level_parse(value, err);
 		s->level = level < 0 ? LOG_INFO : (enum log_level)level;
@@ -412,32 +437,97 @@ static int run(struct settings *s, const struct log *log, struct error *err)
 	return r;
 }
 
+/* -------- a launcher's way -------- */
+
+/* Where root has none users start theirs: with the options that were given, but --pipe. */
+static int start_args(char *const *given, struct args *ret, struct error *err)
+{
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n < 0)
+		return error_errno(err, -errno, "cannot find this program");
+	args_add(ret, "%.*s", (int)n, self);
+	args_add(ret, "--idle=%s", IDLE);
+	for (; *given; given++)
+		if (strcmp(*given, "--pipe"))
+			args_add(ret, "%s", *given);
+	return ret->failed ? error_set(err, -ENOMEM, "out of memory") : 0;
+}
+
+static int run_pipe(const char *state, char *const *given, struct error *err)
+{
+	CLEANUP_FREE char *socket = state ? io_format("%s/socket", state) : NULL, *log = NULL;
+	struct args start = {0};
+	int r = 0;
+
+	if (!state)
+		r = ask_socket(&socket, err);
+	if (!r && socket)
+		log = io_format("%s.log", socket);
+	if (!r && !log)
+		r = error_set(err, -ENOMEM, "out of memory");
+	if (!r && state)
+		r = io_make_dirs(state, 0700, err);
+	if (!r)
+		r = start_args(given, &start, err);
+	if (!r)
+		r = pipe_run(socket, geteuid() ? &start : NULL, log, err);
+	args_done(&start);
+	return r;
+}
+
+/* Of the options as they were given; args_done(). */
+static struct args copy_of(int argc, char **argv)
+{
+	struct args copy = {0};
+
+	for (int i = 0; i < argc; i++)
+		args_add(&copy, "%s", argv[i]);
+	return copy;
+}
+
+static int pipe_or_serve(struct settings *s, char *const *given)
+{
+	struct error err = {""};
+	struct log log;
+	int r;
+
+	if (s->pipe) {
+		r = run_pipe(s->state, given, &err);
+		if (r)
+			fprintf(stderr, "wispd: %s\n", err.text);
+		return r ? 1 : 0;
+	}
+	log_init(&log, "wispd", STDERR_FILENO, s->level);
+	r = run(s, &log, &err);
+	if (r)
+		log_error(&log, "wispd", "%s", err.text);
+	return r ? 1 : 0;
+}
+
 static int run_daemon(const struct command *cmd, int argc, char **argv)
 {
 	struct settings s = {
 		.level = LOG_INFO,
 		.params = {
 			.admit.type = "compute", .labels = json_array(), .root = "", .grace = 30}};
+	struct args given = copy_of(argc, argv);
 	struct option_parser parser;
 	struct error err = {""};
-	struct log log;
 	int r;
 
 	option_start(&parser, cmd, argc, argv);
 	r = parse(&s, &parser, &err);
 	if (r < 0)
 		fprintf(stderr, "wispd: %s\n", err.text);
-	if (!r) {
-		log_init(&log, "wispd", STDERR_FILENO, s.level);
-		r = run(&s, &log, &err);
-		if (r)
-			log_error(&log, "wispd", "%s", err.text);
-		r = r ? -1 : 0;
-	} else {
-		r = r < 0 ? -EXIT_USAGE : 0;
-	}
+	if (r)
+		r = r < 0 ? EXIT_USAGE : 0;
+	else
+		r = pipe_or_serve(&s, given.v);
 	json_decref(s.params.labels);
-	return -r;
+	args_done(&given);
+	return r;
 }
 
 int main(int argc, char **argv)

@@ -259,7 +259,8 @@ def bad_starts():
             (["--key", f"{folder}/none"], "cannot open the cluster's key"),
             (["--listen", "127.0.0.1:x", "--key", f"{folder}/key"], "port"),
             (["--listen", "::1", "--key", f"{folder}/key"], "brackets"),
-            (["--listen", "192.0.2.1", "--key", f"{folder}/key"], "--listen 192.0.2.1: cannot listen")]:
+            (["--listen", "192.0.2.1", "--key", f"{folder}/key"], "--listen 192.0.2.1: cannot listen"),
+            (["--launcher", " "], "name a command")]:
         code, said = start(*options)
         assert code == 1 and text in said, f"{options}: {code}, {said}"
     step("bad options are refused, with the reason")

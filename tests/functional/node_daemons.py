@@ -17,7 +17,7 @@ class Daemon:
         listen = ["--listen", f"127.0.0.1:{self.port}"] if self.listen else []
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                [self.program, "--state", self.state, "--name", self.name, "--grace", "8",
+                [self.program, "--state", self.state, "--name", self.name, "--grace", "8", "--cgroups", "none",
                  "--topology", "pack:1 numa:1 core:4 pu:2", *listen, *self.options],
                 stderr=log, user=self.user, group=self.user,
                 extra_groups=None if self.user is None else [])
