@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "lib/error.h"
+#include "lib/log.h"
 #include "lib/loop.h"
 #include "node/daemon-cluster.h"
 #include "node/launch.h"
+#include "node/scrape.h"
 #include "node/store.h"
 #include "node/topology.h"
 
@@ -26,6 +28,7 @@ void daemon_destroy(struct daemon *d)
 		return;
 	clusters_done(d);
 	helper_calls_done(&d->helpers);
+	scrape_destroy(d->scrape);
 	doors_done(d);
 	connects_done(d);
 	trees_done(d);
@@ -41,6 +44,20 @@ void daemon_destroy(struct daemon *d)
 	json_decref(d->suspects);
 	store_close(d->store);
 	free(d);
+}
+
+static int metrics_text(void *daemon, char **ret, struct error *err)
+{
+	return watch_metrics(daemon, NULL, ret, err);
+}
+
+static int serve_metrics(struct daemon *d, struct error *err)
+{
+	int r = scrape_create(d->p.loop, d->p.metrics, metrics_text, d, &d->scrape, err);
+
+	if (!r && scrape_port(d->scrape))
+		log_info(d->p.log, "wispd", "metrics are at port %u", scrape_port(d->scrape));
+	return r;
 }
 
 int daemon_create(const struct daemon_params *params, struct daemon **ret, struct error *err)
@@ -69,6 +86,8 @@ int daemon_create(const struct daemon_params *params, struct daemon **ret, struc
 		r = life_start(d, err);
 	if (!r)
 		r = daemon_recover(d, err);
+	if (!r && d->p.metrics)
+		r = serve_metrics(d, err);
 	if (!r)
 		r = doors_open(d, err);
 	if (r) {

@@ -52,6 +52,7 @@ struct daemon_params {
 	gid_t operators;	   /* whose members may do all; -1: there are none */
 	unsigned grace;		   /* seconds */
 	unsigned idle;		   /* seconds that it stays for nobody; 0: for ever */
+	const char *metrics;	   /* where they are served (node/scrape.h); NULL: nowhere */
 	const char *listen;	   /* for other nodes, HOST[:PORT]; NULL: not at all */
 	const char *launcher;	   /* by which others are reached; NULL: TCP */
 	const void *key;	   /* of the cluster, or NULL */
@@ -63,6 +64,7 @@ struct daemon;
 struct link;
 struct peer;
 struct reply;
+struct scrape;
 struct splice;
 struct tree_session;
 struct who_search;
@@ -114,6 +116,7 @@ struct daemon {
 	json_t *health;
 	uint64_t idle_ns; /* since when nobody needs it; 0: somebody does */
 	struct helper_calls helpers;
+	struct scrape *scrape;
 	struct cluster *clusters;	       /* node/daemon-cluster.h */
 	struct loop_source *looking;	       /* whether VMs still run */
 	json_t *suspects;		       /* those that did not the last time */

@@ -50,6 +50,7 @@ enum {
 	OPT_HOUSEKEEPING,
 	OPT_GRACE,
 	OPT_CGROUPS,
+	OPT_METRICS,
 	OPT_TOPOLOGY,
 	OPT_LISTEN,
 	OPT_KEY,
@@ -85,6 +86,11 @@ static const struct option_desc options[] = {
 	 "(default: "
 	 "for root /sys/fs/cgroup, else none)",
 	 COMPLETE_DIR},
+	{OPT_METRICS, "metrics", 0, "PATH|[ADDRESS:]PORT",
+	 "Serve metrics of the node and its clusters at /metrics, over HTTP, on a UNIX socket or "
+	 "(without ADDRESS for this machine only) TCP; whoever reaches it may read them (default: "
+	 "not at all)",
+	 COMPLETE_FILE},
 	{OPT_LISTEN, "listen", 0, "ADDRESS[:PORT]",
 	 "Let daemons of other nodes call here, over TCP (default: none; port " NODENAME_PORT
 	 ", 0 for any)",
@@ -190,6 +196,9 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 		return parse_cpulist(value, &s->params.host, err);
 	case OPT_GRACE:
 		return set_seconds("grace", value, &s->params.grace, err);
+	case OPT_METRICS:
+		s->params.metrics = value;
+		return 0;
 	case OPT_CGROUPS:
 		s->cgroups = value;
 		return 0;

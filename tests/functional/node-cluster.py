@@ -8,6 +8,7 @@ import glob
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,7 +91,7 @@ class Daemon:
     def start(self):
         command = [WISPD, "--state", self.state, "--name", "n1", "--topology", "pack:1 core:4 pu:2", "--grace", str(GRACE)]
         if not self.uid:
-            command += ["--cgroups", CGROUPS]
+            command += ["--cgroups", CGROUPS, "--metrics", f"{STATE}/metrics"]
         with open(f"{STATE}/../log", "ab") as log:
             self.process = subprocess.Popen(command, stderr=log, user=self.uid or None, group=self.uid or None,
                                             env={**os.environ, "WISP_RUN": f"{STATE}/user/{self.uid}", "HOME": self.state} if self.uid else None)
@@ -224,6 +225,12 @@ def test_two_users(daemon):
 
     text = ann.ask("metrics")["text"]
     expect("metrics", ('cluster_vms{cluster="lu-00000001",user="1"} 2' in text, "cg-00000002" in text), (True, False))
+
+    with socket.socket(socket.AF_UNIX) as http:
+        http.connect(f"{STATE}/metrics")
+        http.sendall(b"GET /metrics HTTP/1.1\r\nHost: n1\r\n\r\n")
+        served = http.makefile().read()
+    expect("metrics of all", ("200 OK" in served, "wisp_cluster_vms" in served, "cg-00000002" in served), (True, True, True))
 
     say("a VM ends: what it had is free, and it was accounted")
     os.kill(pid_of(ANN, "lu-1"), signal.SIGKILL)
