@@ -171,7 +171,7 @@ void program_destroy(struct job *j);
 /* Of a checkpoint: [{vm, id, stdout, stderr}]; a new reference. */
 json_t *program_tasks(const struct job *j);
 bool program_runs(const struct job *j);
-void program_signal(struct job *j, int signo);
+int program_signal(struct job *j, int signo);
 void program_input(struct job *j, struct terminal *from, const uint8_t *data, size_t n);
 /* Terminals have read. */
 void program_go_on(struct job *j);

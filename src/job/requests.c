@@ -47,8 +47,10 @@ static int signal_program(struct job *j, const json_t *message, json_t **value, 
 	if (signo < 1 || signo > 64)
 		return error_set(err, -EINVAL, "\"signal\" is not the number of one");
 	if (program_runs(j))
-		program_signal(j, (int)signo);
-	else if (ends((int)signo))
+		return program_signal(j, (int)signo)
+			       ? error_set(err, -EAGAIN, "the way to the program is lost just now")
+			       : 0;
+	if (ends((int)signo))
 		job_end(j, 128 + (int)signo, "interrupted");
 	else
 		return error_set(err, -ESRCH, "no program runs in cluster %s", j->spec.name);

@@ -60,6 +60,15 @@ int talk_say(struct talk *t, unsigned type, const void *data, size_t n)
 	return r;
 }
 
+int talk_say_frame(struct talk *t, const struct buffer *frames)
+{
+	int r = buffer_append(&t->out, frames->data + frames->start, buffer_used(frames));
+
+	if (!r)
+		send_some(t);
+	return r;
+}
+
 size_t talk_waiting(const struct talk *t)
 {
 	return buffer_used(&t->out);

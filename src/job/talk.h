@@ -36,6 +36,9 @@ struct talk *talk_start(struct tubes *tubes, const char *node, const char *vm, j
 
 /* A frame to the agent. It is kept until it can go: look at talk_waiting(). 0 or -ENOMEM. */
 int talk_say(struct talk *talk, unsigned type, const void *data, size_t n);
+/* Frames as they are encoded, which stay the caller's. */
+struct buffer;
+int talk_say_frame(struct talk *talk, const struct buffer *frames);
 size_t talk_waiting(const struct talk *talk);
 
 /* Whether the agent is to wait with more. */

@@ -8,6 +8,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image net
     gone@K      (join) node K cannot be reached
     dies@K      (start) the VMs of node K end when they should become ready
     never@K     (start) the VMs of node K do not become ready
+    keep        (release) the programs in VMs live on, as they do in checkpoints
     lost@K      (start) node K is lost a second after its VMs are ready
 Each request is a line on standard output: OP PLACES.
 """
@@ -40,6 +41,16 @@ def places(text):
         a, _, b = part.partition("-")
         out += range(int(a), int(b or a) + 1)
     return out
+
+
+def end_task():
+    """What ends with a VM: its agent's program."""
+    agent = socket.socket(socket.AF_UNIX)
+    agent.connect(AGENT)
+    request = json.dumps({"op": "task-remove", "id": "main", "kill": True}).encode()
+    agent.sendall(struct.pack("<IHHII", 8, 1, 0, 0x41505357, 1) + struct.pack("<IHH", len(request), 2, 0) + request)
+    while agent.recv(4096):
+        pass
 
 
 class Peer:
@@ -106,6 +117,9 @@ class Peer:
             values = {str(k): {vm: {"at": time.time_ns(), "pause_ns": 5000000, "epoch": self.epoch, "digest": "sha256:" + 64 * "a"}
                                for vm in held[m["cluster"]][k]} for k in good}
             good = []
+        self.holds = op != "release"
+        if op == "start" or op == "release" and not how("release", "keep"):
+            end_task()
         if op == "release":
             held.pop(m["cluster"], None)
         self.answer(m, good, bad, values)
@@ -196,6 +210,8 @@ class Peer:
                     self.data(payload)
         except (EOFError, OSError):
             pass
+        if joined and getattr(self, "holds", False):
+            end_task()
         if joined:
             print("left", flush=True)
 

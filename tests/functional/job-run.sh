@@ -212,18 +212,29 @@ wisp cluster list | grep -q "^lu  *lost" || fail "it is not shown as lost"
 expect "swept" "$(wisp cluster list)" ""
 expect "again" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
 
-begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'trap "echo heard; exit 6" INT; echo runs; while :; do sleep 0.1; done'
 stop_nodes
+until_true grep -q "the way to the program is lost" err
+start_nodes 2
+sleep 2
+kill -INT $pid
 rc=0
 wait $pid || rc=$?
-expect "no daemon" $rc 1
-grep -q "the program was lost" err || fail "nobody says that the program was lost"
+expect "a daemon that comes back" "$rc $(tail -n 1 out)" "6 heard"
 cleaned
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+stop_nodes
+until_true grep -q "the daemon of this node is gone" err
+wisp cluster stop lu
+rc=0
+wait $pid || rc=$?
+expect "no daemon" $rc 143
+grep -q "ends with their grace time" err || fail "nobody says what becomes of the nodes"
 
 # -------- checkpoints --------
 
-start_nodes 2
-begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; read -r line </dev/tty || sleep 100'
+start_nodes 2 release=keep
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; until [ -e "$0" ]; do sleep 0.1; done; echo over; exit 9' "$TMP/go"
 wisp cluster checkpoint lu --to saved --live | grep -q "^checkpoint 1 in $TMP/saved: .* skew .* longest pause 5.0 ms" ||
 	fail "the checkpoint does not say what it took"
 expect "steps" "$(grep save asked | tr '\n' ' ')" "save begin 0,1 save cut 0,1 save resume 0,1 save commit 0,1 "
@@ -236,6 +247,20 @@ wisp cluster show lu | grep -q "lu-1 .* ready" || fail "a resumed VM does not ru
 wisp cluster stop lu
 wait $pid || :
 cleaned
+
+# Its program is where it was, and so is its output.
+start_nodes 3
+wisp cluster restart saved --at 1 -q --socket "$TMP/socket" --nodes 'n[1-2]@127.0.0.[2-3]' >out 2>err </dev/null &
+pid=$!
+until_true sh -c 'wisp cluster show lu | grep -q "lu-0 .* n1 .* ready"'
+grep -q "^restore 1,2" asked || fail "nothing was restored"
+until_true sh -c 'wisp cluster show lu | grep -q " run$"'
+touch go
+rc=0
+wait $pid || rc=$?
+expect "a restarted program" "$rc $(tail -n 1 out)" "9 over"
+cleaned
+
 for step in begin cut resume commit; do
 	start_nodes 2 save-$step=fail@1
 	begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
@@ -254,11 +279,3 @@ until_true test -e clock/checkpoint-4.json
 wisp cluster stop clock
 wait $pid || :
 expect "what is kept" "$(ls clock | grep -c checkpoint)" 2
-timeout 60 wisp cluster restart saved --at 1 -q --socket "$TMP/socket" --nodes 'n[1-2]@127.0.0.[2-3]' >out 2>err </dev/null &
-pid=$!
-until_true grep -q runs out
-wisp cluster show lu | grep -q "lu-0 .* n1 " || fail "the restarted cluster is elsewhere"
-grep -q "^restore 1,2" asked || fail "nothing was restored"
-wisp cluster stop lu
-wait $pid || :
-cleaned

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "job/gather.h"
+#include "job/input.h"
 #include "job/mpi.h"
 #include "job/output.h"
 #include "job/spec.h"
@@ -140,6 +141,54 @@ static void test_long_output(void **state)
 	unlink(path);
 }
 
+/* -------- input -------- */
+
+static size_t send_all(struct input *in)
+{
+	const uint8_t *data;
+	size_t n, all = 0;
+
+	while ((n = input_next(in, &data))) {
+		input_went(in, n);
+		all += n;
+	}
+	return all;
+}
+
+static void test_input(void **state)
+{
+	static uint8_t piece[100000];
+	struct input in = {0};
+	const uint8_t *data;
+	uint64_t base;
+
+	for (size_t i = 0; i < sizeof(piece); i++)
+		piece[i] = (uint8_t)(i * 7);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(input_add(&in, piece, sizeof(piece)), 0);
+	in.ends = true;
+	assert_int_equal(input_next(&in, &data), 0);
+	assert_int_equal(input_go_on(&in, 0), 0);
+	input_grant(&in, PROTO_STDIN_WINDOW);
+	assert_int_equal(send_all(&in), PROTO_STDIN_WINDOW);
+	assert_false(input_is_over(&in));
+	/* The connection breaks; the agent has 200,000 bytes of them. */
+	assert_int_equal(input_go_on(&in, 200000), 0);
+	assert_int_equal(input_next(&in, &data), 0);
+	input_grant(&in, 150000);
+	assert_true(input_next(&in, &data) > 0);
+	assert_memory_equal(data, piece, 1000);
+	assert_int_equal(send_all(&in), 150000);
+	input_grant(&in, 1000000);
+	assert_int_equal(send_all(&in), 250000);
+	assert_true(input_is_over(&in));
+	assert_true(buffer_used(&in.kept) <= PROTO_STDIN_WINDOW);
+	/* A guest that went back too far: what is between is lost, and told. */
+	base = in.base;
+	assert_int_equal(input_go_on(&in, base - 10), 10);
+	input_done(&in);
+}
+
 /* -------- MPI -------- */
 
 static char *command(const char *environment, const char *program, bool label)
@@ -253,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_lies),	    cmocka_unit_test(test_output),
 		cmocka_unit_test(test_long_output), cmocka_unit_test(test_mpi),
 		cmocka_unit_test(test_hosts),	    cmocka_unit_test(test_spec),
+		cmocka_unit_test(test_input),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
