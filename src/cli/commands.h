@@ -18,7 +18,8 @@ extern const struct command *const wisp_commands[];
 /* cmd-<group>.c */
 extern const struct command cmd_completion, cmd_man;
 extern const struct command cmd_image_build, cmd_image_list, cmd_image_show, cmd_image_verify,
-	cmd_image_sign, cmd_image_remove;
+	cmd_image_sign, cmd_image_remove, cmd_image_export, cmd_image_import, cmd_image_fetch,
+	cmd_image_serve;
 extern const struct command cmd_doctor;
 extern const struct command cmd_env_check, cmd_env_merge, cmd_env_explain, cmd_env_why,
 	cmd_env_diff, cmd_env_fields, cmd_env_waive;

@@ -3,22 +3,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "build-config.h"
 #include "env/result.h"
 #include "image/base.h"
+#include "image/chunks.h"
 #include "image/image.h"
 #include "image/initrd.h"
 #include "image/kernel.h"
 #include "image/manifest.h"
 #include "image/modules.h"
 #include "image/progress.h"
+#include "image/reuse.h"
 #include "image/root.h"
 #include "image/spec.h"
 #include "image/store.h"
@@ -28,7 +27,7 @@
 #include "lib/io.h"
 #include "lib/paths.h"
 
-#define RECIPE 2 /* part of the key; to be raised when the same input makes another image */
+#define RECIPE 3 /* part of the key; to be raised when the same input makes another image */
 
 /* What every image can use: the devices of wisp-vmm and the root's file systems. */
 static const char *const base_modules[] = {
@@ -207,20 +206,13 @@ static bool is_current(const struct builder *b)
 	return same;
 }
 
-/* Copies a file, sharing its blocks where the file system can. */
 static int copy_file(const char *from, const char *to, struct error *err)
 {
 	CLEANUP_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC);
 	CLEANUP_CLOSE int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	ssize_t n;
+	int rc = in < 0 || out < 0 ? -errno : reuse_copy(in, out);
 
-	if (in < 0 || out < 0)
-		return error_errno(err, -errno, "cannot copy %s to %s", from, to);
-	if (ioctl(out, FICLONE, in) == 0)
-		return 0;
-	while ((n = sendfile(out, in, NULL, 1u << 30)) > 0)
-		;
-	return n < 0 ? error_errno(err, -errno, "cannot copy %s to %s", from, to) : 0;
+	return rc < 0 ? error_errno(err, rc, "cannot copy %s to %s", from, to) : 0;
 }
 
 static int make_initrd(struct builder *b, const char *output, struct error *err)
@@ -239,6 +231,7 @@ static int add_part(struct builder *b, const char *tmp, const char *part, const 
 {
 	CLEANUP_FREE char *path = io_format("%s/%s", tmp, part);
 	char digest[DIGEST_TEXT];
+	json_t *chunks;
 	uint64_t size;
 	int rc = progress_check(&b->progress, err);
 
@@ -248,9 +241,11 @@ static int add_part(struct builder *b, const char *tmp, const char *part, const 
 			    : make_initrd(b, path, err);
 	if (rc == 0)
 		rc = digest_file(path, digest, &size, err);
+	if (rc == 0)
+		rc = chunks_of_file(path, &chunks, err);
 	if (rc == 0 && json_object_set_new(parts, part,
-					   json_pack("{s:I, s:s}", "size", (json_int_t)size,
-						     "sha256", digest)) < 0)
+					   json_pack("{s:I, s:s, s:o}", "size", (json_int_t)size,
+						     "sha256", digest, "chunks", chunks)) < 0)
 		rc = no_memory(err);
 	return rc;
 }

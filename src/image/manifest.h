@@ -6,6 +6,7 @@
 
 #define MANIFEST_FORMAT 1
 #define MANIFEST_MAX (64u << 20)
+#define SIGNATURE_MAX 1024
 
 /* File names of the parts, ended by NULL. */
 extern const char *const image_parts[];

@@ -8,11 +8,11 @@
 #include "env/signature.h"
 #include "image/image.h"
 #include "image/manifest.h"
+#include "image/store.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 
-#define MAX_SIGNATURE 1024
 #define FORMAT "wisp-signature 1\nkey: %s\nsignature: %s\n"
 
 static int no_memory(struct error *err)
@@ -63,11 +63,22 @@ int image_sign(const char *reference, const char *key_file, struct error *err)
 	return rc;
 }
 
-static int read_signature(const struct image *image, struct signature *ret, struct error *err)
+/* One signature has one text. */
+static bool parse(const char *text, size_t n, struct signature *ret)
 {
 	char key[SIGNATURE_KEY_TEXT], signature[SIGNATURE_TEXT];
-	CLEANUP_FREE char *text = NULL, *again = NULL;
-	ssize_t n = read_part(image, "manifest.sig", MAX_SIGNATURE, &text, err);
+	CLEANUP_FREE char *again = NULL, *copy = strndup(text, n);
+
+	if (copy && sscanf(copy, "wisp-signature 1 key: %44s signature: %88s", key, signature) == 2)
+		again = io_format(FORMAT, key, signature);
+	return again && strlen(again) == n && !memcmp(again, text, n) &&
+	       signature_parse(key, signature, ret);
+}
+
+static int read_signature(const struct image *image, struct signature *ret, struct error *err)
+{
+	CLEANUP_FREE char *text = NULL;
+	ssize_t n = read_part(image, "manifest.sig", SIGNATURE_MAX, &text, err);
 
 	if (n == -ENOENT)
 		return error_set(err, -ENODATA,
@@ -75,14 +86,18 @@ static int read_signature(const struct image *image, struct signature *ret, stru
 				 image->name, image->name);
 	if (n < 0)
 		return (int)n;
-	if (sscanf(text, "wisp-signature 1 key: %44s signature: %88s", key, signature) == 2)
-		again = io_format(FORMAT, key, signature);
-	/* One signature has one text. */
-	if (!again || strlen(again) != (size_t)n || strcmp(again, text) ||
-	    !signature_parse(key, signature, ret))
+	if (!parse(text, (size_t)n, ret))
 		return error_set(err, -EBADMSG, "image %s: %s/manifest.sig is no signature",
 				 image->name, image->folder);
 	return 0;
+}
+
+bool image_signature_holds(const char *text, size_t n, const void *manifest, size_t size)
+{
+	struct signature signature;
+
+	return n <= SIGNATURE_MAX && parse(text, n, &signature) &&
+	       signature_is_good(&signature, manifest, size);
 }
 
 int image_check_signature(const struct image *image, const char *keys, char **ret_who,

@@ -21,4 +21,7 @@ int image_open_own(const char *name, struct image *ret, struct error *err);
 int image_check_safe(const char *name, const char *folder, enum image_place place,
 		     struct error *err);
 
+/* Whether a text is a signature, by whatever key, of the bytes of a manifest. */
+bool image_signature_holds(const char *text, size_t n, const void *manifest, size_t size);
+
 #endif
