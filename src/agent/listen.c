@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <linux/vm_sockets.h>
 
+#include "lib/acceptor.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -23,10 +24,10 @@ struct listener {
 	struct agent *agent;
 	struct listener *next;
 	char *address;
-	char *unix_path; /* unlinked at the end */
-	int fd;
+	char *unix_path;     /* unlinked at the end */
 	struct in_addr from; /* 0: everybody */
-	struct loop_source *source, *timer;
+	struct acceptor *acceptor;
+	struct loop_source *timer; /* to open it again */
 };
 
 static int listen_vsock(const char *port_text, struct error *err)
@@ -104,46 +105,36 @@ static bool peer_allowed(const struct listener *l, int fd, const struct sockaddr
 	}
 }
 
-static void listener_pause(struct listener *l)
-{
-	log_warn(&l->agent->log, "listen", "%s: cannot accept: %s; again in 1 s", l->address,
-		 strerror(errno));
-	loop_remove(&l->source);
-	loop_set_timer(l->timer, RETRY_NS, 0);
-}
-
-/* What accept(2) reports about one connection, or about nothing at all. */
-static bool accept_error_passes(int e)
-{
-	return e == EINTR || e == ECONNABORTED || e == EPROTO || e == ECONNRESET || e == EPERM;
-}
-
-static void on_connection(void *arg, uint32_t events)
+static void on_connection(void *arg, int fd, const struct sockaddr_storage *peer)
 {
 	struct listener *l = arg;
-	struct sockaddr_storage peer = {0};
-	socklen_t len = sizeof(peer);
-	int fd = accept4(l->fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int on = 1;
 
-	if (fd < 0) {
-		if (errno != EAGAIN && !accept_error_passes(errno))
-			listener_pause(l);
-		return;
-	}
-	if (!peer_allowed(l, fd, &peer)) {
+	if (!peer_allowed(l, fd, peer)) {
 		log_warn(&l->agent->log, "listen", "%s: refused a peer that is not served",
 			 l->address);
 		close(fd);
 		return;
 	}
-	if (peer.ss_family == AF_INET) {
+	if (peer->ss_family == AF_INET) {
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	}
 	if (session_create(l->agent, fd, 0))
 		log_warn(&l->agent->log, "listen", "%s: no memory for a session", l->address);
 }
+
+static void on_broken(void *arg, int code)
+{
+	struct listener *l = arg;
+
+	log_warn(&l->agent->log, "listen", "%s: cannot accept: %s; opened again in 1 s", l->address,
+		 strerror(-code));
+	acceptor_destroy(take_ptr(l->acceptor));
+	loop_set_timer(l->timer, RETRY_NS, 0);
+}
+
+static const struct acceptor_ops acceptor_ops = {on_connection, on_broken};
 
 /* Opens the socket; also after an error, when the old one may be dead for good. */
 static int listener_open(struct listener *l, struct error *err)
@@ -163,21 +154,11 @@ static int listener_open(struct listener *l, struct error *err)
 				 l->address);
 	if (fd < 0)
 		return fd;
-	r = loop_add_fd(l->agent->loop, fd, EPOLLIN, on_connection, l, &l->source);
-	if (r) {
+	r = acceptor_create(l->agent->loop, &l->agent->log, "listen", fd, SOCK_NONBLOCK,
+			    &acceptor_ops, l, &l->acceptor, err);
+	if (r)
 		close(fd);
-		return error_errno(err, r, "cannot watch %s", l->address);
-	}
-	l->fd = fd;
-	return 0;
-}
-
-static void listener_close(struct listener *l)
-{
-	loop_remove(&l->source);
-	if (l->fd >= 0)
-		close(l->fd);
-	l->fd = -1;
+	return r;
 }
 
 static void on_retry(void *arg)
@@ -185,7 +166,6 @@ static void on_retry(void *arg)
 	struct listener *l = arg;
 	struct error err;
 
-	listener_close(l);
 	if (l->unix_path)
 		unlink(l->unix_path);
 	if (listener_open(l, &err)) {
@@ -196,7 +176,7 @@ static void on_retry(void *arg)
 
 static void listener_destroy(struct listener *l)
 {
-	listener_close(l);
+	acceptor_destroy(l->acceptor);
 	loop_remove(&l->timer);
 	if (l->unix_path)
 		unlink(l->unix_path);
@@ -212,7 +192,6 @@ int listener_add(struct agent *agent, const char *address, struct error *err)
 	if (!l)
 		return error_errno(err, -ENOMEM, "cannot listen on %s", address);
 	l->agent = agent;
-	l->fd = -1;
 	l->address = strdup(address);
 	r = l->address ? loop_add_timer(agent->loop, on_retry, l, &l->timer) : -ENOMEM;
 	r = r ? error_errno(err, r, "cannot listen on %s", address) : listener_open(l, err);

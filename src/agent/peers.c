@@ -17,6 +17,7 @@
 
 #include "agent/hosts.h"
 #include "agent/proto.h"
+#include "lib/acceptor.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -24,7 +25,6 @@
 
 #define LINE_MAX_BYTES 128
 #define LINE_NS 10000000000ULL	     /* for the line that says who asks */
-#define RETRY_NS 1000000000ULL	     /* when descriptors have run out */
 #define GREETING_MAX 1024	     /* connections that have not said it yet */
 #define RESERVED_END IPPORT_RESERVED /* ports below are root's */
 
@@ -45,8 +45,7 @@ struct peers {
 	peers_fn *fn;
 	void *arg;
 	struct in_addr address;
-	int fd;
-	struct loop_source *source, *timer;
+	struct acceptor *acceptor;
 	struct greeting *greetings;
 	unsigned count, refused; /* refused: for log_due() */
 };
@@ -187,36 +186,22 @@ static int check_peer(const struct peers *peers, const struct sockaddr_in *from,
 	return hosts_has(peers->hosts, from->sin_addr, err);
 }
 
-static void on_connection(void *arg, uint32_t events)
+static void on_connection(void *arg, int fd, const struct sockaddr_storage *from)
 {
 	struct peers *peers = arg;
-	struct sockaddr_in from = {0};
-	socklen_t len = sizeof(from);
-	int fd = accept4(peers->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct error err;
 
-	if (fd >= 0 && check_peer(peers, &from, &err)) {
+	if (check_peer(peers, (const struct sockaddr_in *)from, &err)) {
 		if (log_due(&peers->refused))
 			log_warn(peers->log, "peers", "%s (%u refusals)", err.text, peers->refused);
 		say_no(peers, fd, err.text);
 		close(fd);
-	} else if (fd >= 0) {
-		if (greeting_create(peers, fd))
-			log_warn(peers->log, "peers", "no memory for a connection");
-	} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-		log_warn(peers->log, "peers", "cannot accept: %s; again in 1 s", strerror(errno));
-		loop_remove(&peers->source);
-		loop_set_timer(peers->timer, RETRY_NS, 0);
+	} else if (greeting_create(peers, fd)) {
+		log_warn(peers->log, "peers", "no memory for a connection");
 	}
 }
 
-static void on_retry(void *arg)
-{
-	struct peers *peers = arg;
-
-	if (loop_add_fd(peers->loop, peers->fd, EPOLLIN, on_connection, peers, &peers->source))
-		loop_set_timer(peers->timer, RETRY_NS, 0);
-}
+static const struct acceptor_ops acceptor_ops = {.connection = on_connection};
 
 static int peers_listen(struct peers *peers, struct error *err)
 {
@@ -224,19 +209,19 @@ static int peers_listen(struct peers *peers, struct error *err)
 				 .sin_port = htons(PROTO_RELAY_PORT),
 				 .sin_addr = peers->address};
 	char text[INET_ADDRSTRLEN];
+	CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int on = 1, r;
 
-	peers->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (peers->fd < 0 || setsockopt(peers->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-	    bind(peers->fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(peers->fd, 1024) < 0)
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 1024) < 0)
 		return error_errno(err, -errno, "cannot listen for other VMs at %s:%u",
 				   inet_ntop(AF_INET, &at.sin_addr, text, sizeof(text)),
 				   PROTO_RELAY_PORT);
-	r = loop_add_timer(peers->loop, on_retry, peers, &peers->timer);
+	r = acceptor_create(peers->loop, peers->log, "peers", fd, SOCK_NONBLOCK, &acceptor_ops,
+			    peers, &peers->acceptor, err);
 	if (!r)
-		r = loop_add_fd(peers->loop, peers->fd, EPOLLIN, on_connection, peers,
-				&peers->source);
-	return r ? error_errno(err, r, "cannot listen for other VMs") : 0;
+		take_fd(&fd);
+	return r;
 }
 
 int peers_create(struct loop *loop, const struct log *log, struct in_addr address,
@@ -247,13 +232,8 @@ int peers_create(struct loop *loop, const struct log *log, struct in_addr addres
 
 	if (!peers)
 		return error_errno(err, -ENOMEM, "cannot listen for other VMs");
-	*peers = (struct peers){.loop = loop,
-				.log = log,
-				.hosts = hosts,
-				.fn = fn,
-				.arg = arg,
-				.address = address,
-				.fd = -1};
+	*peers = (struct peers){
+		.loop = loop, .log = log, .hosts = hosts, .fn = fn, .arg = arg, .address = address};
 	r = peers_listen(peers, err);
 	if (r)
 		peers_destroy(peers);
@@ -268,10 +248,7 @@ void peers_destroy(struct peers *peers)
 		return;
 	while (peers->greetings)
 		close(greeting_free(peers->greetings));
-	loop_remove(&peers->source);
-	loop_remove(&peers->timer);
-	if (peers->fd >= 0)
-		close(peers->fd);
+	acceptor_destroy(peers->acceptor);
 	free(peers);
 }
 

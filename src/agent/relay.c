@@ -20,6 +20,7 @@
 
 #include "agent/hosts.h"
 #include "agent/proto.h"
+#include "lib/acceptor.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -28,9 +29,8 @@
 
 #define NO_ANSWER "the agent of the VM does not answer"
 #define LINE_MAX_BYTES 512
-#define ROOM 65536		      /* bytes under way in each direction */
-#define HANDSHAKE_NS 10000000000ULL   /* for the request, and for the target's answer */
-#define ACCEPT_RETRY_NS 1000000000ULL /* when descriptors have run out */
+#define ROOM 65536		    /* bytes under way in each direction */
+#define HANDSHAKE_NS 10000000000ULL /* for the request, and for the target's answer */
 
 /* Ports below 1024 are root's (Linux: net.ipv4.ip_unprivileged_port_start); few are in use here. */
 #define PORT_FIRST 600u
@@ -72,8 +72,7 @@ struct relay {
 	const struct log *log;
 	const char *path, *hosts;
 	struct in_addr address;
-	int fd;
-	struct loop_source *source, *timer;
+	struct acceptor *acceptor;
 	struct link *links;
 	unsigned refused; /* for log_due() */
 };
@@ -442,45 +441,34 @@ static void link_create(struct relay *relay, int fd, uid_t uid)
 		refuse(l, "too many connections");
 }
 
-static void on_connection(void *arg, uint32_t events)
+static void on_connection(void *arg, int fd, const struct sockaddr_storage *peer)
 {
-	struct relay *relay = arg;
-	int fd = accept4(relay->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	uid_t uid;
 
-	if (fd >= 0 && io_peer_uid(fd, &uid, NULL)) {
+	if (io_peer_uid(fd, &uid, NULL))
 		close(fd);
-	} else if (fd >= 0) {
-		link_create(relay, fd, uid);
-	} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-		log_warn(relay->log, "relay", "cannot accept: %s; again in 1 s", strerror(errno));
-		loop_remove(&relay->source);
-		loop_set_timer(relay->timer, ACCEPT_RETRY_NS, 0);
-	}
+	else
+		link_create(arg, fd, uid);
 }
 
-static void on_retry(void *arg)
-{
-	struct relay *relay = arg;
-
-	if (loop_add_fd(relay->loop, relay->fd, EPOLLIN, on_connection, relay, &relay->source))
-		loop_set_timer(relay->timer, ACCEPT_RETRY_NS, 0);
-}
+static const struct acceptor_ops acceptor_ops = {.connection = on_connection};
 
 static int relay_listen(struct relay *relay, struct error *err)
 {
+	CLEANUP_CLOSE int fd = io_unix_listen(relay->path, err);
 	int r;
 
-	relay->fd = io_unix_listen(relay->path, err);
-	if (relay->fd < 0)
-		return relay->fd;
-	if (chmod(relay->path, 0666) < 0)
-		return error_errno(err, -errno, "cannot open %s to all users", relay->path);
-	r = loop_add_timer(relay->loop, on_retry, relay, &relay->timer);
-	if (!r)
-		r = loop_add_fd(relay->loop, relay->fd, EPOLLIN, on_connection, relay,
-				&relay->source);
-	return r ? error_errno(err, r, "cannot watch %s", relay->path) : 0;
+	if (fd < 0)
+		return fd;
+	r = chmod(relay->path, 0666) < 0
+		    ? error_errno(err, -errno, "cannot open %s to all users", relay->path)
+		    : acceptor_create(relay->loop, relay->log, "relay", fd, SOCK_NONBLOCK,
+				      &acceptor_ops, relay, &relay->acceptor, err);
+	if (r)
+		unlink(relay->path);
+	else
+		take_fd(&fd);
+	return r;
 }
 
 int relay_create(struct loop *loop, const struct log *log, const char *path, const char *hosts,
@@ -491,7 +479,7 @@ int relay_create(struct loop *loop, const struct log *log, const char *path, con
 
 	if (!relay)
 		return error_errno(err, -ENOMEM, "relay");
-	*relay = (struct relay){.loop = loop, .log = log, .path = path, .hosts = hosts, .fd = -1};
+	*relay = (struct relay){.loop = loop, .log = log, .path = path, .hosts = hosts};
 	r = relay_listen(relay, err);
 	if (r)
 		relay_destroy(relay);
@@ -511,10 +499,8 @@ void relay_destroy(struct relay *relay)
 		return;
 	while (relay->links)
 		link_destroy(relay->links);
-	loop_remove(&relay->source);
-	loop_remove(&relay->timer);
-	if (relay->fd >= 0) {
-		close(relay->fd);
+	if (relay->acceptor) {
+		acceptor_destroy(relay->acceptor);
 		unlink(relay->path);
 	}
 	free(relay);

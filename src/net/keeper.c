@@ -13,6 +13,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
+#include "lib/acceptor.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -28,7 +29,6 @@
 #include "net/vxlan.h"
 
 #define BRIDGE "wisp0"
-#define ACCEPT_RETRY_NS 1000000000ULL /* when descriptors have run out */
 
 struct net_keeper {
 	const struct net_config *config;
@@ -37,8 +37,7 @@ struct net_keeper {
 	int underlay; /* netlink socket of the namespace we come from */
 	int leash;    /* -1 once released */
 	struct loop_source *leash_source;
-	int listener;
-	struct loop_source *listener_source, *retry;
+	struct acceptor *acceptor;
 	unsigned strangers; /* for log_due() */
 };
 
@@ -186,21 +185,12 @@ static int add_peer(struct net_keeper *k, int fd)
 	return r;
 }
 
-static void on_connection(void *arg, uint32_t events)
+static void on_connection(void *arg, int accepted, const struct sockaddr_storage *peer)
 {
 	struct net_keeper *k = arg;
-	CLEANUP_CLOSE int fd = accept4(k->listener, NULL, NULL, SOCK_CLOEXEC);
+	CLEANUP_CLOSE int fd = accepted;
 	uid_t uid = (uid_t)-1;
 
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			log_warn(&k->log, "control", "cannot accept: %s; again in 1 s",
-				 strerror(errno));
-			loop_remove(&k->listener_source);
-			loop_set_timer(k->retry, ACCEPT_RETRY_NS, 0);
-		}
-		return;
-	}
 	/* In a user namespace the user is 0 here, and everybody else somebody else. */
 	if (io_peer_uid(fd, &uid, NULL) < 0 || uid != geteuid()) {
 		if (log_due(&k->strangers))
@@ -212,13 +202,7 @@ static void on_connection(void *arg, uint32_t events)
 		take_fd(&fd);
 }
 
-static void on_retry(void *arg)
-{
-	struct net_keeper *k = arg;
-
-	if (loop_add_fd(k->loop, k->listener, EPOLLIN, on_connection, k, &k->listener_source))
-		loop_set_timer(k->retry, ACCEPT_RETRY_NS, 0);
-}
+static const struct acceptor_ops acceptor_ops = {.connection = on_connection};
 
 static void on_signal(void *arg, int signo)
 {
@@ -255,18 +239,16 @@ static void on_leash(void *arg, uint32_t events)
 static int listen_control(struct net_keeper *k, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s/control", k->config->dir);
+	CLEANUP_CLOSE int fd = path ? io_unix_listen(path, err) : -ENOMEM;
 	int r;
 
-	if (!path)
-		return -ENOMEM;
-	k->listener = io_unix_listen(path, err);
-	if (k->listener < 0)
-		return k->listener;
-	r = loop_add_timer(k->loop, on_retry, k, &k->retry);
+	if (fd < 0)
+		return fd;
+	r = acceptor_create(k->loop, &k->log, "control", fd, 0, &acceptor_ops, k, &k->acceptor,
+			    err);
 	if (!r)
-		r = loop_add_fd(k->loop, k->listener, EPOLLIN, on_connection, k,
-				&k->listener_source);
-	return r < 0 ? error_errno(err, r, "cannot watch %s", path) : 0;
+		take_fd(&fd);
+	return r;
 }
 
 static int set_up(struct net_keeper *k, struct error *err)
@@ -328,8 +310,7 @@ static int take_fds(const char *dir, int *leash, int *lock)
 /* The keeper's life, as first process of the PID namespace. Returns its exit code. */
 static int keep(const struct net_config *config, int leash, int underlay)
 {
-	struct net_keeper k = {
-		.config = config, .leash = leash, .underlay = underlay, .listener = -1};
+	struct net_keeper k = {.config = config, .leash = leash, .underlay = underlay};
 	struct error err = {""};
 	int r;
 
