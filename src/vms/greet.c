@@ -16,6 +16,7 @@
 #include "lib/io.h"
 #include "net/client.h"
 #include "net/message.h"
+#include "vms/agent.h"
 #include "vms/control.h"
 #include "vms/record.h"
 #include "vms/shares-agent.h"
@@ -82,15 +83,10 @@ static void watch_wait(const struct watch *w)
 		continue;
 }
 
-static char *agent_address(const char *dir)
-{
-	return io_format("vsock:%s/" VM_VSOCK, dir);
-}
-
 /* Returns when the agent answers, the time of that in *ready_ns. */
 static int wait_agent(const struct greeting *g, struct watch *w, uint64_t *ready_ns)
 {
-	CLEANUP_FREE char *address = agent_address(g->dir);
+	CLEANUP_FREE char *address = vm_agent_address(g->dir);
 	uint64_t asked = io_now_ns();
 
 	for (;;) {
@@ -113,8 +109,8 @@ static int wait_agent(const struct greeting *g, struct watch *w, uint64_t *ready
 static int configure_one(const char *dir, json_t *hosts, const char *own, struct error *err)
 {
 	json_t *settings = json_pack("{sO,ss}", "hosts", hosts, "peers", own);
-	CLEANUP_FREE char *address = agent_address(dir);
-	CLEANUP_CLOSE int fd = address && settings ? client_connect(address, err) : -ENOMEM;
+	CLEANUP_CLOSE int fd =
+		settings ? vm_agent_connect(dir, err) : error_errno(err, -ENOMEM, "names of VMs");
 	int r = fd < 0 ? fd : client_configure(fd, settings, err);
 
 	json_decref(settings);

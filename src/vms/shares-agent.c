@@ -9,7 +9,7 @@
 #include "agent/client.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
-#include "lib/io.h"
+#include "vms/agent.h"
 #include "vms/record.h"
 
 /* What the agent needs to know of each. */
@@ -30,12 +30,10 @@ static json_t *for_agent(const json_t *shares)
 static int tell(const char *dir, const char *what, json_t *list, struct error *err)
 {
 	json_t *settings = json_pack("{so}", what, list);
-	CLEANUP_FREE char *address = io_format("vsock:%s/" VM_VSOCK, dir);
-	CLEANUP_CLOSE int fd = -1;
-	int r = settings && address ? 0 : error_errno(err, -ENOMEM, "%s", what);
+	CLEANUP_CLOSE int fd =
+		settings ? vm_agent_connect(dir, err) : error_errno(err, -ENOMEM, "%s", what);
+	int r = fd;
 
-	if (!r)
-		r = fd = client_connect(address, err);
 	if (r >= 0)
 		r = client_configure(fd, settings, err);
 	json_decref(settings);

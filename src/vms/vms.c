@@ -7,13 +7,13 @@
 #include <poll.h>
 #include <string.h>
 
-#include "agent/client.h"
 #include "lib/busy.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/paths.h"
 #include "net/state.h"
+#include "vms/agent.h"
 #include "vms/control.h"
 #include "vms/handover.h"
 #include "vms/record.h"
@@ -88,13 +88,11 @@ int vms_dir(const char *name, char **ret, struct error *err)
 int vms_agent(const char *name, struct error *err)
 {
 	CLEANUP_FREE char *dir = NULL;
-	CLEANUP_FREE char *address = NULL;
 	int r = vms_dir(name, &dir, err);
 
 	if (r)
 		return r;
-	address = io_format("vsock:%s/" VM_VSOCK, dir);
-	r = address ? client_connect(address, err) : -ENOMEM;
+	r = vm_agent_connect(dir, err);
 	if (r < 0 && !record_exists(dir, RECORD_READY))
 		return error_set(err, r, "the agent of VM %s is not up yet (wisp vm console %s)",
 				 name, name);
