@@ -129,7 +129,7 @@ static void watch(struct part *p, const char *name, char *dir)
 		die("a VM cannot be watched");
 }
 
-static void enter_group(const struct part *p, const char *name)
+static void enter_group(const struct part *p, const char *name, pid_t pid)
 {
 	const char *group = json_string_value(json_object_get(p->setup, "cgroup"));
 	CLEANUP_FREE char *dir = group ? io_format("%s/vm-%s", group, name) : NULL;
@@ -140,18 +140,17 @@ static void enter_group(const struct part *p, const char *name)
 		return;
 	mkdir(dir, 0755);
 	f = fopen(procs, "w");
-	if (!f || fputs("0", f) < 0 || fclose(f))
+	if (!f || fprintf(f, "%d", pid) < 0 || fclose(f))
 		die("a VM cannot enter its control group");
 }
 
 /* What the VM is. The lock is of the open file, which it keeps. */
-static void __attribute__((noreturn)) vm_run(const struct part *p, const char *name, int lock)
+static void __attribute__((noreturn)) vm_run(int lock)
 {
 	int kept = dup2(lock, 3);
 
 	setsid();
 	prctl(PR_SET_NAME, "stand-in-vm");
-	enter_group(p, name);
 	close_range(4, ~0u, 0);
 	for (int i = 0; i < 3; i++)
 		close(i);
@@ -177,7 +176,8 @@ static int start_vm(struct part *p, const char *name, struct error *err)
 	}
 	pid = fork();
 	if (!pid)
-		vm_run(p, name, lock);
+		vm_run(lock);
+	enter_group(p, name, pid);
 	snprintf(text, sizeof(text), "%d", pid);
 	path = io_format("%s/pid", dir);
 	if (io_write_file(path, text, strlen(text), NULL))

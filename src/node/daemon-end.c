@@ -93,6 +93,7 @@ static void finish(struct cluster_end *e)
 	if (!r)
 		r = alloc_release(&d->alloc, c->id, daemon_now(), &err);
 	remove_log(c);
+	groups_gone(d);
 	answer(e, r, &err);
 	if (r) {
 		loop_set_timer(e->timer, AGAIN_NS, 0);
@@ -100,7 +101,6 @@ static void finish(struct cluster_end *e)
 	}
 	log_info(d->p.log, "reserve", "%s has ended", c->id);
 	cluster_destroy(c);
-	groups_gone(d);
 }
 
 /* -------- steps -------- */
