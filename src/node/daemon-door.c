@@ -20,6 +20,7 @@
 #include "node/nodename.h"
 
 #define BACKLOG 128
+#define AGAIN_NS 500000000ull
 
 /* -------- who may come in -------- */
 
@@ -82,9 +83,22 @@ static int know_remote(const struct sockaddr_storage *from, socklen_t n, struct 
 	return 0;
 }
 
-static void accept_more(struct door *door)
+static void accept_more(void *arg)
 {
+	struct door *door = arg;
+
 	loop_modify_fd(door->accepting, door->greetings < DAEMON_GREETINGS ? EPOLLIN : 0);
+}
+
+/* Out of descriptors, say: who waits goes on waiting, and would be told of all the time. */
+static void accept_later(struct door *door, int code)
+{
+	if (code == EAGAIN || code == EINTR || code == ECONNABORTED)
+		return;
+	if (log_due(&door->d->unheard))
+		log_error(door->d->p.log, "peer", "cannot accept a connection: %s", strerror(code));
+	loop_modify_fd(door->accepting, 0);
+	loop_set_timer(door->again, AGAIN_NS, 0);
 }
 
 void door_greeted(struct door *door)
@@ -103,8 +117,10 @@ static void on_accept(void *arg, uint32_t events)
 	int fd = accept4(door->fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 	struct error err;
 
-	if (fd < 0)
+	if (fd < 0) {
+		accept_later(door, errno);
 		return;
+	}
 	r = door->remote ? know_remote(&from, n, &caller, &err) : know_local(fd, &caller, &err);
 	if (!r)
 		r = check(door->d, &caller, &err);
@@ -128,6 +144,8 @@ static int door_open(struct door *door, const char *name, struct error *err)
 	if (fcntl(door->fd, F_SETFL, O_NONBLOCK))
 		return error_errno(err, -errno, "%s", name);
 	r = loop_add_fd(door->d->p.loop, door->fd, EPOLLIN, on_accept, door, &door->accepting);
+	if (!r)
+		r = loop_add_timer(door->d->p.loop, accept_more, door, &door->again);
 	return r ? error_errno(err, r, "cannot watch %s", name) : 0;
 }
 
@@ -223,6 +241,7 @@ int doors_open(struct daemon *d, struct error *err)
 static void door_close(struct door *door)
 {
 	loop_remove(&door->accepting);
+	loop_remove(&door->again);
 	if (door->d && door->fd >= 0)
 		close(door->fd);
 }

@@ -74,7 +74,7 @@ struct door {
 	struct daemon *d;
 	bool remote;
 	int fd;
-	struct loop_source *accepting;
+	struct loop_source *accepting, *again;
 	unsigned greetings;
 };
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -380,6 +381,17 @@ static void on_stop(void *arg, int signo)
 	loop_stop(arg);
 }
 
+/* A descriptor for each connection: what the system allows, not what a shell needs. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int serve(struct settings *s, const struct log *log, struct error *err)
 {
 	static const int stops[] = {SIGTERM, SIGINT};
@@ -388,6 +400,7 @@ static int serve(struct settings *s, const struct log *log, struct error *err)
 	struct loop_source *source;
 	int r = loop_create(&loop);
 
+	raise_limit();
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; !r && i < ARRAY_SIZE(stops); i++)
 		r = loop_add_signal(loop, stops[i], on_stop, loop, &source);

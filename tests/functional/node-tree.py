@@ -245,6 +245,35 @@ def strangers(nodes):
     step("a wrong key is refused, and both sides say so; strangers are bounded")
 
 
+def few_descriptors():
+    """One that has none left waits, and does not spin."""
+    import resource
+    node = nodes[5]
+    used = len(os.listdir(f"/proc/{node.process.pid}/fd"))
+    limits = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (used + 6, limits[1]))
+    import socket
+    waiting = []
+    for _ in range(12):
+        waiting.append(socket.socket(socket.AF_UNIX))
+        waiting[-1].connect(node.socket)
+    until(lambda: "Too many open files" in node.said(), 10, "it says what is missing")
+
+    def cpu():
+        with open(f"/proc/{node.process.pid}/stat") as f:
+            return sum(int(x) for x in f.read().split()[13:15])
+    before = cpu()
+    time.sleep(1)
+    assert cpu() - before < 50, "it spins"
+    for s in waiting:
+        s.close()
+    resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, limits)
+    client = node.client()
+    client.ask("facts")
+    client.close()
+    step("one without descriptors waits for some")
+
+
 def bad_starts():
     def start(*options):
         p = subprocess.run([f"{build}/src/node/wispd", "--state", f"{folder}/bad", "--name", "bad",
@@ -307,11 +336,12 @@ try:
     nodes = tree_by_key()
     users(nodes)
     strangers(nodes)
+    few_descriptors()
     bad_starts()
     munge()
     for d in daemons:
         if d.process:
-            d.kill(signal.SIGTERM)
+            assert d.kill(signal.SIGTERM) == 0
             assert not os.path.exists(d.socket)
 finally:
     for d in daemons:

@@ -44,10 +44,12 @@ class Daemon:
         return Client(self.socket)
 
     def kill(self, signo=signal.SIGKILL):
+        """Its exit code."""
         if self.process:
             self.process.send_signal(signo)
-            self.process.wait(20)
+            code = self.process.wait(20)
             self.process = None
+            return code
 
 
 def end_all(daemons):
