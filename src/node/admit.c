@@ -4,9 +4,7 @@
 #include "node/admit.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +16,6 @@
 
 #define MAX_DOCUMENTS 64
 #define MAX_WAIVERS 64
-#define MAX_GROUPS 1024
 
 /* All that a meet is made of. */
 struct gathered {
@@ -29,35 +26,20 @@ struct gathered {
 
 /* -------- facts -------- */
 
-static int add_groups(json_t *facts, const struct passwd *user, struct error *err)
-{
-	int n = MAX_GROUPS, r = 0;
-	CLEANUP_FREE gid_t *gids = calloc(MAX_GROUPS, sizeof(*gids));
-
-	if (!gids)
-		return error_set(err, -ENOMEM, "out of memory");
-	if (getgrouplist(user->pw_name, user->pw_gid, gids, &n) < 0)
-		n = MAX_GROUPS;
-	for (int i = 0; !r && i < n; i++) {
-		const struct group *group = getgrgid(gids[i]);
-
-		if (group)
-			r = facts_add(facts, "group", group->gr_name, err);
-	}
-	return r;
-}
-
 /* What nobody has to be believed. */
-static int own_facts(const struct admit *a, uid_t uid, json_t *facts, struct error *err)
+static int own_facts(const struct admit *a, const json_t *user, json_t *facts, struct error *err)
 {
-	const struct passwd *user = getpwuid(uid);
+	const json_t *group;
+	size_t i;
 	int r;
 
 	if (!user)
-		return error_set(err, -ENOENT, "user %u is not in this node's user database", uid);
-	r = facts_add(facts, "user", user->pw_name, err);
-	if (!r)
-		r = add_groups(facts, user, err);
+		return error_set(err, -ENOENT,
+				 "this node's user database does not know you, or does not answer");
+	r = facts_add(facts, "user", json_string_value(json_object_get(user, "user")), err);
+	json_array_foreach (json_object_get(user, "groups"), i, group)
+		if (!r)
+			r = facts_add(facts, "group", json_string_value(group), err);
 	if (!r && a->type)
 		r = facts_add(facts, "node-type", a->type, err);
 	return r;
@@ -143,7 +125,7 @@ static int add_waivers(const struct admit *a, struct gathered *m, const json_t *
 	return 0;
 }
 
-static int gather(const struct admit *a, uid_t user, const json_t *request, int64_t now,
+static int gather(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
 		  struct gathered *m, struct error *err)
 {
 	int r;
@@ -217,8 +199,8 @@ static int refuse(const struct meet *m, json_t **conflicts, struct error *err)
 	return error_set(err, -EBADE, "the documents conflict");
 }
 
-int admit(const struct admit *a, uid_t user, const json_t *request, int64_t now, json_t **ret,
-	  json_t **conflicts, struct error *err)
+int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
+	  json_t **ret, json_t **conflicts, struct error *err)
 {
 	struct gathered m = {0};
 	struct meet meet = {0};

@@ -23,12 +23,13 @@ struct admit {
 };
 
 /*
- * *ret: the closed environment of a `reserve`, a new reference. -EINVAL: it is malformed, -EPERM:
+ * user: {"user", "groups"}, by their names; NULL: the user database does not tell, -ENOENT. *ret:
+ * the closed environment of a `reserve`, a new reference. -EINVAL: it is malformed, -EPERM:
  * it says what only the node knows, -EACCES: a waiver does not hold, -ESTALE: another digest.
  * -EBADE: documents conflict; *conflicts then is a new list of them (else it stays NULL).
  */
-int admit(const struct admit *a, uid_t user, const json_t *request, int64_t now, json_t **ret,
-	  json_t **conflicts, struct error *err);
+int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
+	  json_t **ret, json_t **conflicts, struct error *err);
 
 /* The claim of the environment's VMs with these names (docs/formats/node.md, Claims), as JSON. */
 int admit_claim(const json_t *environment, const char *cluster, const json_t *vms, json_t **ret,

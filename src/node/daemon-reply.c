@@ -36,6 +36,7 @@ int reply_create(struct daemon *d, const struct reply *model, struct reply **ret
 	*reply = *model;
 	reply->d = d;
 	reply->who = *model->asker;
+	reply->who.facts = NULL;
 	reply->next = d->replies;
 	d->replies = reply;
 	*ret = reply;
@@ -50,6 +51,7 @@ void reply_send(struct reply *reply, int code, json_t *value, const struct error
 		at = &(*at)->next;
 	*at = reply->next;
 	reply->fn(reply, code, code ? err->text : "", value);
+	json_decref(reply->who.facts);
 	free(reply);
 }
 

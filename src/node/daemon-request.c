@@ -131,5 +131,5 @@ void daemon_request(struct daemon *d, struct reply *reply, const json_t *request
 	if (r)
 		reply_send(reply, r, NULL, &err);
 	else
-		who_then_do(d, reply, request);
+		who_then_do(d, reply, request, !strcmp(op_of(request), "reserve"));
 }

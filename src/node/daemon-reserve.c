@@ -40,7 +40,7 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 		    struct claim **ret, json_t **environment, json_t **conflicts, struct error *err)
 {
 	json_t *json = NULL;
-	int r = admit(&d->p.admit, who->uid, request, daemon_now(), environment, conflicts, err);
+	int r = admit(&d->p.admit, who->facts, request, daemon_now(), environment, conflicts, err);
 
 	if (!r)
 		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),

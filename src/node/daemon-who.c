@@ -25,12 +25,14 @@
 #define PATIENCE_NS (5 * SECOND_NS) /* then a user is none */
 #define QUESTIONS_MAX 32u	    /* at once; those that nobody waits for any more count not */
 #define GROUPS_MAX 1024
+#define ENTRY_MAX (1u << 20) /* bytes of a user or group, with its members */
 
 /* What a thread works on. */
 struct question {
 	uid_t uid;
 	gid_t operators;
-	bool found;
+	bool is_operator;
+	json_t *facts; /* as in struct asker */
 };
 
 struct deferred {
@@ -66,50 +68,75 @@ int user_may_be(struct asker *who, uid_t uid, struct error *err)
 
 /* -------- in the thread -------- */
 
-static bool is_member(const struct passwd *user, gid_t group)
+static void release(void *arg)
 {
-	gid_t gids[GROUPS_MAX];
-	int n = GROUPS_MAX;
+	struct question *q = arg;
 
-	if (getgrouplist(user->pw_name, user->pw_gid, gids, &n) < 0)
-		n = GROUPS_MAX;
-	for (int i = 0; i < n; i++)
-		if (gids[i] == group)
-			return true;
-	return false;
+	json_decref(q->facts);
+	free(q);
+}
+
+static void add_group(struct question *q, gid_t gid)
+{
+	struct group group, *found = NULL;
+	CLEANUP_FREE char *text = malloc(ENTRY_MAX);
+
+	q->is_operator |= gid == q->operators;
+	if (text && !getgrgid_r(gid, &group, text, ENTRY_MAX, &found) && found)
+		json_array_append_new(json_object_get(q->facts, "groups"),
+				      json_string(found->gr_name));
 }
 
 static void work(void *arg)
 {
 	struct question *q = arg;
 	struct passwd user, *found = NULL;
-	char text[16384];
+	CLEANUP_FREE char *text = malloc(ENTRY_MAX);
+	gid_t gids[GROUPS_MAX];
+	int n = GROUPS_MAX;
 
-	if (!getpwuid_r(q->uid, &user, text, sizeof(text), &found) && found)
-		q->found = is_member(found, q->operators);
+	if (!text || getpwuid_r(q->uid, &user, text, ENTRY_MAX, &found) || !found)
+		return;
+	q->facts = json_pack("{s:s, s:[]}", "user", found->pw_name, "groups");
+	if (getgrouplist(found->pw_name, found->pw_gid, gids, &n) < 0)
+		n = GROUPS_MAX;
+	for (int i = 0; i < n; i++)
+		add_group(q, gids[i]);
 }
 
 /* -------- what is known -------- */
 
-static void remember(struct daemon *d, uid_t uid, bool yes)
+/* The facts are the thread's no more. */
+static void remember(struct daemon *d, uid_t uid, struct question *q)
 {
-	d->known[d->next_known++ % WHO_KNOWN] =
-		(struct who_known){uid, yes, io_now_ns() + HOLDS_NS};
+	struct who_known *k = &d->known[d->next_known++ % WHO_KNOWN];
+
+	json_decref(k->facts);
+	*k = (struct who_known){.uid = uid, .until = io_now_ns() + HOLDS_NS};
+	if (q) {
+		k->is_operator = q->is_operator;
+		k->facts = take_ptr(q->facts);
+	}
 }
 
-/* 1, 0, or -1: it is not known. */
-static int is_operator(const struct daemon *d, uid_t uid)
+static const struct who_known *find_known(const struct daemon *d, uid_t uid)
 {
 	uint64_t now = io_now_ns();
 
+	for (unsigned i = 0; i < WHO_KNOWN; i++)
+		if (d->known[i].uid == uid && d->known[i].until > now)
+			return &d->known[i];
+	return NULL;
+}
+
+/* 1, 0, or -1: nobody has told yet. */
+static int is_operator(const struct daemon *d, uid_t uid, const struct who_known *known)
+{
 	if (uid == 0 || uid == geteuid())
 		return 1;
 	if (d->p.operators == (gid_t)-1)
 		return 0;
-	for (unsigned i = 0; i < WHO_KNOWN; i++)
-		if (d->known[i].uid == uid && d->known[i].until > now)
-			return d->known[i].yes;
-	return -1;
+	return known ? known->is_operator : -1;
 }
 
 /* -------- searching -------- */
@@ -136,27 +163,30 @@ static void drop(struct reply *reply, int code, const char *reason)
 	reply_send(reply, code, NULL, &err);
 }
 
-static void go_on(struct daemon *d, struct reply *reply, const json_t *request, bool yes)
+static void go_on(struct daemon *d, struct reply *reply, const json_t *request)
 {
-	reply->who.operator= yes;
+	const struct who_known *known = find_known(d, reply->who.uid);
+
+	reply->who.operator= is_operator(d, reply->who.uid, known) > 0;
+	reply->who.facts = known ? json_incref(known->facts) : NULL;
 	if (reply->asker)
 		request_do(d, reply, request);
 	else
 		drop(reply, -EPIPE, "who asked has gone");
 }
 
-static void finish(struct who_search *s, bool yes)
+static void finish(struct who_search *s, struct question *q)
 {
 	struct deferred *list = s->first;
 	struct daemon *d = s->d;
 
-	remember(d, s->uid, yes);
+	remember(d, s->uid, q);
 	search_free(s);
 	while (list) {
 		struct deferred *one = list;
 
 		list = one->next;
-		go_on(d, one->reply, one->request, yes);
+		go_on(d, one->reply, one->request);
 		json_decref(one->request);
 		free(one);
 	}
@@ -166,16 +196,15 @@ static void on_done(void *arg, uint32_t events)
 {
 	struct who_search *s = arg;
 
-	finish(s, s->question->found);
+	finish(s, s->question);
 }
 
 static void on_timer(void *arg)
 {
 	struct who_search *s = arg;
 
-	log_warn(s->d->p.log, "user", "the user database does not tell the groups of user %u",
-		 s->uid);
-	finish(s, false);
+	log_warn(s->d->p.log, "user", "the user database does not tell who user %u is", s->uid);
+	finish(s, NULL);
 }
 
 static struct who_search *find(const struct daemon *d, uid_t uid, unsigned *n)
@@ -196,7 +225,7 @@ static int ask(struct who_search *s, struct error *err)
 	if (!q)
 		return -ENOMEM;
 	*q = (struct question){.uid = s->uid, .operators = s->d->p.operators};
-	r = offload_start(work, free, q, &s->offload, err);
+	r = offload_start(work, release, q, &s->offload, err);
 	if (r) {
 		free(q);
 		return r;
@@ -215,9 +244,9 @@ static struct who_search *start(struct daemon *d, uid_t uid)
 	struct error err;
 	unsigned n;
 
-	s = find(d, uid, &n);
-	if (s || n >= QUESTIONS_MAX)
-		return s;
+	find(d, uid, &n);
+	if (n >= QUESTIONS_MAX)
+		return NULL;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return NULL;
@@ -241,17 +270,24 @@ static bool defer(struct who_search *s, struct reply *reply, const json_t *reque
 	return true;
 }
 
-void who_then_do(struct daemon *d, struct reply *reply, const json_t *request)
+/* Behind those of the same user that wait. */
+void who_then_do(struct daemon *d, struct reply *reply, const json_t *request, bool facts)
 {
-	int known = is_operator(d, reply->who.uid);
-	struct who_search *s = known < 0 ? start(d, reply->who.uid) : NULL;
+	uid_t uid = reply->who.uid;
+	const struct who_known *known = find_known(d, uid);
+	unsigned n;
+	struct who_search *s = find(d, uid, &n);
 
+	if (!s && ((facts && !known) || is_operator(d, uid, known) < 0))
+		s = start(d, uid);
 	if (!s || !defer(s, reply, request))
-		go_on(d, reply, request, known > 0);
+		go_on(d, reply, request);
 }
 
 void who_done(struct daemon *d)
 {
+	for (unsigned i = 0; i < WHO_KNOWN; i++)
+		json_decref(d->known[i].facts);
 	while (d->searches) {
 		struct deferred *list = d->searches->first;
 

@@ -82,7 +82,8 @@ struct door {
 
 struct who_known {
 	uid_t uid;
-	bool yes;
+	bool is_operator;
+	json_t *facts;	/* as in struct asker */
 	uint64_t until; /* CLOCK_MONOTONIC, ns */
 };
 
@@ -111,7 +112,7 @@ struct daemon {
 	struct link *links;	       /* what `connect` is at */
 	part_connect_fn *part_connect; /* a test's, or that of daemon-part.c */
 	struct who_search *searches;
-	struct who_known known[WHO_KNOWN]; /* users, whether they are operators */
+	struct who_known known[WHO_KNOWN]; /* users, as the user database has them */
 	unsigned next_known;
 	json_t *health;
 	uint64_t idle_ns; /* since when nobody needs it; 0: somebody does */
@@ -139,7 +140,9 @@ void daemon_destroy(struct daemon *d);
 /* Who asks. */
 struct asker {
 	uid_t uid;
-	bool operator; /* of a request: before it is done that is found out */
+	/* Of a request, found out before it is done. */
+	bool operator;
+	json_t *facts; /* {"user", "groups"} by their names; NULL: nobody can tell, or has to */
 	char session[DAEMON_SESSION];
 };
 
@@ -184,8 +187,8 @@ void replies_forget(struct daemon *d, const struct asker *asker);
 void daemon_request(struct daemon *d, struct reply *reply, const json_t *request);
 void request_do(struct daemon *d, struct reply *reply, const json_t *request);
 
-/* daemon-who.c: finds out whether who asks is an operator, then does the request. */
-void who_then_do(struct daemon *d, struct reply *reply, const json_t *request);
+/* daemon-who.c: finds out who asks, and the facts of it where they are needed, then does it. */
+void who_then_do(struct daemon *d, struct reply *reply, const json_t *request, bool facts);
 void who_done(struct daemon *d);
 /* Who asks becomes that user, whom root asks for. */
 int user_may_be(struct asker *who, uid_t uid, struct error *err);
