@@ -11,12 +11,12 @@
 #include "agent/client.h"
 #include "cli/cmd-vm-mover.h"
 #include "cli/commands.h"
-#include "cli/restore-disks.h"
 #include "lib/cleanup.h"
 #include "lib/parse.h"
 #include "lib/paths.h"
-#include "mover/epoch.h"
 #include "vms/record.h"
+#include "vms/restore-disks.h"
+#include "vms/saved.h"
 #include "vms/vms.h"
 
 struct restore {
@@ -26,51 +26,6 @@ struct restore {
 	bool lazy, json, force, again, set_clock;
 	struct args disks;
 };
-
-static int newest(const struct store *store, const char *dir, uint64_t *ret, struct error *err)
-{
-	CLEANUP_FREE uint64_t *epochs = NULL;
-	size_t n = 0;
-	int r = store_epochs(store, &epochs, &n, err);
-
-	if (r || !n)
-		return r ? r : error_set(err, -ENOENT, "there is no checkpoint in %s", dir);
-	*ret = epochs[n - 1];
-	return 0;
-}
-
-/* What an epoch was saved with: configuration and files; *at 0 becomes the newest. */
-static int saved_config(const char *dir, uint64_t *at, json_t **ret, json_t **files,
-			struct error *err)
-{
-	struct manifest manifest;
-	struct store store;
-	json_t *config;
-	int r = store_open(dir, false, &store, err);
-
-	if (r)
-		return r;
-	if (!*at)
-		r = newest(&store, dir, at, err);
-	if (!r)
-		r = epoch_manifest(&store, *at, &manifest, err);
-	store_close(&store);
-	if (r)
-		return r;
-	/* What wisp-mover was given by checkpoint(): vm.json. */
-	config = json_object_get(json_object_get(manifest.json, "config"), "caller");
-	if (json_is_object(config) && *record_text(config, "address"))
-		*ret = json_deep_copy(config);
-	else
-		r = error_set(err, -EBADMSG,
-			      "%s was not made by wisp vm checkpoint: it does not say how to start "
-			      "its VM (wisp-mover restore loads it into one that you start)",
-			      dir);
-	if (!r)
-		*files = json_incref(json_object_get(manifest.json, "files"));
-	manifest_done(&manifest);
-	return r;
-}
 
 /*
  * A wisp-mover that was killed while it brought memory: the VM waits a while for another. One that
@@ -182,7 +137,7 @@ static int restore(const struct command *cmd, struct restore *o, const char *dir
 	json_t *config = NULL, *files = NULL;
 	struct args made = {0};
 	struct error err;
-	int guard = -1, r = saved_config(dir, &o->at, &config, &files, &err);
+	int guard = -1, r = saved_read(dir, &o->at, &config, &files, &err);
 
 	if (!r && o->lazy && json_array_size(json_object_get(config, "shares")))
 		r = error_set(

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where the disks of a VM that is restored are. */
 
-#include "cli/restore-disks.h"
+#include "vms/restore-disks.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef WISP_CLI_RESTORE_DISKS_H
-#define WISP_CLI_RESTORE_DISKS_H
+#ifndef WISP_VMS_RESTORE_DISKS_H
+#define WISP_VMS_RESTORE_DISKS_H
 
 /* Where the disks of a VM that is restored are. */
 
