@@ -20,6 +20,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/jsonline.h"
 #include "lib/loop.h"
 #include "lib/process.h"
@@ -44,6 +45,21 @@ struct errand {
 	struct jsonline line;
 	json_t *last; /* what it said at its end */
 };
+
+/* The last line that was printed there. */
+static void last_words(int fd, struct error *ret)
+{
+	char text[WORDS_MAX + 1];
+	off_t size = lseek(fd, 0, SEEK_END);
+	ssize_t n = pread(fd, text, WORDS_MAX, size > WORDS_MAX ? size - WORDS_MAX : 0);
+	char *start;
+
+	while (n > 0 && text[n - 1] == '\n')
+		n--;
+	text[n < 0 ? 0 : n] = 0;
+	start = strrchr(text, '\n');
+	error_set(ret, 0, "%s", start ? start + 1 : text);
+}
 
 /* -------- in the child -------- */
 
@@ -111,6 +127,56 @@ int errand_become(int talk, const char *const *argv, struct error *err)
 	return error_errno(err, -errno, "cannot run %s", argv[0]);
 }
 
+static int ask_for_end(void *arg)
+{
+	return prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 ? -errno : 0;
+}
+
+/* Passes on what we are told until it has ended. */
+static int attend(pid_t pid, const sigset_t *signals, int *status)
+{
+	pid_t ended;
+
+	while ((ended = waitpid(pid, status, WNOHANG)) == 0) {
+		int signo = sigwaitinfo(signals, NULL);
+
+		if (signo == SIGTERM)
+			kill(pid, SIGTERM);
+	}
+	return ended < 0 ? -errno : 0;
+}
+
+int errand_run(const char *const *argv, char **out, struct error *err)
+{
+	CLEANUP_CLOSE int output = memfd_create("output", MFD_CLOEXEC);
+	const int fds[] = {-1, output, STDERR_FILENO};
+	const struct process process = {
+		.argv = argv, .fds = fds, .nfds = ARRAY_SIZE(fds), .in_child = ask_for_end};
+	sigset_t signals;
+	int r, status = 0;
+	off_t size;
+	pid_t pid;
+
+	if (output < 0)
+		return error_errno(err, -errno, "cannot run %s", argv[0]);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	r = process_start(&process, &pid, err);
+	if (!r)
+		r = attend(pid, &signals, &status);
+	if (r)
+		return r;
+	size = lseek(output, 0, SEEK_END);
+	*out = calloc(1, (size_t)size + 1);
+	if (!*out || io_pread_full(output, *out, (size_t)size, 0))
+		return error_set(err, -ENOMEM, "out of memory");
+	if (status)
+		last_words(STDERR_FILENO, err);
+	return process_exit_code(status);
+}
+
 /* -------- in the part -------- */
 
 static void errand_free(struct errand *e)
@@ -167,21 +233,6 @@ static void on_talk(void *arg, uint32_t events)
 
 	if (r < 0 && r != -EAGAIN)
 		loop_remove(&e->talk_source);
-}
-
-/* The last line that it printed. */
-static void last_words(int fd, struct error *ret)
-{
-	char text[WORDS_MAX + 1];
-	off_t size = lseek(fd, 0, SEEK_END);
-	ssize_t n = pread(fd, text, WORDS_MAX, size > WORDS_MAX ? size - WORDS_MAX : 0);
-	char *start;
-
-	while (n > 0 && text[n - 1] == '\n')
-		n--;
-	text[n < 0 ? 0 : n] = 0;
-	start = strrchr(text, '\n');
-	error_set(ret, 0, "%s", start ? start + 1 : text);
 }
 
 /* How it ended: what it said of that, else what the kernel says. */

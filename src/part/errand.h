@@ -66,4 +66,11 @@ void errand_cancel(struct errand *errand, unsigned patience_ms);
  */
 int errand_become(int talk, const char *const *argv, struct error *err);
 
+/*
+ * In the child: runs a program to its end, without the part. It gets a SIGTERM that the child is
+ * sent, and one when the child dies. Returns its exit code (128 + signal), with the last line that
+ * it printed on standard error in err, or -errno. *out is what it printed on standard output, new.
+ */
+int errand_run(const char *const *argv, char **out, struct error *err);
+
 #endif

@@ -19,14 +19,16 @@
 
 int volume_folder(const char *node, const char *cluster, char **ret, struct error *err)
 {
-	CLEANUP_FREE char *name = io_format("%s/%s", node, cluster);
+	CLEANUP_FREE char *folder = NULL;
+	int r = paths_cache("volumes", NULL, &folder, err);
 
-	if (!name)
-		return error_set(err, -ENOMEM, "out of memory");
-	/* Only that: nodes may share the user's files. */
-	if (strchr(node, '/') || *node == '.')
-		return error_set(err, -EINVAL, "\"%s\" is not the name of a node", node);
-	return paths_cache("volumes", name, ret, err);
+	/* Nodes may share the user's files. */
+	if (!r && (strchr(node, '/') || *node == '.' || !*node))
+		r = error_set(err, -EINVAL, "\"%s\" is not the name of a node", node);
+	if (r)
+		return r;
+	*ret = io_format("%s/%s/%s", folder, node, cluster);
+	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
 }
 
 /* -------- making -------- */
@@ -66,7 +68,7 @@ static int make_file(const json_t *disk, const char *path, struct error *err)
 	return r;
 }
 
-static int make_folder_of(const char *path, struct error *err)
+int volume_make_folder_of(const char *path, struct error *err)
 {
 	CLEANUP_FREE char *folder = strdup(path);
 
@@ -85,7 +87,7 @@ static int make_disk(const json_t *disk, struct args *made, struct error *err)
 	if (!strchr(path, '/'))
 		return error_set(err, -EINVAL, "volume %s has no absolute path", name);
 	if (own)
-		r = make_folder_of(path, err);
+		r = volume_make_folder_of(path, err);
 	if (!r && own && unlink(path) < 0 && errno != ENOENT)
 		r = error_errno(err, -errno, "cannot make %s", path);
 	if (!r && !own && !access(path, F_OK))

@@ -20,6 +20,9 @@ int volume_folder(const char *node, const char *cluster, char **ret, struct erro
 int volumes_make(const json_t *spec, struct args *made, struct error *err);
 void volumes_undo(const struct args *made);
 
+/* The folder that the file is in. */
+int volume_make_folder_of(const char *path, struct error *err);
+
 /* Removes those that lived as long as the VM of this name, and the folders that are empty then. */
 void volumes_remove(const char *folder, const char *vm);
 
