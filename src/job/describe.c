@@ -21,11 +21,12 @@ static json_t *describe_vms(const struct job *j)
 		const struct guest *vm = &j->vm[i];
 		bool placed = vm->state != VM_PLANNED || j->joined;
 
-		json_array_append_new(list,
-				      json_pack("{s:s, s:s, s:s*, s:s, s:O*}", "name", vm->name,
-						"address", vm->address, "node",
-						placed ? j->node[vm->place].name : NULL, "state",
-						state_name(vm->state), "times", vm->times));
+		json_array_append_new(
+			list,
+			json_pack("{s:s, s:s, s:s*, s:O*, s:s, s:O*}", "name", vm->name, "address",
+				  vm->address, "node", placed ? j->node[vm->place].name : NULL,
+				  "entry", placed ? json_array_get(j->spec.nodes, vm->place) : NULL,
+				  "state", state_name(vm->state), "times", vm->times));
 	}
 	return list;
 }

@@ -25,7 +25,7 @@
 
 static const struct stage *const stages[] = {
 	&stage_resolve, &stage_place, &stage_reserve, &stage_network, &stage_image,
-	&stage_start,	&stage_ready, &stage_prepare, &stage_run,   &stage_end,
+	&stage_start,	&stage_ready, &stage_prepare, &stage_run,     &stage_end,
 };
 
 /* -------- stages -------- */

@@ -166,6 +166,16 @@ cleaned
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
 expect "list" "$(wisp cluster list --names)" lu
 wisp cluster show lu | grep -q "lu-1 .* n1 .* ready" || fail "wisp cluster show does not say where lu-1 is"
+rc=0
+expect "exec" "$(echo in | wisp cluster exec lu-1 -- sh -c 'cat; exit 5' || echo "code $?")" "$(printf 'in\ncode 5')"
+expect "exec in the first" "$(wisp cluster exec lu echo there)" there
+expect "the way" "$(grep connect asked | tail -n 2 | cut -d' ' -f3 | tr '\n' ' ')" "lu-1 lu-0 "
+head -c 3000000 /dev/urandom >file
+wisp cluster cp -q file "lu-1:$TMP/copied"
+wisp cluster cp -q "lu:$TMP/copied" back
+cmp file back
+refuse 126 "there is no cluster lx" wisp cluster exec lx-1 true
+refuse 126 "cluster lu has no VM lu-7" wisp cluster exec lu-7 true
 refuse 1 "runs already" run --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 kill -KILL $pid
 wait $pid || :
