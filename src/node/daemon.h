@@ -259,7 +259,7 @@ void trees_done(struct daemon *d);
 bool trees_have(const struct daemon *d, const struct asker *who);
 void trees_tell(struct daemon *d, const struct asker *who, json_t *event);
 
-/* daemon-network.c, daemon-part.c: what is made of a cluster, and what its part does. */
+/* daemon-network.c, daemon-forward.c: what is made of a cluster, and what its part does. */
 request_later_fn daemon_network, daemon_forward;
 
 /* daemon-life.c: VMs run, and have ended. */

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests that the part of a cluster does: they go on to it, and its answers back. */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/cleanup.h"
+#include "lib/error.h"
+#include "node/daemon-cluster.h"
+
+struct forward {
+	struct reply *reply;
+	struct daemon *d;
+	char cluster[CLAIM_NAME];
+	json_t *request;
+};
+
+/* What an error says besides its reason, a new object; NULL: nothing. */
+static json_t *more_of(const json_t *answer)
+{
+	static const char *const known[] = {"re", "done", "errno", "error", "value"};
+	json_t *more = json_copy((json_t *)answer);
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		json_object_del(more, known[i]);
+	return more;
+}
+
+static void on_forwarded(void *arg, int code, const char *reason, json_t *answer)
+{
+	struct forward *f = arg;
+	struct cluster *c = cluster_known(f->d, f->cluster);
+	json_t *value = code ? more_of(answer) : json_incref(json_object_get(answer, "value"));
+	struct error err;
+
+	if (!code && c)
+		life_done(c, f->request);
+	error_set(&err, code, "%s", reason);
+	reply_send(f->reply, code, value, &err);
+	json_decref(value);
+	json_decref(f->request);
+	free(f);
+}
+
+void daemon_forward(struct daemon *d, struct reply *reply, const json_t *request)
+{
+	struct forward *f = calloc(1, sizeof(*f));
+	struct cluster *c = NULL;
+	struct error err;
+	int r = f ? cluster_of_request(d, &reply->who, request, &c, &err)
+		  : error_set(&err, -ENOMEM, "out of memory");
+
+	if (!r) {
+		*f = (struct forward){.reply = reply, .d = d, .request = json_deep_copy(request)};
+		snprintf(f->cluster, sizeof(f->cluster), "%s", c->id);
+		/* Counters end with their VMMs. */
+		if (!strcmp(json_string_value(json_object_get(request, "op")), "stop"))
+			usage_ask(c);
+		r = part_ask(c, request, on_forwarded, f, &err);
+		if (r)
+			json_decref(f->request);
+	}
+	if (!r)
+		return;
+	free(f);
+	reply_send(reply, r, NULL, &err);
+}
