@@ -23,6 +23,7 @@ struct acceptor {
 	const struct acceptor_ops *ops;
 	void *arg;
 	struct loop_source *source, *timer;
+	bool paused;
 	unsigned waits; /* for log_due() */
 };
 
@@ -66,8 +67,20 @@ static void on_retry(void *arg)
 {
 	struct acceptor *a = arg;
 
-	if (loop_add_fd(a->loop, a->fd, EPOLLIN, on_connection, a, &a->source))
+	if (!a->paused && !a->source &&
+	    loop_add_fd(a->loop, a->fd, EPOLLIN, on_connection, a, &a->source))
 		loop_set_timer(a->timer, RETRY_NS, 0);
+}
+
+void acceptor_pause(struct acceptor *a, bool pause)
+{
+	if (a->paused == pause)
+		return;
+	a->paused = pause;
+	if (pause)
+		loop_remove(&a->source);
+	else
+		on_retry(a);
 }
 
 int acceptor_create(struct loop *loop, const struct log *log, const char *subsystem, int fd,

@@ -8,6 +8,7 @@
  * the thread of the loop, as loop.h says.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -34,6 +35,9 @@ struct acceptor_ops {
 int acceptor_create(struct loop *loop, const struct log *log, const char *subsystem, int fd,
 		    int flags, const struct acceptor_ops *ops, void *arg, struct acceptor **ret,
 		    struct error *err);
+
+/* Takes none for now; who connects waits. Or takes them again. */
+void acceptor_pause(struct acceptor *acceptor, bool pause);
 
 /* Stops listening: closes the socket. Accepts NULL. */
 void acceptor_destroy(struct acceptor *acceptor);

@@ -11,16 +11,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/acceptor.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/log.h"
-#include "lib/loop.h"
 #include "node/daemon.h"
 #include "node/nodename.h"
 
 #define BACKLOG 128
-#define AGAIN_NS 500000000ull
 
 /* -------- who may come in -------- */
 
@@ -69,11 +68,10 @@ static void take_address(const struct sockaddr_storage *from, uint8_t ret[16])
 	ret[15] = (uint8_t)from->ss_family;
 }
 
-static int know_remote(const struct sockaddr_storage *from, socklen_t n, struct caller *ret,
-		       struct error *err)
+static int know_remote(const struct sockaddr_storage *from, struct caller *ret, struct error *err)
 {
 	char host[INET6_ADDRSTRLEN], port[8];
-	int r = getnameinfo((const struct sockaddr *)from, n, host, sizeof(host), port,
+	int r = getnameinfo((const struct sockaddr *)from, sizeof(*from), host, sizeof(host), port,
 			    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
 
 	if (r)
@@ -83,45 +81,26 @@ static int know_remote(const struct sockaddr_storage *from, socklen_t n, struct 
 	return 0;
 }
 
-static void accept_more(void *arg)
+static void accept_more(struct door *door)
 {
-	struct door *door = arg;
-
-	loop_modify_fd(door->accepting, door->greetings < DAEMON_GREETINGS ? EPOLLIN : 0);
-}
-
-/* Out of descriptors, say: who waits goes on waiting, and would be told of all the time. */
-static void accept_later(struct door *door, int code)
-{
-	if (code == EAGAIN || code == EINTR || code == ECONNABORTED)
-		return;
-	if (log_due(&door->d->unheard))
-		log_error(door->d->p.log, "peer", "cannot accept a connection: %s", strerror(code));
-	loop_modify_fd(door->accepting, 0);
-	loop_set_timer(door->again, AGAIN_NS, 0);
+	acceptor_pause(door->acceptor, door->greetings >= DAEMON_GREETINGS);
 }
 
 void door_greeted(struct door *door)
 {
 	door->greetings--;
-	accept_more(door);
+	if (door->acceptor)
+		accept_more(door);
 }
 
-static void on_accept(void *arg, uint32_t events)
+static void on_connection(void *arg, int fd, const struct sockaddr_storage *from)
 {
 	struct door *door = arg;
-	struct sockaddr_storage from = {0};
-	socklen_t n = sizeof(from);
 	struct caller caller = {0};
 	const int on = 1;
-	int fd = accept4(door->fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 	struct error err;
+	int r = door->remote ? know_remote(from, &caller, &err) : know_local(fd, &caller, &err);
 
-	if (fd < 0) {
-		accept_later(door, errno);
-		return;
-	}
-	r = door->remote ? know_remote(&from, n, &caller, &err) : know_local(fd, &caller, &err);
 	if (!r)
 		r = check(door->d, &caller, &err);
 	if (!r && door->remote)
@@ -135,18 +114,16 @@ static void on_accept(void *arg, uint32_t events)
 	accept_more(door);
 }
 
+static const struct acceptor_ops ops = {on_connection, NULL};
+
 /* -------- doors -------- */
 
 static int door_open(struct door *door, const char *name, struct error *err)
 {
-	int r;
-
 	if (fcntl(door->fd, F_SETFL, O_NONBLOCK))
 		return error_errno(err, -errno, "%s", name);
-	r = loop_add_fd(door->d->p.loop, door->fd, EPOLLIN, on_accept, door, &door->accepting);
-	if (!r)
-		r = loop_add_timer(door->d->p.loop, accept_more, door, &door->again);
-	return r ? error_errno(err, r, "cannot watch %s", name) : 0;
+	return acceptor_create(door->d->p.loop, door->d->p.log, "peer", door->fd, SOCK_NONBLOCK,
+			       &ops, door, &door->acceptor, err);
 }
 
 static int open_local(struct daemon *d, struct error *err)
@@ -216,7 +193,7 @@ static void tell_address(const struct daemon *d)
 	struct caller here;
 
 	if (!getsockname(d->remote.fd, (struct sockaddr *)&at, &n) &&
-	    !know_remote(&at, n, &here, NULL))
+	    !know_remote(&at, &here, NULL))
 		log_info(d->p.log, "wispd", "other nodes reach it at %s by %s", here.name,
 			 d->p.nkey && d->p.credentials ? "the cluster's key or MUNGE"
 			 : d->p.nkey		       ? "the cluster's key"
@@ -240,10 +217,9 @@ int doors_open(struct daemon *d, struct error *err)
 
 static void door_close(struct door *door)
 {
-	loop_remove(&door->accepting);
-	loop_remove(&door->again);
-	if (door->d && door->fd >= 0)
+	if (door->d && door->fd >= 0 && !door->acceptor)
 		close(door->fd);
+	acceptor_destroy(take_ptr(door->acceptor));
 }
 
 void doors_done(struct daemon *d)

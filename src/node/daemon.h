@@ -19,6 +19,7 @@
 #include "node/alloc.h"
 #include "node/helper-call.h"
 
+struct acceptor;
 struct asker;
 struct cluster;
 struct conn;
@@ -73,8 +74,8 @@ struct who_search;
 struct door {
 	struct daemon *d;
 	bool remote;
-	int fd;
-	struct loop_source *accepting, *again;
+	int fd; /* the acceptor's */
+	struct acceptor *acceptor;
 	unsigned greetings;
 };
 

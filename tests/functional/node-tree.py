@@ -257,7 +257,7 @@ def few_descriptors():
     for _ in range(12):
         waiting.append(socket.socket(socket.AF_UNIX))
         waiting[-1].connect(node.socket)
-    until(lambda: "Too many open files" in node.said(), 10, "it says what is missing")
+    until(lambda: "cannot accept" in node.said(), 10, "it says what is missing")
 
     def cpu():
         with open(f"/proc/{node.process.pid}/stat") as f:
@@ -339,6 +339,10 @@ try:
     few_descriptors()
     bad_starts()
     munge()
+    import socket
+    half = socket.create_connection(("127.0.0.1", nodes[0].port))
+    half.sendall(b"\0")
+    time.sleep(0.2)
     for d in daemons:
         if d.process:
             assert d.kill(signal.SIGTERM) == 0

@@ -112,6 +112,19 @@ static void test_shortage(void **state)
 	assert_int_equal(f->broken, 0);
 }
 
+static void test_pause(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP_CLOSE int client = io_unix_connect(f->path, NULL);
+
+	acceptor_pause(f->acceptor, true);
+	acceptor_pause(f->acceptor, true);
+	assert_int_equal(loop_run_once(f->loop, 100), 0);
+	acceptor_pause(f->acceptor, false);
+	while (!f->connections)
+		assert_int_equal(loop_run_once(f->loop, 10000), 1);
+}
+
 static void test_ends_inside(void **state)
 {
 	struct fixture *f = *state;
@@ -143,7 +156,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {TEST(test_connection), TEST(test_shortage),
-					   TEST(test_ends_inside), TEST(test_broken)};
+					   TEST(test_pause), TEST(test_ends_inside),
+					   TEST(test_broken)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
