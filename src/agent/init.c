@@ -13,12 +13,12 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
 #include "agent/hosts.h"
+#include "agent/modules.h"
 #include "agent/root.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -90,37 +90,6 @@ static void open_console(void)
 		fd = dup(fd);
 	if (fd >= 3)
 		close(fd);
-}
-
-static void load_module(const struct log *log, const char *path)
-{
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		log_warn(log, "init", "cannot open module %s: %s", path, strerror(errno));
-	else if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)
-		log_warn(log, "init", "cannot load module %s: %s", path,
-			 errno == ENOENT ? "unknown symbol (list the modules it needs before it)"
-					 : strerror(errno));
-}
-
-/* In the order of the list; what is loaded or built in already is fine. */
-static void load_modules(const struct log *log)
-{
-	CLEANUP_FREE char *text = NULL;
-	struct error err;
-	char *rest, *line;
-	ssize_t n = io_read_file(MODULE_LIST, 65536, &text, &err);
-
-	if (n < 0) {
-		if (n != -ENOENT)
-			log_warn(log, "init", "%s", err.text);
-		return;
-	}
-	rest = text;
-	while ((line = strsep(&rest, "\n")))
-		if (*line && *line != '#')
-			load_module(log, line);
 }
 
 static void make_links(void)
@@ -224,7 +193,7 @@ int init_boot(struct agent *agent, struct init_config *config, struct error *err
 		r = read_config(config, err);
 	if (r)
 		return r;
-	load_modules(&agent->log);
+	init_load_modules(&agent->log, MODULE_LIST);
 	if (config->root)
 		r = root_switch(&agent->log, config->root, err);
 	if (r)

@@ -32,9 +32,17 @@
 /* What every image can use: the devices of wisp-vmm and the root's file systems. */
 static const char *const base_modules[] = {
 	"?pvpanic_mmio", /* first: tells of panics */
-	"virtio_pci",	  "virtio_blk", "virtio_net", "vmw_vsock_virtio_transport",
-	"virtio_console", "virtio_rng", "virtiofs",   "squashfs",
-	"overlay",	  "?button",	"?evdev", /* the power button, for the agent */
+	"virtio_pci",
+	"virtio_blk",
+	"virtio_net",
+	"vmw_vsock_virtio_transport",
+	"virtio_console",
+	"virtio_rng",
+	"squashfs",
+	"overlay",
+	"?button",
+	"?evdev",	      /* the power button, for the agent */
+	"virtiofs@1af4:105a", /* folders of the host, for VMs that have some */
 };
 
 struct builder {

@@ -54,7 +54,7 @@ static int add_modules(struct archive *a, const struct modules *m, struct error 
 		char path[128];
 
 		snprintf(path, sizeof(path), "lib/modules/%s.ko", m->list[i].name);
-		fprintf(f, "/%s\n", path);
+		fprintf(f, "/%s%s%s\n", path, *m->list[i].device ? " " : "", m->list[i].device);
 		rc = add(a, path, S_IFREG | 0644, m->list[i].data, m->list[i].size, err);
 	}
 	if (fclose(f) && rc == 0)

@@ -281,6 +281,25 @@ static int add_module(const struct index *index, struct modules *m, const char *
 	return 0;
 }
 
+/* One of the caller's list; what is new with it is needed where it is. */
+static int add_named(const struct index *index, struct modules *m, const char *text,
+		     struct error *err)
+{
+	CLEANUP_FREE char *name = strdup(text + (*text == '?'));
+	char *device = name ? strchr(name, '@') : NULL;
+	unsigned before = m->n;
+	int rc;
+
+	if (!name)
+		return error_set(err, -ENOMEM, "out of memory");
+	if (device)
+		*device++ = 0;
+	rc = add_module(index, m, name, *text != '?', 0, err);
+	for (unsigned i = before; device && i < m->n; i++)
+		snprintf(m->list[i].device, sizeof(m->list[i].device), "%s", device);
+	return rc;
+}
+
 int modules_load(const char *folder, const char *const *names, struct modules *ret,
 		 struct error *err)
 {
@@ -289,8 +308,11 @@ int modules_load(const char *folder, const char *const *names, struct modules *r
 	int rc =
 		m.list ? index_make(&index, folder, err) : error_set(err, -ENOMEM, "out of memory");
 
-	for (; rc == 0 && *names; names++)
-		rc = add_module(&index, &m, *names + (**names == '?'), **names != '?', 0, err);
+	/* Those for all machines first: what they need, all machines need. */
+	for (int pass = 0; pass < 2; pass++)
+		for (const char *const *name = names; rc == 0 && *name; name++)
+			if ((strchr(*name, '@') != NULL) == pass)
+				rc = add_named(&index, &m, *name, err);
 	if (rc < 0) {
 		modules_done(&m);
 		return error_prefix(err, rc, "%s", folder);

@@ -12,9 +12,12 @@
 
 struct error;
 
+#define MODULE_DEVICE 10 /* "1af4:105a" */
+
 struct module {
-	char *name;    /* with "_" for "-" */
-	uint8_t *data; /* the module itself, uncompressed */
+	char *name;		    /* with "_" for "-" */
+	char device[MODULE_DEVICE]; /* needed only where this PCI device is; "": always */
+	uint8_t *data;		    /* the module itself, uncompressed */
 	size_t size;
 };
 
@@ -26,8 +29,9 @@ struct modules {
 /*
  * Finds the named modules (NULL ends the list) and what they need below folder
  * (lib/modules/RELEASE) and reads them. Names that are built into the kernel are left out, and so
- * are names after a "?" that do not exist. Returns
- * 0, -ENOENT for a name that does not exist, or -errno. Free with modules_done(). Any thread.
+ * are names after a "?" that do not exist. "NAME@VENDOR:DEVICE" (four hexadecimal digits each) and
+ * what only such names need is for machines with this PCI device. Returns 0, -ENOENT for a name
+ * that does not exist, or -errno. Free with modules_done(). Any thread.
  */
 int modules_load(const char *folder, const char *const *names, struct modules *ret,
 		 struct error *err);

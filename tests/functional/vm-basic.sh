@@ -26,6 +26,8 @@ for vm in a b; do
 	wisp vm exec $vm -- busybox ping -c 1 -W 10 a >/dev/null || fail "$vm does not reach a"
 	wisp vm exec $vm -- busybox ping -c 1 -W 10 b >/dev/null || fail "$vm does not reach b"
 done
+wisp vm exec a -- sh -c '! grep -E "^(virtiofs|fuse) " /proc/modules' ||
+	fail "modules for shares without a share"
 
 echo "exec: codes, streams, variables, signals, terminal"
 rc=0

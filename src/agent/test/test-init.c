@@ -13,9 +13,40 @@
 #include "agent/agent.h"
 #include "agent/hosts.h"
 #include "agent/init.h"
+#include "agent/modules.h"
 #include "agent/root.h"
 #include "lib/error.h"
 #include "lib/io.h"
+
+static void put(const char *dir, const char *file, const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	assert_int_equal(io_make_dirs(dir, 0700, NULL), 0);
+	assert_int_equal(io_write_file(path, text, strlen(text), NULL), 0);
+}
+
+static void test_device(void **state)
+{
+	char dir[] = "/tmp/test-init.XXXXXX", device[64], command[64];
+
+	assert_non_null(mkdtemp(dir));
+	assert_false(init_has_device(dir, "1af4:105a"));
+	snprintf(device, sizeof(device), "%s/0000:00:01.0", dir);
+	put(device, "vendor", "0x1af4\n");
+	put(device, "device", "0x1042\n");
+	assert_false(init_has_device(dir, "1af4:105a"));
+	snprintf(device, sizeof(device), "%s/0000:00:02.0", dir);
+	put(device, "vendor", "0x1af4\n");
+	put(device, "device", "0x105a\n");
+	assert_true(init_has_device(dir, "1af4:105a"));
+	assert_false(init_has_device(dir, "1af4"));
+	assert_false(init_has_device(dir, "8086:105a"));
+	assert_false(init_has_device("/nosuch", "1af4:105a"));
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+}
 
 static void test_command_line(void **state)
 {
@@ -126,9 +157,9 @@ static void test_net_words(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_command_line), cmocka_unit_test(test_too_many),
-		cmocka_unit_test(test_superblocks),  cmocka_unit_test(test_hosts),
-		cmocka_unit_test(test_net_words),
+		cmocka_unit_test(test_command_line), cmocka_unit_test(test_device),
+		cmocka_unit_test(test_too_many),     cmocka_unit_test(test_superblocks),
+		cmocka_unit_test(test_hosts),	     cmocka_unit_test(test_net_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -84,6 +84,18 @@ static void test_modules(void **state)
 		modules_load(folder, (const char *const[]){"?nope", "?low", NULL}, &m, &f->err), 0);
 	assert_int_equal(m.n, 1);
 	modules_done(&m);
+	/* For some machines only: the module, and of what it needs that which others do not. */
+	assert_int_equal(modules_load(folder,
+				      (const char *const[]){"top_one@1af4:105a", "soft", NULL}, &m,
+				      &f->err),
+			 0);
+	assert_int_equal(m.n, 4);
+	assert_string_equal(m.list[0].name, "soft");
+	assert_string_equal(m.list[0].device, "");
+	for (unsigned i = 1; i < m.n; i++)
+		assert_string_equal(m.list[i].device, "1af4:105a");
+	assert_string_equal(m.list[3].name, "top_one");
+	modules_done(&m);
 	assert_int_equal(modules_load(folder, (const char *const[]){"nope", NULL}, &m, &f->err),
 			 -ENOENT);
 	assert_non_null(strstr(f->err.text, "no kernel module nope"));
