@@ -140,7 +140,7 @@ for home in h i j; do
 done
 socat TCP-LISTEN:0,bind=127.0.0.1,fork EXEC:"$wisp image serve" 2>socat.log &
 socat=$!
-at_exit "kill $socat 2>/dev/null"
+at_exit "kill $socat 2>/dev/null || :"
 tries=0
 until port=$(ss -ltnpH | sed -n "s/.*127.0.0.1:\([0-9]*\) .*pid=$socat,.*/\1/p") && [ -n "$port" ]; do
 	tries=$((tries + 1))
