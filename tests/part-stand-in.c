@@ -145,12 +145,14 @@ static void enter_group(const struct part *p, const char *name, pid_t pid)
 }
 
 /* What the VM is. The lock is of the open file, which it keeps. */
-static void __attribute__((noreturn)) vm_run(int lock)
+static void __attribute__((noreturn)) vm_run(int lock, int ready)
 {
 	int kept = dup2(lock, 3);
 
 	setsid();
 	prctl(PR_SET_NAME, "stand-in-vm");
+	if (write(ready, "r", 1) != 1)
+		_exit(1);
 	close_range(4, ~0u, 0);
 	for (int i = 0; i < 3; i++)
 		close(i);
@@ -166,6 +168,8 @@ static int start_vm(struct part *p, const char *name, struct error *err)
 	CLEANUP_CLOSE int lock = -1;
 	int r = find(p, name) ? error_set(err, -EBUSY, "VM %s runs already", name)
 			      : paths_run("vm", name, &dir, err);
+	int ready[2];
+	char c;
 	pid_t pid;
 
 	if (!r)
@@ -174,9 +178,15 @@ static int start_vm(struct part *p, const char *name, struct error *err)
 		free(dir);
 		return r;
 	}
+	if (pipe(ready))
+		die("no pipe");
 	pid = fork();
 	if (!pid)
-		vm_run(lock);
+		vm_run(lock, ready[1]);
+	close(ready[1]);
+	if (io_read_full(ready[0], &c, 1))
+		die("a VM has ended at once");
+	close(ready[0]);
 	enter_group(p, name, pid);
 	snprintf(text, sizeof(text), "%d", pid);
 	path = io_format("%s/pid", dir);

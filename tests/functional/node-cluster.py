@@ -17,6 +17,7 @@ from node_client import Client, Refused
 
 WISPD, STATE, CGROUPS = sys.argv[1:]
 ANN, BOB = 1, 5  # daemon and games: users that every Debian has
+VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
 DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 4\ndedicated: yes\n"
 SECRET = "a secret of sixteen bytes or more"
 GRACE = 3
@@ -201,12 +202,12 @@ def test_two_users(daemon):
     ann, bob = user(ANN), user(BOB)
     reserve(ann, "lu-00000001", 2)
     refuse(11, "\"network\" comes first", ann.ask, "start", cluster="lu-00000001", vms=["lu-0"])
-    network(ann, "lu-00000001", 4711)
+    network(ann, "lu-00000001", VNI)
     reserve(bob, "cg-00000002", 2)
-    refuse(17, "VXLAN number 4711", network, bob, "cg-00000002", 4711)
-    network(bob, "cg-00000002", 4712)
-    network(bob, "cg-00000002", 4712)
-    refuse(17, "another network", network, bob, "cg-00000002", 4713)
+    refuse(17, f"VXLAN number {VNI}", network, bob, "cg-00000002", VNI)
+    network(bob, "cg-00000002", VNI + 1)
+    network(bob, "cg-00000002", VNI + 1)
+    refuse(17, "another network", network, bob, "cg-00000002", VNI + 2)
     for node, cluster, vms in ((ann, "lu-00000001", ["lu-0", "lu-1"]), (bob, "cg-00000002", ["cg-0", "cg-1"])):
         node.ask("start", cluster=cluster, vms=vms)
         expect("ready", node.event("ready", vms[0])["cluster"], cluster)
@@ -263,7 +264,7 @@ def test_two_users(daemon):
 def test_part_killed(daemon):
     say("a part that is killed is started again, and knows its VMs")
     ann = user(ANN)
-    up(ann, "lu-00000001", 2, 4711)
+    up(ann, "lu-00000001", 2, VNI)
     for _ in range(3):
         part = [pid for pid, name in parts().items() if name == "wisp-part"]
         expect("parts", len(part), 1)
@@ -294,13 +295,13 @@ def test_daemon_killed(daemon):
                 reserve(ann, cluster, 2)
             elif step == "network":
                 reserve(ann, cluster, 2)
-                ann.begin("network", cluster=cluster, vni=5000, subnet="10.78.0.0/24", nodes=["127.0.0.1"])
+                ann.begin("network", cluster=cluster, vni=VNI + 3, subnet="10.78.0.0/24", nodes=["127.0.0.1"])
             elif step == "start":
                 reserve(ann, cluster, 2)
-                network(ann, cluster, 5000)
+                network(ann, cluster, VNI + 3)
                 ann.begin("start", cluster=cluster, vms=[f"k{number}-0"])
             else:
-                up(ann, cluster, 2, 5000)
+                up(ann, cluster, 2, VNI + 3)
             if step == "release":
                 ann.begin("release", cluster=cluster)
             time.sleep(delay)
@@ -324,7 +325,7 @@ def test_daemon_killed(daemon):
 def test_lost(daemon):
     say("VMs that ended while no daemon ran are released, and their cluster with them")
     ann = user(ANN)
-    up(ann, "lu-00000001", 2, 4711)
+    up(ann, "lu-00000001", 2, VNI)
     daemon.kill()
     os.kill(pid_of(ANN, "lu-0"), signal.SIGKILL)
     for pid, name in parts().items():
@@ -352,7 +353,7 @@ def test_own():
         reserve(ann, "lu-00000001", 2)
         refuse(1, "needs root's wispd", ann.ask, "network", cluster="lu-00000001", vni=7, subnet="10.78.0.0/24",
                nodes=["127.0.0.1", "127.0.0.2"])
-        network(ann, "lu-00000001", 4711)
+        network(ann, "lu-00000001", VNI)
         ann.ask("start", cluster="lu-00000001")
         ann.event("ready", "lu-1")
         vm = pid_of(ANN, "lu-0")

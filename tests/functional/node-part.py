@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root's wispd with wisp-part and bare guests: see node-part.sh.
+
+    node-part.py WISPD STATE CGROUPS HOMES
+"""
+
+import glob
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from node_client import Client, Refused
+
+WISPD, STATE, CGROUPS, HOMES = sys.argv[1:]
+USERS = {"ann": 7001, "bob": 7002}
+VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
+DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 2\ncmdline: [watch=8]\n"
+
+
+def expect(what, got, wanted):
+    if got != wanted:
+        sys.exit(f"FAIL: {what}: got {got!r}, not {wanted!r}")
+
+
+def until(what, condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"FAIL: {what} did not come about in {seconds} s")
+        time.sleep(0.05)
+
+
+def read(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def digest(text):
+    closed = subprocess.run(["wisp", "env", "merge", "/dev/stdin"], input=text.encode(), stdout=subprocess.PIPE, check=True)
+    return hashlib.sha256(closed.stdout.rstrip(b"\n")).hexdigest()
+
+
+def make_home(name, uid):
+    """With an image: the guest as a kernel, and nothing else that it would look at."""
+    folder = f"{HOMES}/{name}/.local/share/wisp/images/bare"
+    os.makedirs(folder)
+    parts = {}
+    for part in ("vmlinux", "vmlinuz", "initrd", "root.squashfs"):
+        content = open(os.environ["GUEST"], "rb").read() if part == "vmlinux" else b"x" * 4096
+        with open(f"{folder}/{part}", "wb") as out:
+            out.write(content)
+        parts[part] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with open(f"{folder}/manifest.json", "w", encoding="ascii") as out:
+        json.dump({"format": 1, "name": "bare", "parts": parts, "key": "0" * 64}, out)
+    for where, folders, files in os.walk(f"{HOMES}/{name}"):
+        for entry in [where] + [f"{where}/{f}" for f in folders + files]:
+            os.chown(entry, uid, uid)
+
+
+class Node(Client):
+    def __init__(self, name):
+        os.seteuid(USERS[name])
+        try:
+            super().__init__(f"{STATE}/socket")
+        finally:
+            os.seteuid(0)
+        self.ask("session", session=f"the secret of {name} alone")
+
+    def ask(self, op, seconds=60, **members):
+        return super().ask(op, seconds, **members)["value"]
+
+
+def start_daemon():
+    with open(f"{STATE}/../log", "ab") as log:
+        process = subprocess.Popen([WISPD, "--state", STATE, "--name", "n1", "--grace", "20", "--cgroups", CGROUPS],
+                                   stderr=log)
+    for _ in range(200):
+        try:
+            Node("ann").close()
+            return process
+        except OSError:
+            time.sleep(0.05)
+    sys.exit("FAIL: wispd does not answer")
+
+
+def vmms():
+    """pid by name of a VM."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            words = read(path).split("\0")
+        except OSError:
+            continue
+        if words[0].endswith("/wisp-vmm") and STATE in "".join(words):
+            found[next(w for w in words if w.startswith("--name="))[7:]] = int(path.split("/")[2])
+    return found
+
+
+def end_all():
+    """Of our daemon alone: their environment says whose they are."""
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            if f"WISP_RUN={STATE}/user/" in read(path):
+                os.kill(int(path.split("/")[2]), signal.SIGKILL)
+        except OSError:
+            pass
+
+
+def parts():
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            if read(path).split("\0")[0] == os.environ["WISP_LIBEXECDIR"] + "/wisp-part":
+                found.append(int(path.split("/")[2]))
+        except OSError:
+            pass
+    return found
+
+
+def up(node, cluster, vni):
+    name = cluster.split("-")[0]
+    hosts = [{"name": f"{name}-{i}", "address": f"10.78.0.{2 + i}"} for i in range(2)]
+    node.ask("reserve", cluster=cluster, documents=[{"name": "test", "text": DOCUMENT}], digest=digest(DOCUMENT), vms=hosts)
+    node.ask("network", cluster=cluster, vni=vni, subnet="10.78.0.0/24", nodes=["127.0.0.1"])
+    node.ask("start", cluster=cluster, hosts=hosts, image="bare", vms=[h["name"] for h in hosts])
+
+
+def check_process(pid, vm, cluster, uid, groups):
+    status = dict(line.split(":\t", 1) for line in read(f"/proc/{pid}/status").splitlines() if ":\t" in line)
+    expect("user of " + vm, status["Uid"].split(), [str(uid)] * 4)
+    expect("groups of " + vm, sorted(int(g) for g in status["Groups"].split()), groups)
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        expect(f"{kind} of {vm}", int(status[kind], 16), 0)
+    expect("no_new_privs of " + vm, status["NoNewPrivs"].strip(), "1")
+    expect("network of " + vm, os.stat(f"/proc/{pid}/ns/net").st_ino, os.stat(f"{STATE}/net/{cluster}").st_ino)
+    if os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino:
+        sys.exit(f"FAIL: {vm} is in the node's PID namespace")
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        target = os.readlink(f"/proc/{pid}/fd/{fd}")
+        if "node.db" in target or target.startswith("/etc/"):
+            sys.exit(f"FAIL: {vm} has {target}")
+    if CGROUPS != "none":
+        expect("control group of " + vm, f"/job-{cluster}/vm-{vm}\n" in read(f"/proc/{pid}/cgroup"), True)
+
+
+def main():
+    for name, uid in USERS.items():
+        make_home(name, uid)
+    process = start_daemon()
+    try:
+        print("two users' clusters", flush=True)
+        ann, bob = Node("ann"), Node("bob")
+        up(ann, "lu-00000001", VNI)
+        up(bob, "cg-00000002", VNI + 1)
+        running = vmms()
+        expect("VMs", sorted(running), ["cg-0", "cg-1", "lu-0", "lu-1"])
+        check_process(running["lu-0"], "lu-0", "lu-00000001", 7001, [7001, 7003, 7004])
+        check_process(running["cg-1"], "cg-1", "cg-00000002", 7002, [7002, 7004])
+        for op in ("pause", "stop", "release"):
+            try:
+                bob.ask(op, cluster="lu-00000001")
+                sys.exit(f"FAIL: bob may {op} ann's cluster")
+            except Refused as refused:
+                expect(op, refused.errno, 1)
+
+        print("part and daemon are killed, VMs run on", flush=True)
+        before = parts()
+        expect("parts", len(before), 2)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        until("new parts", lambda: len([p for p in parts() if p not in before]) == 2)
+        process.kill()
+        process.wait()
+        ann.close()
+        bob.close()
+        process = start_daemon()
+        ann, bob = Node("ann"), Node("bob")
+        expect("VMs", vmms(), running)
+        expect("paused", sorted(ann.ask("pause", cluster="lu-00000001")), ["lu-0", "lu-1"])
+        ann.ask("resume", cluster="lu-00000001")
+
+        print("ends and records", flush=True)
+        os.kill(running["lu-1"], signal.SIGKILL)
+        expect("end", ann.event("vm-ended")[1]["vm"], "lu-1")
+        ann.ask("stop", cluster="lu-00000001", kill=True)
+        records = {r["vm"]: r for r in ann.ask("account")["records"] if r["ended"]}
+        until("records", lambda: len([r for r in ann.ask("account")["records"] if r["ended"]]) == 2)
+        records = {r["vm"]: r for r in ann.ask("account")["records"]}
+        expect("others' records", "cg-0" in records, False)
+        if not records["lu-0"]["exits"]:
+            sys.exit(f"FAIL: no exits of a VM that prints: {records['lu-0']}")
+        if CGROUPS != "none" and not records["lu-0"]["cpu_seconds"]:
+            sys.exit(f"FAIL: no CPU time: {records['lu-0']}")
+        ann.ask("release", cluster="lu-00000001")
+        expect("VMs", sorted(vmms()), ["cg-0", "cg-1"])
+        bob.ask("release", cluster="cg-00000002")
+        expect("VMs", vmms(), {})
+        expect("parts", parts(), [])
+        expect("networks", os.listdir(f"{STATE}/net"), [])
+        expect("state", glob.glob(f"{STATE}/user/*/vm/*") + glob.glob(f"{STATE}/user/*/net/*"), [])
+        expect("control groups", glob.glob(f"{CGROUPS}/wisp.slice/job-*-0000000[12]"), [])
+        ann.close()
+        bob.close()
+        process.terminate()
+        expect("wispd's exit code", process.wait(20), 0)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        end_all()
+
+
+main()
