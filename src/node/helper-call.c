@@ -144,7 +144,9 @@ static int spawn(struct helper_call *call, const json_t *job, int socket, struct
 	CLEANUP_CLOSE int out = -1;
 	int pipes[2], fds[] = {in, -1, STDERR_FILENO, socket};
 	const char *argv[2] = {NULL, NULL};
-	struct process p = {.argv = argv, .fds = fds, .nfds = socket >= 0 ? 4 : 3};
+	/* What the next daemon ends must not be made by a job of this one afterwards. */
+	struct process p = {
+		.argv = argv, .fds = fds, .nfds = socket >= 0 ? 4 : 3, .die_with_parent = true};
 	int r = in < 0 ? in : paths_program("wisp-node-helper", &program, err);
 
 	if (r)

@@ -44,7 +44,7 @@ pid_t helper_pid(const struct helper_call *call);
 /* Nobody hears any more. Sets the pointer to NULL; accepts a pointer to NULL. */
 void helper_forget(struct helper_call **call);
 
-/* What is under way goes on alone. */
+/* What is under way goes on until this process ends; jobs that have become users go on alone. */
 void helper_calls_done(struct helper_calls *calls);
 
 #endif
