@@ -23,23 +23,23 @@
 
 /* -------- who may come in -------- */
 
-int door_admits(const struct daemon *d, uid_t uid, struct error *err)
+/* Of other nodes, its own user's daemons may be many. */
+int door_admits(const struct door *door, uid_t uid, struct error *err)
 {
-	if (!d->p.everybody && uid != geteuid() && uid != 0)
+	bool trusted = door->remote && uid == geteuid();
+
+	if (!door->d->p.everybody && uid != geteuid() && uid != 0)
 		return error_set(err, -EPERM, "user %u: this wispd is user %u's", uid, geteuid());
-	/* Daemons of other nodes are its user's. */
-	if (uid != geteuid() && peers_of(d, uid) >= DAEMON_OF_ONE_USER)
+	if (!trusted && peers_of(door, uid) >= DAEMON_OF_ONE_USER)
 		return error_set(err, -EUSERS, "user %u has too many connections", uid);
 	return 0;
 }
 
-static int check(const struct daemon *d, const struct caller *caller, struct error *err)
+static int check(const struct door *door, const struct caller *caller, struct error *err)
 {
-	int r = caller->has_uid ? door_admits(d, caller->uid, err) : 0;
+	int r = caller->has_uid ? door_admits(door, caller->uid, err) : 0;
 
-	if (!r && caller->has_uid && peers_of(d, caller->uid) >= DAEMON_OF_ONE_USER)
-		r = error_set(err, -EUSERS, "%s has too many connections", caller->name);
-	if (!r && peers_greeted(d, caller) >= DAEMON_GREETINGS / 4)
+	if (!r && peers_greeted(door->d, caller) >= DAEMON_GREETINGS / 4)
 		r = error_set(err, -EUSERS, "%s: too many connections are being greeted",
 			      caller->name);
 	return r;
@@ -102,7 +102,7 @@ static void on_connection(void *arg, int fd, const struct sockaddr_storage *from
 	int r = door->remote ? know_remote(from, &caller, &err) : know_local(fd, &caller, &err);
 
 	if (!r)
-		r = check(door->d, &caller, &err);
+		r = check(door, &caller, &err);
 	if (!r && door->remote)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (r)

@@ -41,12 +41,12 @@ static int new_session(char *ret)
 	return 0;
 }
 
-unsigned peers_of(const struct daemon *d, uid_t uid)
+unsigned peers_of(const struct door *door, uid_t uid)
 {
 	unsigned n = 0;
 
-	for (const struct peer *p = d->peers; p; p = p->next)
-		n += p->caller.has_uid && p->caller.uid == uid;
+	for (const struct peer *p = door->d->peers; p; p = p->next)
+		n += p->door == door && p->caller.has_uid && p->caller.uid == uid;
 	return n;
 }
 
@@ -246,7 +246,7 @@ static int know(struct peer *peer, const struct greet_peer *known, struct error 
 
 	if (!peer->caller.has_uid) {
 		peer->caller.uid = known->has_uid ? known->uid : geteuid();
-		r = door_admits(peer->d, peer->caller.uid, err);
+		r = door_admits(peer->door, peer->caller.uid, err);
 		peer->caller.has_uid = !r;
 	}
 	peer->who.uid = peer->caller.uid;

@@ -224,7 +224,7 @@ void doors_done(struct daemon *d);
 /* Somebody who was greeted is not any more. */
 void door_greeted(struct door *door);
 /* Whether that user may come in. */
-int door_admits(const struct daemon *d, uid_t uid, struct error *err);
+int door_admits(const struct door *door, uid_t uid, struct error *err);
 
 /* Who comes in. */
 struct caller {
@@ -238,8 +238,8 @@ struct caller {
 /* Takes the descriptor. */
 int peer_add(struct door *door, int fd, const struct caller *caller, struct error *err);
 void peers_done(struct daemon *d);
-/* Connections of a user; who are being greeted of a user, or an address. */
-unsigned peers_of(const struct daemon *d, uid_t uid);
+/* Connections of a user by a door; who are being greeted of a user, or an address. */
+unsigned peers_of(const struct door *door, uid_t uid);
 unsigned peers_greeted(const struct daemon *d, const struct caller *caller);
 /* Whether anybody is there with this session. */
 bool peers_have(const struct daemon *d, const struct asker *who);
