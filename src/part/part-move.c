@@ -173,10 +173,43 @@ static int send_one(int talk, void *arg, json_t **ret, struct error *err)
 	return r;
 }
 
+/*
+ * What is known of a VM that is sent: true: nothing; an object: how it ended here; a text: it has
+ * moved, and its end here is still to be seen.
+ */
+bool part_move_ends(struct part *p, const char *vm, json_t *end)
+{
+	const json_t *known = json_object_get(p->moving, vm);
+
+	if (json_is_true(known)) {
+		json_object_set(p->moving, vm, end);
+		return true;
+	}
+	if (json_is_string(known)) {
+		json_object_set_new(end, "reason", json_incref((json_t *)known));
+		json_object_del(p->moving, vm);
+	}
+	return false;
+}
+
 static void have_sent(struct work *w)
 {
-	if (w->code)
-		json_object_del(w->part->moving, record_text(w->request, "vm"));
+	struct part *p = w->part;
+	const char *vm = record_text(w->request, "vm");
+	json_t *end = json_incref(json_object_get(p->moving, vm));
+	json_t *moved = json_string("moved to another node");
+
+	if (w->code || json_is_object(end))
+		json_object_del(p->moving, vm);
+	else
+		json_object_set(p->moving, vm, moved);
+	if (json_is_object(end)) {
+		if (!w->code)
+			json_object_set(end, "reason", moved);
+		part_tell_end(p, vm, end);
+	}
+	json_decref(moved);
+	json_decref(end);
 	work_end(w);
 }
 
@@ -188,6 +221,10 @@ void part_send(struct part *p, json_int_t id, const json_t *request)
 
 	if (strncmp(to, "tcp:", 4) && strncmp(to, "unix:", 5)) {
 		part_refuse(p, id, -EINVAL, "\"to\" is not tcp:HOST:PORT or unix:PATH", NULL);
+		return;
+	}
+	if (json_object_get(p->moving, name)) {
+		part_refuse(p, id, -EBUSY, "the VM is being sent", NULL);
 		return;
 	}
 	w = move_create(p, id, request);
@@ -273,16 +310,31 @@ static void have_received(struct work *w)
 	work_end(w);
 }
 
+/* Movers bring memory. Disks have to be at the same place for both. */
+static void check_disks(struct work *w, const json_t *spec)
+{
+	const json_t *disk;
+	size_t i;
+
+	json_array_foreach (json_object_get(spec, "disks"), i, disk)
+		if (json_is_true(json_object_get(disk, "own")))
+			work_fail(w, -EOPNOTSUPP,
+				  "this Wisp cannot move volumes without a path (volumes.*.path) "
+				  "yet: save the cluster and restart it");
+}
+
 static void receive_now(struct work *w)
 {
 	const char *name = record_text(w->request, "vm");
+	const json_t *spec = json_object_get(json_object_get(w->values, ""), name);
 	json_t *message;
 
+	check_disks(w, spec);
 	if (w->code) {
 		work_end(w);
 		return;
 	}
-	message = describe(w, json_object_get(json_object_get(w->values, ""), name));
+	message = describe(w, spec);
 	json_object_clear(w->values);
 	w->said = on_said;
 	work_add(w, w->vms[0], receive_one, NULL);
@@ -300,6 +352,7 @@ void part_receive(struct part *p, json_int_t id, const json_t *request)
 	if (!w)
 		return;
 	w->begins = true;
+	json_object_del(p->moving, m.name); /* it comes back */
 	if (json_is_true(json_object_get(request, "again"))) {
 		work_add(w, w->vms[0], receive_again, &m);
 		work_go(w, work_end);

@@ -4,7 +4,6 @@
 #include "part/part.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,36 +106,41 @@ int part_vms(const struct part *p, const json_t *request, const struct setup_vm 
 	return r;
 }
 
-/* What has moved is killed where it was, and its records are removed. */
-static json_t *end_of(const struct part *p, const struct setup_vm *vm, const json_t *record)
+/* What is so at the beginning is told behind the answer. */
+static void tell_guest(struct part *p, json_t *event)
 {
-	bool killed = json_integer_value(json_object_get(record, "signal")) == SIGKILL;
+	if (p->early)
+		json_array_append_new(p->early, event);
+	else
+		part_event(p, event);
+}
 
-	if (json_object_get(p->moving, vm->name) && (!record || killed))
-		return json_pack("{s:s}", "reason", "moved to another node");
-	return record ? json_incref((json_t *)record)
-		      : json_pack("{s:s}", "reason", "gone without a record of its end");
+void part_tell_end(struct part *p, const char *vm, const json_t *end)
+{
+	tell_guest(p, json_pack("{s:s, s:s, s:O}", "event", "vm-ended", "vm", vm, "end", end));
+}
+
+static void on_ready(struct part *p, const char *vm, const json_t *times)
+{
+	tell_guest(p, json_pack("{s:s, s:s, s:O*}", "event", "ready", "vm", vm, "times", times));
 }
 
 static void on_guest(void *arg, const struct setup_vm *vm, enum guest_state state,
 		     const json_t *record)
 {
 	struct part *p = arg;
-	json_t *event;
+	json_t *end;
 
 	if (state == GUEST_READY) {
-		event = json_pack("{s:s, s:s, s:O*}", "event", "ready", "vm", vm->name, "times",
-				  record);
-	} else {
-		volumes_remove(p->volumes, vm->name);
-		event = json_pack("{s:s, s:s, s:o}", "event", "vm-ended", "vm", vm->name, "end",
-				  end_of(p, vm, record));
+		on_ready(p, vm->name, record);
+		return;
 	}
-	/* What is so at the beginning is told behind the answer. */
-	if (p->early)
-		json_array_append_new(p->early, event);
-	else
-		part_event(p, event);
+	volumes_remove(p->volumes, vm->name);
+	end = record ? json_incref((json_t *)record)
+		     : json_pack("{s:s}", "reason", "gone without a record of its end");
+	if (!part_move_ends(p, vm->name, end))
+		part_tell_end(p, vm->name, end);
+	json_decref(end);
 }
 
 /* -------- setup -------- */

@@ -44,7 +44,7 @@ struct part {
 	char *volumes; /* folder of the volumes that live as long as their VM */
 	struct guests *guests;
 	struct work *works; /* requests that are under way */
-	json_t *moving;	    /* names of VMs that are about to be elsewhere */
+	json_t *moving;	    /* VMs that are being sent, by name: part-move.c's */
 	json_t *early;	    /* events that come behind the answer of setup, or NULL */
 	json_t *stops;	    /* those that wait until nothing begins any more */
 	struct save *save;  /* the cut that is under way, or NULL */
@@ -58,6 +58,8 @@ typedef void part_fn(struct part *part, json_int_t id, const json_t *request);
 void part_answer(struct part *part, json_int_t id, json_t *value);
 /* The same of a failure; more may have members that say more, and is taken. */
 void part_refuse(struct part *part, json_int_t id, int code, const char *reason, json_t *more);
+/* The event vm-ended; end stays the caller's. */
+void part_tell_end(struct part *part, const char *vm, const json_t *end);
 /* Takes the event. */
 void part_event(struct part *part, json_t *event);
 
@@ -89,6 +91,11 @@ void part_save_stop(struct part *part);
 void part_save_destroy(struct part *part);
 /* part-move.c */
 part_fn part_send, part_receive;
+/*
+ * A VM has ended here. True: it is being sent, and its end is told when it is known whether it has
+ * moved or failed.
+ */
+bool part_move_ends(struct part *part, const char *vm, json_t *end);
 /* part-connect.c */
 part_fn part_connect;
 

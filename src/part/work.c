@@ -126,6 +126,9 @@ void work_fail(struct work *w, int code, const char *reason)
 
 void work_cancel(struct work *w, const char *why)
 {
+	/* What has failed takes back what it has begun. */
+	if (w->code)
+		return;
 	note_failure(w, "", -ECANCELED, why, NULL);
 	for (struct work_errand *e = w->errands; e; e = e->next)
 		errand_cancel(e->errand, CANCEL_MS);

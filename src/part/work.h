@@ -61,7 +61,7 @@ void work_go(struct work *work, work_fn *then);
 /* It has failed, unless it had before. */
 void work_fail(struct work *work, int code, const char *reason);
 
-/* Ends what is under way, which fails with -ECANCELED. */
+/* Ends what is under way, which fails with -ECANCELED, unless it has failed before. */
 void work_cancel(struct work *work, const char *why);
 
 /* Answers with the values, or the failure; the work has no request any more. */

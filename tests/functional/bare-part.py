@@ -286,6 +286,10 @@ def test_move():
             fail("receive ended with: %s" % reason)
     p.leave()
     q.leave()
+    p = part(environment(WORDS, volumes={"a": {"size": 1 << 20}}), names=["lu-0"])
+    p.refused("cannot move volumes", "receive", vm="lu-0", image="bare", hosts=HOSTS,
+              token=token, listen="127.0.0.1")
+    p.leave()
 
 
 make_image("bare")
