@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,10 +63,10 @@ def make_home(name, uid):
 
 
 class Node(Client):
-    def __init__(self, name):
+    def __init__(self, name, state=STATE):
         os.seteuid(USERS[name])
         try:
-            super().__init__(f"{STATE}/socket")
+            super().__init__(f"{state}/socket")
         finally:
             os.seteuid(0)
         self.ask("session", session=f"the secret of {name} alone")
@@ -74,13 +75,14 @@ class Node(Client):
         return super().ask(op, seconds, **members)["value"]
 
 
-def start_daemon():
+def start_daemon(name="n1", state=STATE):
     with open(f"{STATE}/../log", "ab") as log:
-        process = subprocess.Popen([WISPD, "--state", STATE, "--name", "n1", "--grace", "20", "--cgroups", CGROUPS],
-                                   stderr=log)
+        process = subprocess.Popen([WISPD, "--state", state, "--name", name, "--grace", "20",
+                                    "--cgroups", CGROUPS if state == STATE else "none",
+                                    "--key", f"{STATE}/../key", "--listen", "127.0.0.1:0"], stderr=log)
     for _ in range(200):
         try:
-            Node("ann").close()
+            Node("ann", state).close()
             return process
         except OSError:
             time.sleep(0.05)
@@ -147,7 +149,33 @@ def check_process(pid, vm, cluster, uid, groups):
         expect("control group of " + vm, f"/job-{cluster}/vm-{vm}\n" in read(f"/proc/{pid}/cgroup"), True)
 
 
+def consoles():
+    """Of a VM here and, by another node's daemon, as of one elsewhere; for its user alone."""
+    port = re.findall(r"at 127.0.0.1 port (\d+)", read(f"{STATE}/../log"))[-1]
+    process = start_daemon("n0", STATE + "-n0")
+    try:
+        for state, node in (STATE, "n1"), (STATE + "-n0", f"n1@127.0.0.1:{port}"):
+            client = Node("ann", state)
+            client.open(1, node=node, cluster="lu-00000001", vm="lu-0", what="console")
+            client.wait(lambda: sum(map(len, client.data[1])) > 100)
+            client.write(1, b"")
+            client.close()
+            client = Node("bob", state)
+            try:
+                client.open(1, node=node, cluster="lu-00000001", vm="lu-0", what="console")
+                sys.exit("FAIL: bob may see ann's console")
+            except Refused as refused:
+                expect("bob at ann's console", refused.errno, 1)
+            client.close()
+    finally:
+        process.terminate()
+        expect("n0's exit code", process.wait(20), 0)
+
+
 def main():
+    with open(f"{STATE}/../key", "w", encoding="ascii") as out:
+        os.chmod(out.fileno(), 0o600)
+        out.write("k" * 32)
     for name, uid in USERS.items():
         make_home(name, uid)
     process = start_daemon()
@@ -182,6 +210,9 @@ def main():
         expect("VMs", vmms(), running)
         expect("paused", sorted(ann.ask("pause", cluster="lu-00000001")), ["lu-0", "lu-1"])
         ann.ask("resume", cluster="lu-00000001")
+
+        print("consoles, also from another node", flush=True)
+        consoles()
 
         print("ends and records", flush=True)
         os.kill(running["lu-1"], signal.SIGKILL)
