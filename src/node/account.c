@@ -55,16 +55,6 @@ int account_update(struct store *s, int64_t id, const struct account_use *use, i
 	return changed(s, id, r, err);
 }
 
-int account_end(struct store *s, int64_t id, const char *how, int64_t now, struct error *err)
-{
-	int r = store_run(s, err,
-			  "UPDATE usage SET seen = max(seen, ?2), ended = max(seen, ?2), how = ?3 "
-			  "WHERE id = ?1 AND ended IS NULL",
-			  "iit", id, now, how);
-
-	return changed(s, id, r, err);
-}
-
 static int is_there(const struct store_row *row, void *arg)
 {
 	return 1;

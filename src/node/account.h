@@ -39,10 +39,10 @@ int64_t account_begin(struct store *s, const struct account_vm *vm, int64_t now,
 /* -ENOENT: there is no such record, or it is closed. */
 int account_update(struct store *s, int64_t id, const struct account_use *use, int64_t now,
 		   struct error *err);
-int account_end(struct store *s, int64_t id, const char *how, int64_t now, struct error *err);
 
-/* Whether there is a record of that VM that is not closed; closes it, or (vm NULL) all of a
- * cluster.
+/*
+ * Whether there is a record of that VM that is not closed. And closes it, or (vm NULL) all of the
+ * cluster; fine when there is none.
  */
 bool account_is_open(struct store *s, const char *cluster, const char *vm);
 int account_close(struct store *s, const char *cluster, const char *vm, const char *how,

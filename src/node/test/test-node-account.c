@@ -67,11 +67,19 @@ static void test_life(void **state)
 	assert_int_equal(account_update(s, id, &use, 1180, NULL), 0);
 	use.exits = 1;
 	assert_int_equal(account_update(s, id, &use, 1180, NULL), 0);
-	assert_int_equal(account_end(s, id, "powered off", 1200, NULL), 0);
-	assert_int_equal(account_end(s, id, "again", 1300, NULL), -ENOENT);
+	/* What is not known is as it was, and what comes next is no new beginning. */
+	use = (struct account_use){
+		.cpu_us = ACCOUNT_UNKNOWN, .exits = ACCOUNT_UNKNOWN, .bytes = ACCOUNT_UNKNOWN};
+	assert_int_equal(account_update(s, id, &use, 1190, NULL), 0);
+	use = (struct account_use){.cpu_us = 7500000, .exits = 2, .bytes = ACCOUNT_UNKNOWN};
+	assert_int_equal(account_update(s, id, &use, 1195, NULL), 0);
+	assert_true(account_is_open(s, "lu", "a"));
+	assert_int_equal(account_close(s, "lu", "a", "powered off", 1200, NULL), 0);
+	assert_false(account_is_open(s, "lu", "a"));
+	assert_int_equal(account_close(s, "lu", NULL, "again", 1300, NULL), 0);
 	assert_int_equal(account_update(s, id, &use, 1300, NULL), -ENOENT);
 	records = list(s, (struct account_query){.user = -1}, 1);
-	expect(records, 0, "exits", 10 + 6 + 1);
+	expect(records, 0, "exits", 10 + 6 + 2);
 	expect(records, 0, "bytes", 100 + 11);
 	expect(records, 0, "cpu_seconds", 7);
 	expect(records, 0, "peak_memory", 9);
@@ -88,8 +96,10 @@ static void test_query(void **state)
 	struct store *s = open_store(state);
 	json_t *records;
 
-	account_end(s, account_begin(s, &vm_a, 1000, NULL), "x", 1100, NULL);
-	account_end(s, account_begin(s, &vm_b, 1050, NULL), "x", 1200, NULL);
+	account_begin(s, &vm_a, 1000, NULL);
+	account_close(s, "lu", NULL, "x", 1100, NULL);
+	account_begin(s, &vm_b, 1050, NULL);
+	account_close(s, "is", "b", "x", 1200, NULL);
 	account_begin(s, &vm_b, 1300, NULL);
 	records = list(s, (struct account_query){.user = -1, .from = 1080, .to = 1150}, 2);
 	expect(records, 0, "seconds", 20);
