@@ -10,8 +10,8 @@ mkdir "$WISP_RUN" "$WISP_HOME" "$WISP_CACHE"
 at_exit '
 	for run in "$TMP"/run "$TMP"/run-2; do
 		export WISP_RUN=$run
-		for vm in "$run"/vm/*; do
-			[ ! -d "$vm" ] || wisp vm stop --kill "${vm##*/}" >/dev/null 2>&1 || :
+		for left in "$run"/vm/*; do
+			[ ! -d "$left" ] || wisp vm stop --kill "${left##*/}" >/dev/null 2>&1 || :
 		done
 	done'
 timeout 400 python3 "$TOP/tests/functional/bare-part.py" \
