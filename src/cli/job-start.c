@@ -22,6 +22,7 @@
 #include "node/ask.h"
 
 #define ANSWER_MAX 65536u
+#define LOG_MAX (16u << 20)
 #define DAEMON_TRIES 100 /* of 100 ms */
 
 /* -------- the user's daemon -------- */
@@ -57,43 +58,63 @@ static int open_log(struct error *err)
 }
 
 /* Two that are started at once: one has the state, and the other ends. */
-static int start_daemon(struct error *err)
+static int start_daemon(pid_t *ret, struct error *err)
 {
 	CLEANUP_FREE char *program = NULL;
 	CLEANUP_CLOSE int log = open_log(err);
 	int fds[] = {-1, log, log}, r = log < 0 ? log : paths_program("wispd", &program, err);
 	const char *argv[] = {program, NULL};
 	struct process process = {.argv = argv, .fds = fds, .nfds = 3, .new_session = true};
-	pid_t pid;
 
-	return r ? r : process_start(&process, &pid, err);
+	return r ? r : process_start(&process, ret, err);
 }
 
-static int wait_for_daemon(const char *socket, json_t **facts, struct error *err)
+/* The last line of its log says why it has ended. */
+static int explain_end(struct error *err)
 {
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *text = NULL;
+	char *line;
+	size_t n;
+
+	if (paths_run("node", "log", &path, err) || io_read_file(path, LOG_MAX, &text, err) < 0)
+		return -ECHILD;
+	n = strlen(text);
+	if (n && text[n - 1] == '\n')
+		text[n - 1] = 0;
+	line = strrchr(text, '\n');
+	return error_set(err, -ECHILD, "your wispd could not be started: %s",
+			 line ? line + 1 : text);
+}
+
+/* It has ended, and another one, started at the same time, is not there either. */
+static int wait_for_daemon(const char *socket, pid_t pid, json_t **facts, struct error *err)
+{
+	bool ended = false;
 	int r = -ENOENT;
 
-	for (unsigned i = 0; r == -ENOENT && i < DAEMON_TRIES; i++) {
+	for (unsigned i = 0; r == -ENOENT && i < DAEMON_TRIES && !(ended && i > 20); i++) {
 		poll(NULL, 0, 100);
+		ended = ended || waitpid(pid, NULL, WNOHANG) == pid;
 		r = ask_facts(socket, facts, err);
 	}
-	return r ? error_prefix(err, r,
-				"a wispd of yours was started (its log is beside its "
-				"socket)")
-		 : 0;
+	if (r == -ENOENT && ended)
+		return explain_end(err);
+	return r ? error_prefix(err, r, "a wispd of yours was started") : 0;
 }
 
 int job_find_daemon(char **socket, bool alone, json_t **facts, struct error *err)
 {
 	bool given = *socket;
+	pid_t pid = 0;
 	int r = given ? 0 : ask_socket(socket, err);
 
 	if (!r)
 		r = ask_facts(*socket, facts, err);
 	if (r != -ENOENT || given || !alone)
 		return r;
-	r = start_daemon(err);
-	return r ? r : wait_for_daemon(*socket, facts, err);
+	r = start_daemon(&pid, err);
+	return r ? r : wait_for_daemon(*socket, pid, facts, err);
 }
 
 /* -------- coordinators -------- */
