@@ -255,18 +255,17 @@ static void push(struct conn *conn)
 		free_conn(conn);
 }
 
-int conn_send(struct conn *conn, const json_t *message, struct error *err)
+static int check_open(const struct conn *conn, struct error *err)
 {
-	CLEANUP_FREE uint8_t *frame = NULL;
-	size_t n;
-	void *p;
-	int rc;
-
 	if (conn->failed || conn->finishing)
 		return error_set(err, -EPIPE, "the connection has ended");
-	rc = frame_encode(message, FRAME_MAX, &frame, &n, err);
-	if (rc < 0)
-		return rc;
+	return 0;
+}
+
+static int send_frame(struct conn *conn, const uint8_t *frame, size_t n, struct error *err)
+{
+	void *p;
+
 	if (conn->used + n > conn->queue_max + DATA_AHEAD) {
 		give_up(conn, -ENOBUFS, "it does not read what it is sent");
 		return error_set(err, -ENOBUFS, "%s", conn->reason.text);
@@ -280,6 +279,28 @@ int conn_send(struct conn *conn, const json_t *message, struct error *err)
 	conn->messages_out++;
 	push(conn);
 	return 0;
+}
+
+int conn_send(struct conn *conn, const json_t *message, struct error *err)
+{
+	CLEANUP_FREE uint8_t *frame = NULL;
+	size_t n;
+	int rc = check_open(conn, err);
+
+	if (rc == 0)
+		rc = frame_encode(message, FRAME_MAX, &frame, &n, err);
+	return rc < 0 ? rc : send_frame(conn, frame, n, err);
+}
+
+int conn_send_with(struct conn *conn, const json_t *own, const char *rest, struct error *err)
+{
+	CLEANUP_FREE uint8_t *frame = NULL;
+	size_t n;
+	int rc = check_open(conn, err);
+
+	if (rc == 0)
+		rc = frame_encode_with(own, rest, FRAME_MAX, &frame, &n, err);
+	return rc < 0 ? rc : send_frame(conn, frame, n, err);
 }
 
 static void send_new(struct conn *conn, json_t *message)

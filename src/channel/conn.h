@@ -74,6 +74,12 @@ void conn_set_ops(struct conn *conn, const struct conn_ops *ops, void *arg);
  */
 int conn_send(struct conn *conn, const json_t *message, struct error *err);
 
+/*
+ * The same of the members of own and of rest, the text of an object (JSON_COMPACT): what goes to
+ * many is written once. Neither is empty, and no member is in both.
+ */
+int conn_send_with(struct conn *conn, const json_t *own, const char *rest, struct error *err);
+
 /* Says why to the peer, if it can be said, and ends; closed() comes with the same. */
 void conn_fail(struct conn *conn, int code, const char *reason);
 

@@ -12,6 +12,7 @@
 #include "lib/error.h"
 
 #define ROOM_LEAST 4096u
+#define FRAME_LEAST 256u
 #define ROOM_STEP (128u << 10) /* nothing longer is read at once where no frame is that long */
 
 void frame_reader_done(struct frame_reader *r)
@@ -152,21 +153,74 @@ void frame_header(uint8_t ret[FRAME_HEADER], enum frame_type type, size_t n)
 	ret[4] = (uint8_t)type;
 }
 
+/* A frame that grows as its payload is written. */
+struct writer {
+	uint8_t *frame;
+	size_t used, room, max; /* max: of the payload */
+	int code;
+};
+
+static int writer_add(const char *p, size_t n, void *arg)
+{
+	struct writer *w = arg;
+	size_t more = w->room;
+	uint8_t *bigger;
+
+	if (w->used + n >= FRAME_HEADER + w->max) {
+		w->code = -EMSGSIZE;
+		return -1;
+	}
+	while (more < w->used + n)
+		more = more ? more * 2 : FRAME_LEAST;
+	bigger = more > w->room ? realloc(w->frame, more) : w->frame;
+	if (!bigger) {
+		w->code = -ENOMEM;
+		return -1;
+	}
+	w->frame = bigger;
+	w->room = more;
+	memcpy(bigger + w->used, p, n);
+	w->used += n;
+	return 0;
+}
+
+/* The header is known at last. */
+static int writer_finish(struct writer *w, int failed, uint8_t **ret, size_t *n, struct error *err)
+{
+	if (failed) {
+		free(w->frame);
+		if (w->code == -EMSGSIZE)
+			return error_set(err, -EMSGSIZE, "a message of %zu bytes or more", w->max);
+		return error_set(err, -ENOMEM, "a message that cannot be written");
+	}
+	frame_header(w->frame, FRAME_MESSAGE, w->used - FRAME_HEADER);
+	*ret = w->frame;
+	*n = w->used;
+	return 0;
+}
+
 int frame_encode(const json_t *message, size_t max, uint8_t **ret, size_t *n, struct error *err)
 {
-	size_t size = json_dumpb(message, NULL, 0, JSON_COMPACT);
-	CLEANUP_FREE uint8_t *frame = NULL;
+	static const char header[FRAME_HEADER];
+	struct writer w = {.max = max};
+	int failed = writer_add(header, FRAME_HEADER, &w) ||
+		     json_dump_callback(message, writer_add, &w, JSON_COMPACT);
 
-	if (!size)
-		return error_set(err, -ENOMEM, "a message that cannot be written");
-	if (size >= max)
-		return error_set(err, -EMSGSIZE, "a message of %zu bytes", size);
-	frame = malloc(FRAME_HEADER + size);
-	if (!frame)
-		return error_set(err, -ENOMEM, "out of memory");
-	frame_header(frame, FRAME_MESSAGE, size);
-	json_dumpb(message, (char *)frame + FRAME_HEADER, size, JSON_COMPACT);
-	*ret = take_ptr(frame);
-	*n = FRAME_HEADER + size;
-	return 0;
+	return writer_finish(&w, failed, ret, n, err);
+}
+
+int frame_encode_with(const json_t *own, const char *rest, size_t max, uint8_t **ret, size_t *n,
+		      struct error *err)
+{
+	static const char header[FRAME_HEADER];
+	struct writer w = {.max = max};
+	int failed = writer_add(header, FRAME_HEADER, &w) ||
+		     json_dump_callback(own, writer_add, &w, JSON_COMPACT);
+
+	/* Over the brace that ends own goes a comma, over the one that begins the rest nothing. */
+	if (!failed) {
+		w.frame[w.used - 1] = ',';
+		failed = writer_add(rest + 1, strlen(rest) - 1, &w);
+	}
+	return writer_finish(&w, failed, ret, n, err);
 }

@@ -64,4 +64,11 @@ void frame_header(uint8_t ret[FRAME_HEADER], enum frame_type type, size_t n);
 /* A message as it is sent, header and all: the caller frees *ret. -EMSGSIZE, -ENOMEM. */
 int frame_encode(const json_t *message, size_t max, uint8_t **ret, size_t *n, struct error *err);
 
+/*
+ * The same of the members of own and of rest, the text of an object (JSON_COMPACT) that goes to
+ * many: neither is empty, and no member is in both.
+ */
+int frame_encode_with(const json_t *own, const char *rest, size_t max, uint8_t **ret, size_t *n,
+		      struct error *err);
+
 #endif

@@ -197,22 +197,22 @@ static void refuse(struct tree_member *m, json_int_t id, int code, const char *r
 	json_decref(answer);
 }
 
+/* rest: what all children are sent alike. NULL: out of memory. */
 static void add_leg(struct tree_request *r, struct tree_call *child, struct nodeset *waits,
-		    const json_t *message)
+		    const char *rest)
 {
 	CLEANUP_FREE char *to = nodeset_format(waits);
 	struct leg *leg = calloc(1, sizeof(*leg));
-	json_t *copy = json_copy((json_t *)message);
 	struct error err = {{0}};
+	json_t *own = NULL;
 	int rc = -ENOMEM;
 
-	if (leg && copy && to) {
+	if (leg && rest && to) {
 		*leg = (struct leg){r->legs, child, ++r->member->next_id, *waits};
-		json_object_set_new(copy, "id", json_integer(leg->id));
-		json_object_set_new(copy, "to", json_string(to));
-		rc = conn_send(child->conn, copy, &err);
+		own = json_pack("{s:I, s:s}", "id", leg->id, "to", to);
+		rc = own ? conn_send_with(child->conn, own, rest, &err) : -ENOMEM;
 	}
-	json_decref(copy);
+	json_decref(own);
 	if (rc == 0) {
 		r->legs = leg;
 		return;
@@ -222,8 +222,21 @@ static void add_leg(struct tree_request *r, struct tree_call *child, struct node
 	free(leg);
 }
 
+/* A new string, of the message without what each child has of its own. */
+static char *write_rest(const json_t *message)
+{
+	json_t *rest = json_copy((json_t *)message);
+	char *text;
+
+	json_object_del(rest, "id");
+	json_object_del(rest, "to");
+	text = rest ? json_dumps(rest, JSON_COMPACT) : NULL;
+	json_decref(rest);
+	return text;
+}
+
 static void ask_child(struct tree_request *r, struct tree_call *child, const struct nodeset *to,
-		      const json_t *message)
+		      const json_t *message, char **rest)
 {
 	struct nodeset waits;
 	struct error err;
@@ -231,7 +244,9 @@ static void ask_child(struct tree_request *r, struct tree_call *child, const str
 	if (nodeset_slice(to, child->first, child->last, &waits) < 0 || !waits.n)
 		return;
 	if (child->state == CHILD_UP) {
-		add_leg(r, child, &waits, message);
+		if (!*rest)
+			*rest = write_rest(message);
+		add_leg(r, child, &waits, *rest);
 		return;
 	}
 	child_error(child, &err);
@@ -267,9 +282,10 @@ static int get_to(const struct tree_member *m, const json_t *message, struct nod
 static void spread(struct tree_request *r, const struct nodeset *to, const json_t *message)
 {
 	struct tree_member *m = r->member;
+	CLEANUP_FREE char *rest = NULL;
 
 	for (struct tree_call *c = m->children; c; c = c->next)
-		ask_child(r, c, to, message);
+		ask_child(r, c, to, message, &rest);
 	r->begun = true;
 	if (nodeset_has(to, m->first)) {
 		r->here = true;

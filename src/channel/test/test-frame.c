@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "channel/frame.h"
+#include "lib/cleanup.h"
 #include "lib/error.h"
 
 static void add(struct frame_reader *r, const void *data, size_t n)
@@ -53,6 +54,45 @@ static void test_pieces(void **state)
 	}
 	free(p);
 	json_decref(m);
+	frame_reader_done(&r);
+}
+
+/* What goes to many is one message with what is each one's own; long ones grow as they are written.
+ */
+static void test_shared(void **state)
+{
+	struct frame_reader r = {.max = FRAME_MAX};
+	json_t *own = json_pack("{s:i, s:s}", "id", 7, "to", "0-99"), *rest = json_object();
+	CLEANUP_FREE char *text = NULL;
+	struct error err = {{0}};
+	struct frame f;
+	uint8_t *p;
+	size_t n;
+
+	for (int i = 0; i < 1000; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "k%d", i);
+		json_object_set_new(rest, key, json_string("\"{,}\\"));
+	}
+	text = json_dumps(rest, JSON_COMPACT);
+	assert_int_equal(frame_encode_with(own, text, FRAME_MAX, &p, &n, &err), 0);
+	add(&r, p, n);
+	free(p);
+	assert_int_equal(frame_take(&r, &f, &err), 1);
+	json_object_update(rest, own);
+	assert_true(json_equal(f.message, rest));
+	json_decref(f.message);
+	assert_int_equal(frame_encode(rest, FRAME_MAX, &p, &n, &err), 0);
+	free(p);
+	n -= FRAME_HEADER;
+	assert_int_equal(frame_encode(rest, n + 1, &p, &n, &err), 0);
+	free(p);
+	n -= FRAME_HEADER;
+	assert_int_equal(frame_encode(rest, n, &p, &n, &err), -EMSGSIZE);
+	assert_int_equal(frame_encode_with(own, text, n, &p, &n, &err), -EMSGSIZE);
+	json_decref(own);
+	json_decref(rest);
 	frame_reader_done(&r);
 }
 
@@ -138,9 +178,8 @@ static void test_values(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_pieces),	cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_values),
 	};
 
