@@ -53,7 +53,8 @@ void daemon_forward(struct daemon *d, struct reply *reply, const json_t *request
 		  : error_set(&err, -ENOMEM, "out of memory");
 
 	if (!r) {
-		*f = (struct forward){.reply = reply, .d = d, .request = json_deep_copy(request)};
+		*f = (struct forward){
+			.reply = reply, .d = d, .request = json_incref((json_t *)request)};
 		snprintf(f->cluster, sizeof(f->cluster), "%s", c->id);
 		/* Counters end with their VMMs. */
 		if (!strcmp(json_string_value(json_object_get(request, "op")), "stop"))
