@@ -19,7 +19,7 @@ enum source_kind { SOURCE_FD, SOURCE_TIMER, SOURCE_SIGNAL };
 
 struct loop_source {
 	struct loop *loop;
-	struct loop_source *next;
+	struct loop_source *next, *before; /* before: of those that are there */
 	enum source_kind kind;
 	int fd;
 	bool removed; /* freed by the next run_once(): events it already has may name it */
@@ -115,6 +115,9 @@ static int source_add(struct loop *loop, const struct loop_source *model, uint32
 		return r;
 	}
 	s->next = loop->sources;
+	s->before = NULL;
+	if (s->next)
+		s->next->before = s;
 	loop->sources = s;
 	*ret = s;
 	return 0;
@@ -190,12 +193,14 @@ int loop_add_signal(struct loop *loop, int signo, loop_signal_fn *fn, void *arg,
 	return r;
 }
 
-static void unlink_source(struct loop_source **list, struct loop_source *s)
+static void unlink_source(struct loop_source *s)
 {
-	while (*list && *list != s)
-		list = &(*list)->next;
-	if (*list)
-		*list = s->next;
+	if (s->next)
+		s->next->before = s->before;
+	if (s->before)
+		s->before->next = s->next;
+	else
+		s->loop->sources = s->next;
 }
 
 void loop_remove(struct loop_source **source)
@@ -206,7 +211,7 @@ void loop_remove(struct loop_source **source)
 		return;
 	*source = NULL;
 	epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
-	unlink_source(&s->loop->sources, s);
+	unlink_source(s);
 	close_own_fd(s);
 	/* Another thread may be between epoll_wait() and the lock, with an event of this. */
 	s->removed = true;
