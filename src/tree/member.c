@@ -48,9 +48,9 @@ static int collect(const struct tree_member *m, struct nodeset *ret)
 {
 	int rc = nodeset_add(ret, m->first, m->first);
 
-	for (const struct tree_call *c = m->children; rc == 0 && c; c = c->next)
-		if (c->state == CHILD_UP)
-			rc = nodeset_merge(ret, &c->reached);
+	for (const struct tree_call *c = m->children; c; c = c->next)
+		for (size_t i = 0; rc == 0 && c->state == CHILD_UP && i < c->reached.n; i++)
+			rc = nodeset_add(ret, c->reached.range[i].first, c->reached.range[i].last);
 	return rc;
 }
 
@@ -111,31 +111,38 @@ void child_error(const struct tree_call *c, struct error *ret)
 		  c->why ? ": " : "", c->why ? c->why : "");
 }
 
-static void lost_error(const struct tree_member *m, uint32_t place, struct error *ret)
+static void add_lost(json_t *errors, const struct tree_call *c, uint32_t place)
 {
-	const struct tree_call *c = m->children;
+	struct error err;
 
-	while (c && c->first != place)
-		c = c->next;
-	if (c)
-		child_error(c, ret);
+	if (place == c->first)
+		child_error(c, &err);
 	else
-		error_set(ret, 0, "%s is not reached", member_node(m, place));
+		error_set(&err, 0, "%s is not reached", member_node(c->member, place));
+	json_array_append_new(errors, request_error(place, -EHOSTDOWN, err.text));
 }
 
+/* Each place but our own is of one child's share. */
 static json_t *errors_of_lost(const struct tree_member *m, const struct nodeset *reached)
 {
 	json_t *errors = json_array();
 
-	for (uint32_t p = m->first; p <= m->last; p++) {
-		struct error err;
-
-		if (nodeset_has(reached, p))
-			continue;
-		lost_error(m, p, &err);
-		json_array_append_new(errors, request_error(p, -EHOSTDOWN, err.text));
-	}
+	for (const struct tree_call *c = m->children; c; c = c->next)
+		for (uint32_t p = c->first; p <= c->last; p++)
+			if (!nodeset_has(reached, p))
+				add_lost(errors, c, p);
 	return errors;
+}
+
+/* Whether each child has been reached or given up once. Who was is not looked at again. */
+static bool are_settled(struct tree_member *m)
+{
+	struct tree_call *c = m->unsettled;
+
+	while (c && c->state != CHILD_JOINING && (c->state == CHILD_UP || c->tries))
+		c = c->next;
+	m->unsettled = c;
+	return !c;
 }
 
 /* The join is answered when each child that there is has been reached or given up. */
@@ -145,10 +152,9 @@ static void settle_join(struct tree_member *m)
 	CLEANUP_FREE char *ok = NULL;
 	json_t *answer;
 
-	for (const struct tree_call *c = m->children; c; c = c->next)
-		if (c->state == CHILD_JOINING || (c->state != CHILD_UP && !c->tries))
-			return;
-	if (!m->join || !m->above || collect(m, &now) < 0) {
+	if (!m->join || !m->above || !are_settled(m))
+		return;
+	if (collect(m, &now) < 0) {
 		nodeset_done(&now);
 		return;
 	}
@@ -289,6 +295,8 @@ static void drop_children(struct tree_member *m)
 		drop_child(c);
 		free(c);
 	}
+	m->end = &m->children;
+	m->unsettled = NULL;
 }
 
 static void call(struct tree_call *c);
@@ -326,10 +334,7 @@ static void call(struct tree_call *c)
 static void add_children(struct tree_member *m, uint32_t first, uint32_t last)
 {
 	uint64_t n = (uint64_t)last - first + 1, parts = n < m->fan ? n : m->fan;
-	struct tree_call **end = &m->children;
 
-	while (*end)
-		end = &(*end)->next;
 	for (uint64_t i = 0; i < parts; i++) {
 		struct tree_call *c = calloc(1, sizeof(*c));
 
@@ -339,32 +344,38 @@ static void add_children(struct tree_member *m, uint32_t first, uint32_t last)
 		c->state = CHILD_LOST;
 		c->first = first + (uint32_t)(n * i / parts);
 		c->last = first + (uint32_t)(n * (i + 1) / parts) - 1;
-		*end = c;
-		end = &c->next;
+		*m->end = c;
+		m->end = &c->next;
+		if (!m->unsettled)
+			m->unsettled = c;
 	}
 }
 
-/* Those that never were, from this one on. A child that is refused at once adds to the list. */
-static void call_new(struct tree_call *c)
+/* Those of n from this one on that never were. A child that is refused at once adds to the list. */
+static void call_new(struct tree_call *c, uint32_t n)
 {
-	for (; c; c = c->next)
+	for (; c && n; c = c->next, n--)
 		if (c->state == CHILD_LOST && !c->timer && !c->tries)
 			call(c);
 }
 
-/* What was behind a child that is lost becomes our own children. */
-static void take_over(struct tree_call *c)
+/* What was behind a child that is lost becomes our own children: the first of them, or NULL. */
+static struct tree_call *take_over(struct tree_call *c)
 {
 	uint32_t first = c->first + 1, last = c->last;
+	struct tree_call **at = c->member->end;
 
 	c->last = c->first;
 	if (first <= last)
 		add_children(c->member, first, last);
+	return *at;
 }
 
 static void child_ended(struct tree_call *c, const char *reason)
 {
 	struct tree_member *m = c->member;
+	struct tree_call *added;
+	bool was_up = c->state == CHILD_UP;
 	uint64_t wait = (uint64_t)m->params.retry_ms << (c->tries < 8 ? c->tries : 8);
 	struct error err;
 
@@ -377,9 +388,10 @@ static void child_ended(struct tree_call *c, const char *reason)
 	c->tries++;
 	set_timer(c, wait < RETRY_MS_MAX ? wait : RETRY_MS_MAX);
 	request_child_lost(c, err.text);
-	take_over(c);
-	tell_changes(m);
-	call_new(c);
+	added = take_over(c);
+	if (was_up)
+		tell_changes(m);
+	call_new(added, m->fan);
 	settle_join(m);
 }
 
@@ -583,8 +595,9 @@ void tree_join(struct tree_member *m, struct conn *above, const json_t *message)
 	if (!is_same(m, &j))
 		take_share(m, &j);
 	m->join = j.id;
+	m->unsettled = m->children;
 	adopt(m);
-	call_new(m->children);
+	call_new(m->children, UINT32_MAX);
 	settle_join(m);
 }
 
@@ -596,6 +609,7 @@ int tree_create(const struct tree_params *params, struct tree_member **ret, stru
 	if (!m)
 		return error_set(err, -ENOMEM, "out of memory");
 	m->params = *params;
+	m->end = &m->children;
 	m->params.call_ms = params->call_ms ? params->call_ms : CALL_MS;
 	m->params.retry_ms = params->retry_ms ? params->retry_ms : RETRY_MS;
 	m->params.grace_ms = params->grace_ms ? params->grace_ms : GRACE_MS;

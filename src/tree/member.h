@@ -30,12 +30,14 @@ struct tree_member {
 	struct conn *above;
 	struct loop_source *grace;
 	bool orphaned;
-	json_t *session;	    /* of the join: passed on */
-	json_t *nodes;		    /* names of the share */
-	uint32_t first, last, fan;  /* the share in the whole list: this node is its first */
-	json_int_t join;	    /* id of the join that is not answered, or 0 */
-	struct nodeset told;	    /* who is reached, as far as it is known above */
-	struct tree_call *children; /* none goes before all do */
+	json_t *session;	     /* of the join: passed on */
+	json_t *nodes;		     /* names of the share */
+	uint32_t first, last, fan;   /* the share in the whole list: this node is its first */
+	json_int_t join;	     /* id of the join that is not answered, or 0 */
+	struct nodeset told;	     /* who is reached, as far as it is known above */
+	struct tree_call *children;  /* none goes before all do */
+	struct tree_call **end;	     /* of that list */
+	struct tree_call *unsettled; /* by the join: none is before this one */
 	struct tree_request *requests;
 	json_int_t next_id;
 };
