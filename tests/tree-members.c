@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tree of N members in this process, over socket pairs: what it takes to connect it, what a
- * request to all and its answer take, what a member needs, and what passes the root. One JSON
- * object.
+ * Trees of N members in this process, over socket pairs: what it takes to connect one, what a
+ * request to all of one and its answer take, what a member needs, and what passes the root. One
+ * JSON object. Trees have their turns: with as many members in all, caches hold as little of small
+ * ones as of a large one.
  *
- *     tree-members N FAN BARRIERS
+ *     tree-members N FAN BARRIERS TREES
  */
 
 #include <inttypes.h>
 #include <malloc.h>
+#include <time.h>
 
 #include "lib/parse.h"
 #include "tree/test/sim.h"
@@ -16,6 +18,15 @@
 static double seconds(uint64_t since)
 {
 	return (double)(io_now_ns() - since) / 1e9;
+}
+
+/* Of this process. Others that want the CPU are not in it. */
+static double cpu_seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static void wait_answer(struct sim *sim)
@@ -42,12 +53,14 @@ static double barrier(struct sim *sim)
 	return seconds(begin);
 }
 
-static double median_barrier(struct sim *sim, unsigned n)
+/* Of all trees, n of each. */
+static double median_barrier(struct sim **sim, unsigned trees, unsigned n)
 {
-	double *times = calloc(n, sizeof(*times)), median;
+	double *times = calloc((size_t)n * trees, sizeof(*times)), median;
 
+	n *= trees;
 	for (unsigned i = 0; i < n; i++)
-		times[i] = barrier(sim);
+		times[i] = barrier(sim[i % trees]);
 	qsort(times, n, sizeof(*times), compare);
 	median = times[n / 2];
 	free(times);
@@ -63,12 +76,12 @@ static uint64_t all_messages(const struct sim *sim)
 	return count;
 }
 
-static void measure(unsigned n, unsigned fan, unsigned barriers)
+/* Returns how long that took. */
+static double make(struct sim **ret, unsigned n, unsigned fan)
 {
-	size_t before = mallinfo2().uordblks;
-	struct sim *sim = sim_create(n, fan);
-	uint64_t begin = io_now_ns(), root, all;
-	double connect, median;
+	struct sim *sim = *ret = sim_create(n, fan);
+	uint64_t begin = io_now_ns();
+	double connect;
 
 	sim_join(sim, 0);
 	wait_answer(sim);
@@ -76,29 +89,48 @@ static void measure(unsigned n, unsigned fan, unsigned barriers)
 	if (tree_reached(sim->node[0].member) != n)
 		sim_die("not all are there");
 	barrier(sim);
+	return connect;
+}
+
+static void measure(unsigned n, unsigned fan, unsigned barriers, unsigned trees)
+{
+	struct sim **all_of = calloc(trees, sizeof(*all_of)), *sim;
+	size_t before = mallinfo2().uordblks;
+	uint64_t root, all;
+	double connect = 0, median, cpu;
+
+	for (unsigned i = 0; i < trees; i++)
+		connect = make(&all_of[i], n, fan);
+	sim = all_of[0];
 	root = tree_messages(sim->node[0].member);
 	all = all_messages(sim);
 	barrier(sim);
 	root = tree_messages(sim->node[0].member) - root;
 	all = all_messages(sim) - all;
-	median = median_barrier(sim, barriers);
-	printf("{\"members\": %u, \"connect_s\": %.6f, \"barrier_s\": %.6f, \"member_bytes\": %zu, "
+	cpu = cpu_seconds();
+	median = median_barrier(all_of, trees, barriers);
+	cpu = (cpu_seconds() - cpu) / barriers / trees;
+	printf("{\"members\": %u, \"connect_s\": %.6f, \"barrier_s\": %.6f, "
+	       "\"barrier_cpu_s\": %.6f, \"member_bytes\": %zu, "
 	       "\"root_messages\": %" PRIu64 ", \"messages\": %" PRIu64 "}\n",
-	       n, connect, median, (mallinfo2().uordblks - before) / n, root, all);
-	sim_destroy(sim);
+	       n, connect, median, cpu, (mallinfo2().uordblks - before) / n / trees, root, all);
+	for (unsigned i = 0; i < trees; i++)
+		sim_destroy(all_of[i]);
+	free(all_of);
 }
 
 int main(int argc, char **argv)
 {
-	unsigned n, fan, barriers;
+	unsigned n, fan, barriers, trees;
 	struct error err;
 
-	if (argc != 4 || parse_uint(argv[1], "N", 1, 100000, &n, &err) ||
+	if (argc != 5 || parse_uint(argv[1], "N", 1, 100000, &n, &err) ||
 	    parse_uint(argv[2], "FAN", 2, 64, &fan, &err) ||
-	    parse_uint(argv[3], "BARRIERS", 1, 10000, &barriers, &err)) {
-		fprintf(stderr, "usage: tree-members N FAN BARRIERS\n");
+	    parse_uint(argv[3], "BARRIERS", 1, 10000, &barriers, &err) ||
+	    parse_uint(argv[4], "TREES", 1, 10000, &trees, &err)) {
+		fprintf(stderr, "usage: tree-members N FAN BARRIERS TREES\n");
 		return 2;
 	}
-	measure(n, fan, barriers);
+	measure(n, fan, barriers, trees);
 	return 0;
 }
