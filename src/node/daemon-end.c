@@ -18,6 +18,7 @@
 #include "lib/paths.h"
 #include "node/account.h"
 #include "node/alloc.h"
+#include "node/cgroup.h"
 #include "node/cluster.h"
 #include "node/daemon-cluster.h"
 
@@ -202,6 +203,9 @@ static void go(struct cluster_end *e)
 		part_end(e->c);
 		e->step = STEP_KEEPER;
 	}
+	/* All that runs, before what it leaves is swept. */
+	if (e->step == STEP_KEEPER && groups_usable(e->c->d))
+		cgroup_kill(e->c->d->p.cgroups, e->c->id, NULL, NULL);
 	job = e->step == STEP_KEEPER ? keeper_job(e->c, &err) : clean_job(e->c);
 	r = job ? helper_start(&e->c->d->helpers, job, -1, &ops, e, &e->call, &err) : -ENOMEM;
 	json_decref(job);

@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,9 @@
 #include "net/state.h"
 #include "vms/handover.h"
 #include "vms/network.h"
+
+#define PATIENCE_NS 2000000000ull
+#define LOOK_MS 10
 
 static int keep(struct network_config *config, struct error *err)
 {
@@ -63,12 +67,15 @@ static int start(int argc, char **argv, struct error *err)
 	return keep(&config, err);
 }
 
-/* What another place may still ask for stays. */
+/* One that was killed is about to be gone. What another place may still ask for stays. */
 static int sweep(const char *vm, struct error *err)
 {
+	uint64_t limit = io_now_ns() + PATIENCE_NS;
 	CLEANUP_FREE char *dir = NULL;
 	int r = paths_run("vm", vm, &dir, err);
 
+	while (!r && state_alive(dir) && io_now_ns() < limit)
+		poll(NULL, 0, LOOK_MS);
 	if (r || state_alive(dir) || hand_over_look(dir) >= HAND_OVER_UNTOLD)
 		return r;
 	r = state_sweep(dir, err);
