@@ -119,13 +119,20 @@ static void watch(struct part *p, const char *name, char *dir)
 	CLEANUP_FREE char *text = NULL;
 	struct vm *vm = calloc(1, sizeof(*vm));
 
-	if (io_read_file(path, 32, &text, NULL) < 0)
-		die("a VM without its pid");
+	if (io_read_file(path, 32, &text, NULL) < 0) {
+		free(vm); /* it is being removed */
+		free(dir);
+		return;
+	}
 	*vm = (struct vm){.next = p->vms, .part = p, .name = strdup(name), .dir = dir};
 	vm->pid = (pid_t)atoi(text);
 	vm->pidfd = pidfd_open(vm->pid, 0);
 	p->vms = vm;
-	if (vm->pidfd < 0 || loop_add_fd(p->loop, vm->pidfd, EPOLLIN, on_end, vm, &vm->on_end))
+	if (vm->pidfd < 0) {
+		vm_free(vm);
+		return;
+	}
+	if (loop_add_fd(p->loop, vm->pidfd, EPOLLIN, on_end, vm, &vm->on_end))
 		die("a VM cannot be watched");
 }
 

@@ -18,6 +18,8 @@ from node_client import Client, Refused
 WISPD, STATE, CGROUPS = sys.argv[1:]
 ANN, BOB = 1, 5  # daemon and games: users that every Debian has
 VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
+RUN = f"{os.getpid():08x}"  # likewise, of clusters
+LU, CG = f"lu-{RUN}", f"cg-{RUN}"
 DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 4\ndedicated: yes\n"
 SECRET = "a secret of sixteen bytes or more"
 GRACE = 3
@@ -180,7 +182,7 @@ def nothing_left(cluster=None):
     expect("networks", [] if cluster is None else os.path.exists(f"{STATE}/net/{cluster}"),
            os.listdir(f"{STATE}/net") if cluster is None else False)
     if CGROUPS != "none":
-        expect("control groups", glob.glob(group(cluster or "*")), [])
+        expect("control groups", glob.glob(group(cluster or "*-" + RUN)), [])
     if cluster is None:
         expect("processes", parts(), {})
         for uid in (ANN, BOB):
@@ -200,21 +202,21 @@ def up(node, cluster, first, vni):
 def test_two_users(daemon):
     say("two users, each with a cluster; neither touches the other's")
     ann, bob = user(ANN), user(BOB)
-    reserve(ann, "lu-00000001", 2)
-    refuse(11, "\"network\" comes first", ann.ask, "start", cluster="lu-00000001", vms=["lu-0"])
-    network(ann, "lu-00000001", VNI)
-    reserve(bob, "cg-00000002", 2)
-    refuse(17, f"VXLAN number {VNI}", network, bob, "cg-00000002", VNI)
-    network(bob, "cg-00000002", VNI + 1)
-    network(bob, "cg-00000002", VNI + 1)
-    refuse(17, "another network", network, bob, "cg-00000002", VNI + 2)
-    for node, cluster, vms in ((ann, "lu-00000001", ["lu-0", "lu-1"]), (bob, "cg-00000002", ["cg-0", "cg-1"])):
+    reserve(ann, LU, 2)
+    refuse(11, "\"network\" comes first", ann.ask, "start", cluster=LU, vms=["lu-0"])
+    network(ann, LU, VNI)
+    reserve(bob, CG, 2)
+    refuse(17, f"VXLAN number {VNI}", network, bob, CG, VNI)
+    network(bob, CG, VNI + 1)
+    network(bob, CG, VNI + 1)
+    refuse(17, "another network", network, bob, CG, VNI + 2)
+    for node, cluster, vms in ((ann, LU, ["lu-0", "lu-1"]), (bob, CG, ["cg-0", "cg-1"])):
         node.ask("start", cluster=cluster, vms=vms)
         expect("ready", node.event("ready", vms[0])["cluster"], cluster)
     for op in ("start", "stop", "pause", "save", "network", "release", "image"):
-        refuse(1, "another user's", bob.ask, op, cluster="lu-00000001", vms=["lu-0"])
+        refuse(1, "another user's", bob.ask, op, cluster=LU, vms=["lu-0"])
     refuse(2, "no resources", bob.ask, "start", cluster="no-00000003", vms=["no-0"])
-    refuse(16, "runs already", ann.ask, "start", cluster="lu-00000001", vms=["lu-0"])
+    refuse(16, "runs already", ann.ask, "start", cluster=LU, vms=["lu-0"])
     for uid, vm in ((ANN, "lu-0"), (BOB, "cg-0")):
         expect("user of " + vm, os.stat(f"/proc/{pid_of(uid, vm)}").st_uid, uid)
         if CGROUPS != "none":
@@ -222,16 +224,16 @@ def test_two_users(daemon):
                 expect("group of " + vm, f"/vm-{vm}\n" in f.read(), True)
     expect("processes", sorted(parts().values()), sorted(["wisp-keeper", "wisp-part", "stand-in-vm", "stand-in-vm"] * 2))
     states = {c["cluster"]: c["state"] for c in Node(f"{STATE}/socket").ask("list", all=True)["clusters"]}
-    expect("states", states, {"lu-00000001": "running", "cg-00000002": "running"})
+    expect("states", states, {LU: "running", CG: "running"})
 
     text = ann.ask("metrics")["text"]
-    expect("metrics", ('cluster_vms{cluster="lu-00000001",user="1"} 2' in text, "cg-00000002" in text), (True, False))
+    expect("metrics", (f'cluster_vms{{cluster="{LU}",user="1"}} 2' in text, CG in text), (True, False))
 
     with socket.socket(socket.AF_UNIX) as http:
         http.connect(f"{STATE}/metrics")
         http.sendall(b"GET /metrics HTTP/1.1\r\nHost: n1\r\n\r\n")
         served = http.makefile().read()
-    expect("metrics of all", ("200 OK" in served, "wisp_cluster_vms" in served, "cg-00000002" in served), (True, True, True))
+    expect("metrics of all", ("200 OK" in served, "wisp_cluster_vms" in served, CG in served), (True, True, True))
 
     say("a VM ends: what it had is free, and it was accounted")
     os.kill(pid_of(ANN, "lu-1"), signal.SIGKILL)
@@ -242,18 +244,18 @@ def test_two_users(daemon):
     expect("other record", [r["ended"] for r in ann.ask("account")["records"] if r["vm"] == "lu-0"], [None])
 
     say("stopped and released; twice is once")
-    ann.ask("stop", cluster="lu-00000001")
+    ann.ask("stop", cluster=LU)
     ann.event("vm-ended", "lu-0")
     record = [r for r in ann.ask("account")["records"] if r["vm"] == "lu-0"][0]
     expect("what its VMM counted", (record["exits"], record["bytes"]), (1000, 4096))
     if CGROUPS != "none" and not 0 < record["cpu_seconds"] < 60:
         sys.exit(f"FAIL: CPU time of a VM: {record}")
-    ann.ask("release", cluster="lu-00000001")
-    ann.ask("release", cluster="lu-00000001")
-    nothing_left("lu-00000001")
+    ann.ask("release", cluster=LU)
+    ann.ask("release", cluster=LU)
+    nothing_left(LU)
     expect("bob's VM", lives(pid_of(BOB, "cg-0")), True)
-    first, second = bob.begin("release", cluster="cg-00000002"), bob.begin("release", cluster="cg-00000002")
-    refuse(108, "being ended", bob.ask, "start", cluster="cg-00000002", vms=["cg-0"])
+    first, second = bob.begin("release", cluster=CG), bob.begin("release", cluster=CG)
+    refuse(108, "being ended", bob.ask, "start", cluster=CG, vms=["cg-0"])
     bob.answer(first)
     bob.answer(second)
     nothing_left()
@@ -264,7 +266,7 @@ def test_two_users(daemon):
 def test_part_killed(daemon):
     say("a part that is killed is started again, and knows its VMs")
     ann = user(ANN)
-    up(ann, "lu-00000001", 2, VNI)
+    up(ann, LU, 2, VNI)
     for _ in range(3):
         part = [pid for pid, name in parts().items() if name == "wisp-part"]
         expect("parts", len(part), 1)
@@ -272,14 +274,14 @@ def test_part_killed(daemon):
         os.kill(part[0], signal.SIGKILL)
         until("another part", lambda old=part[0]: [p for p, n in parts().items() if n == "wisp-part" and p != old])
         expect("VM", lives(vm), True)
-    ann.ask("pause", cluster="lu-00000001")
+    ann.ask("pause", cluster=LU)
     os.kill(pid_of(ANN, "lu-0"), signal.SIGKILL)
-    expect("end", ann.event("vm-ended", "lu-0")["cluster"], "lu-00000001")
+    expect("end", ann.event("vm-ended", "lu-0")["cluster"], LU)
 
     say("the user kills everything: it is released all the same")
     for pid in parts():
         os.kill(pid, signal.SIGKILL)
-    ann.ask("release", cluster="lu-00000001")
+    ann.ask("release", cluster=LU)
     nothing_left()
     ann.close()
 
@@ -289,7 +291,7 @@ def test_daemon_killed(daemon):
     steps = ["reserve", "network", "start", "running", "release"]
     for number, step in enumerate(steps):
         for delay in (0, 0.02, 0.1):
-            cluster = f"k{number}-0000000{number}"
+            cluster = f"k{number}-{RUN}"
             ann = user(ANN)
             if step == "reserve":
                 reserve(ann, cluster, 2)
@@ -325,7 +327,7 @@ def test_daemon_killed(daemon):
 def test_lost(daemon):
     say("VMs that ended while no daemon ran are released, and their cluster with them")
     ann = user(ANN)
-    up(ann, "lu-00000001", 2, VNI)
+    up(ann, LU, 2, VNI)
     daemon.kill()
     os.kill(pid_of(ANN, "lu-0"), signal.SIGKILL)
     for pid, name in parts().items():
@@ -335,9 +337,9 @@ def test_lost(daemon):
     ann.close()
     ann = user(ANN)
     expect("VMs", [v["name"] for v in ann.ask("list")["clusters"][0]["vms"]], ["lu-1"])
-    records = {r["vm"]: r["how"] for r in ann.ask("account", cluster="lu-00000001")["records"] if not r["how"] == "released"}
+    records = {r["vm"]: r["how"] for r in ann.ask("account", cluster=LU)["records"] if not r["how"] == "released"}
     expect("record", records.get("lu-0"), "lost")
-    ann.ask("release", cluster="lu-00000001")
+    ann.ask("release", cluster=LU)
     nothing_left()
     ann.close()
 
@@ -350,11 +352,11 @@ def test_own():
     daemon = Daemon(ANN, state)
     try:
         ann = user(ANN, state=state)
-        reserve(ann, "lu-00000001", 2)
-        refuse(1, "needs root's wispd", ann.ask, "network", cluster="lu-00000001", vni=7, subnet="10.78.0.0/24",
+        reserve(ann, LU, 2)
+        refuse(1, "needs root's wispd", ann.ask, "network", cluster=LU, vni=7, subnet="10.78.0.0/24",
                nodes=["127.0.0.1", "127.0.0.2"])
-        network(ann, "lu-00000001", VNI)
-        ann.ask("start", cluster="lu-00000001")
+        network(ann, LU, VNI)
+        ann.ask("start", cluster=LU)
         ann.event("ready", "lu-1")
         vm = pid_of(ANN, "lu-0")
         daemon.kill()
@@ -363,7 +365,7 @@ def test_own():
         ann = user(ANN, state=state)
         expect("state", ann.ask("list")["clusters"][0]["state"], "running")
         expect("VM", lives(vm), True)
-        ann.ask("release", cluster="lu-00000001")
+        ann.ask("release", cluster=LU)
         expect("VM", lives(vm), False)
         expect("clusters", ann.ask("list")["clusters"], [])
         expect("state directories", os.listdir(f"{STATE}/user/{ANN}/vm"), [])

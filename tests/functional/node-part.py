@@ -19,6 +19,8 @@ from node_client import Client, Refused
 WISPD, STATE, CGROUPS, HOMES = sys.argv[1:]
 USERS = {"ann": 7001, "bob": 7002}
 VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
+RUN = f"{os.getpid():08x}"  # likewise, of clusters
+LU, CG = f"lu-{RUN}", f"cg-{RUN}"
 DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 2\ncmdline: [watch=8]\n"
 
 
@@ -156,13 +158,13 @@ def consoles():
     try:
         for state, node in (STATE, "n1"), (STATE + "-n0", f"n1@127.0.0.1:{port}"):
             client = Node("ann", state)
-            client.open(1, node=node, cluster="lu-00000001", vm="lu-0", what="console")
+            client.open(1, node=node, cluster=LU, vm="lu-0", what="console")
             client.wait(lambda: sum(map(len, client.data[1])) > 100)
             client.write(1, b"")
             client.close()
             client = Node("bob", state)
             try:
-                client.open(1, node=node, cluster="lu-00000001", vm="lu-0", what="console")
+                client.open(1, node=node, cluster=LU, vm="lu-0", what="console")
                 sys.exit("FAIL: bob may see ann's console")
             except Refused as refused:
                 expect("bob at ann's console", refused.errno, 1)
@@ -182,15 +184,15 @@ def main():
     try:
         print("two users' clusters", flush=True)
         ann, bob = Node("ann"), Node("bob")
-        up(ann, "lu-00000001", VNI)
-        up(bob, "cg-00000002", VNI + 1)
+        up(ann, LU, VNI)
+        up(bob, CG, VNI + 1)
         running = vmms()
         expect("VMs", sorted(running), ["cg-0", "cg-1", "lu-0", "lu-1"])
-        check_process(running["lu-0"], "lu-0", "lu-00000001", 7001, [7001, 7003, 7004])
-        check_process(running["cg-1"], "cg-1", "cg-00000002", 7002, [7002, 7004])
+        check_process(running["lu-0"], "lu-0", LU, 7001, [7001, 7003, 7004])
+        check_process(running["cg-1"], "cg-1", CG, 7002, [7002, 7004])
         for op in ("pause", "stop", "release"):
             try:
-                bob.ask(op, cluster="lu-00000001")
+                bob.ask(op, cluster=LU)
                 sys.exit(f"FAIL: bob may {op} ann's cluster")
             except Refused as refused:
                 expect(op, refused.errno, 1)
@@ -208,8 +210,8 @@ def main():
         process = start_daemon()
         ann, bob = Node("ann"), Node("bob")
         expect("VMs", vmms(), running)
-        expect("paused", sorted(ann.ask("pause", cluster="lu-00000001")), ["lu-0", "lu-1"])
-        ann.ask("resume", cluster="lu-00000001")
+        expect("paused", sorted(ann.ask("pause", cluster=LU)), ["lu-0", "lu-1"])
+        ann.ask("resume", cluster=LU)
 
         print("consoles, also from another node", flush=True)
         consoles()
@@ -217,7 +219,7 @@ def main():
         print("ends and records", flush=True)
         os.kill(running["lu-1"], signal.SIGKILL)
         expect("end", ann.event("vm-ended")[1]["vm"], "lu-1")
-        ann.ask("stop", cluster="lu-00000001", kill=True)
+        ann.ask("stop", cluster=LU, kill=True)
         records = {r["vm"]: r for r in ann.ask("account")["records"] if r["ended"]}
         until("records", lambda: len([r for r in ann.ask("account")["records"] if r["ended"]]) == 2)
         records = {r["vm"]: r for r in ann.ask("account")["records"]}
@@ -226,14 +228,14 @@ def main():
             sys.exit(f"FAIL: no exits of a VM that prints: {records['lu-0']}")
         if CGROUPS != "none" and not records["lu-0"]["cpu_seconds"]:
             sys.exit(f"FAIL: no CPU time: {records['lu-0']}")
-        ann.ask("release", cluster="lu-00000001")
+        ann.ask("release", cluster=LU)
         expect("VMs", sorted(vmms()), ["cg-0", "cg-1"])
-        bob.ask("release", cluster="cg-00000002")
+        bob.ask("release", cluster=CG)
         expect("VMs", vmms(), {})
         expect("parts", parts(), [])
         expect("networks", os.listdir(f"{STATE}/net"), [])
         expect("state", glob.glob(f"{STATE}/user/*/vm/*") + glob.glob(f"{STATE}/user/*/net/*"), [])
-        expect("control groups", [c for c in ("lu-00000001", "cg-00000002") if os.path.exists(f"{CGROUPS}/wisp.slice/job-{c}")], [])
+        expect("control groups", glob.glob(f"{CGROUPS}/wisp.slice/job-*-{RUN}"), [])
         ann.close()
         bob.close()
         process.terminate()
