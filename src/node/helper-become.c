@@ -186,10 +186,10 @@ static int place_fds(bool socket, int log, struct error *err)
 	return ok ? said : error_errno(err, -errno, "cannot hand over descriptors");
 }
 
-/* Nothing of root's; what a user's own daemon has is the user's. */
+/* Nothing of root's but where things of the site are; what a user's own daemon has is the user's. */
 static int make_environment(const struct become *b, struct args *ret)
 {
-	const char *libexec = getenv("WISP_LIBEXECDIR");
+	static const char *const places[] = {"WISP_LIBEXECDIR", "WISP_STORE"};
 	char runtime[64];
 	struct stat st;
 
@@ -200,8 +200,9 @@ static int make_environment(const struct become *b, struct args *ret)
 	args_add(ret, "LANG=C.UTF-8");
 	if (b->run)
 		args_add(ret, "WISP_RUN=%s", b->run);
-	if (libexec)
-		args_add(ret, "WISP_LIBEXECDIR=%s", libexec);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		if (getenv(places[i]))
+			args_add(ret, "%s=%s", places[i], getenv(places[i]));
 	snprintf(runtime, sizeof(runtime), "/run/user/%u", b->uid);
 	if (!lstat(runtime, &st) && S_ISDIR(st.st_mode) && st.st_uid == b->uid)
 		args_add(ret, "XDG_RUNTIME_DIR=%s", runtime);
