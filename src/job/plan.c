@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/parse.h"
 
@@ -174,21 +176,50 @@ static int refuse(const json_t *environment, const struct plan_node *nodes, size
 			 fit, *text_of_nodes ? text_of_nodes : "there is no node");
 }
 
+/* VMs that fit when no node gets more than so many. */
+static size_t fit_within(const unsigned *capacity, size_t n, unsigned most)
+{
+	size_t fit = 0;
+
+	for (size_t i = 0; i < n; i++)
+		fit += capacity[i] < most ? capacity[i] : most;
+	return fit;
+}
+
+/* As few on a node as do it. */
+static unsigned find_most(const unsigned *capacity, size_t n, size_t vms)
+{
+	unsigned low = 0, high = (unsigned)vms;
+
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+
+		if (fit_within(capacity, n, middle) < vms)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 int plan_make(const json_t *environment, const struct plan_node *nodes, size_t n, size_t vms,
 	      uint32_t *ret, struct error *err)
 {
-	size_t fit = 0, k = 0;
+	CLEANUP_FREE unsigned *capacity = calloc(n + 1, sizeof(*capacity));
+	size_t fit, k = 0;
+	unsigned most;
 	char why[96];
 
+	if (!capacity)
+		return error_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++)
-		fit += plan_capacity(environment, &nodes[i], why, sizeof(why));
+		capacity[i] = plan_capacity(environment, &nodes[i], why, sizeof(why));
+	fit = fit_within(capacity, n, UINT32_MAX);
 	if (fit < vms)
 		return refuse(environment, nodes, n, vms, fit, err);
-	for (size_t i = 0; i < n && k < vms; i++) {
-		unsigned most = plan_capacity(environment, &nodes[i], why, sizeof(why));
-
-		while (most-- && k < vms)
+	most = find_most(capacity, n, vms);
+	for (size_t i = 0; i < n; i++)
+		for (unsigned here = 0; here < most && here < capacity[i] && k < vms; here++)
 			ret[k++] = (uint32_t)i;
-	}
 	return 0;
 }
