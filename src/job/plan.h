@@ -24,8 +24,9 @@ struct plan_node {
 
 /*
  * VMs 0 to vms - 1 in blocks over all nodes: neighbours come to one node, no node gets more than
- * it has to, and none more than vms-per-node. ret[k] is the place in the list of VM k; it has room for vms.
- * -ENOSPC: they do not fit, and err says how many would, and what is wrong with the first nodes.
+ * it has to, and none more than vms-per-node. ret[k] is the place in the list of VM k; it has room
+ * for vms. -ENOSPC: they do not fit, and err says how many would, and what is wrong with the first
+ * nodes.
  */
 int plan_make(const json_t *environment, const struct plan_node *nodes, size_t n, size_t vms,
 	      uint32_t *ret, struct error *err);
