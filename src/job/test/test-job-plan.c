@@ -80,7 +80,7 @@ static void check(const struct row *row)
 	json_t *env = environment(row->cpus, GIB, row->per_node);
 	json_t *says = facts("compute", row->threads, row->cores, row->free_threads, row->memory);
 	struct plan_node nodes[16] = {0};
-	char names[16][8], text[256];
+	char names[16][12], text[256];
 	struct error err = {""};
 	uint32_t plan[64];
 	int r;
