@@ -186,10 +186,15 @@ static int place_fds(bool socket, int log, struct error *err)
 	return ok ? said : error_errno(err, -errno, "cannot hand over descriptors");
 }
 
-/* Nothing of root's but where things of the site are; what a user's own daemon has is the user's. */
+/*
+ * Nothing of root's but where things of the site are; what a user's own daemon has is the user's,
+ * and what root's has is root's.
+ */
 static int make_environment(const struct become *b, struct args *ret)
 {
-	static const char *const places[] = {"WISP_LIBEXECDIR", "WISP_STORE"};
+	static const char *const places[] = {"WISP_LIBEXECDIR", "WISP_STORE", "WISP_HOME",
+					     "WISP_CACHE"};
+	size_t n = b->uid ? 2 : ARRAY_SIZE(places); /* what is root's alone comes last */
 	char runtime[64];
 	struct stat st;
 
@@ -200,7 +205,7 @@ static int make_environment(const struct become *b, struct args *ret)
 	args_add(ret, "LANG=C.UTF-8");
 	if (b->run)
 		args_add(ret, "WISP_RUN=%s", b->run);
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+	for (size_t i = 0; i < n; i++)
 		if (getenv(places[i]))
 			args_add(ret, "%s=%s", places[i], getenv(places[i]));
 	snprintf(runtime, sizeof(runtime), "/run/user/%u", b->uid);

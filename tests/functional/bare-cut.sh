@@ -10,5 +10,5 @@ set -- python3 "$TOP/tests/functional/bare-cut.py" "$GUEST" "$TMP"
 unshare -m true 2>/dev/null && map= || map=-r
 unshare $map -m true 2>/dev/null || skip "no mount namespaces here: a full file system was not tested"
 mkdir "$TMP/full"
-unshare $map -m sh -c 'full=$1; shift; mount -t tmpfs -o size=96m none "$full" && "$@" full' \
+unshare $map -m sh -c 'full=$1; shift; mount -t tmpfs -o size=192m none "$full" && "$@" full' \
 	sh "$TMP/full" "$@" || fail "a full file system: see above"

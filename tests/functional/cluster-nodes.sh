@@ -49,6 +49,7 @@ echo "a program in the first VM: output, errors, input, exit code"
 rc=0
 echo text | as ann node1 wisp run -q --nodes "$NODES" --name one --image ring "$SHARED/env.yaml" -- \
 	sh -c 'hostname; id -un; cat; echo bad >&2; exit 7' >"$TMP/out" 2>"$TMP/err" || rc=$?
+[ "$rc" = 7 ] || cat "$TMP/err" >&2
 expect "exit code" "$rc" 7
 expect "output" "$(tr '\n' ' ' <"$TMP/out")" "one-0 ann text "
 expect "errors" "$(cat "$TMP/err")" bad

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Up and down again and again leaves nothing: no process, namespace, file, mount or device.
-# $WISP_LAB_ROUNDS rounds (default 20). Alone: tests/run lab-cycles
+# $WISP_LAB_ROUNDS rounds (default 10). Alone: tests/run lab-cycles
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab-lib.sh"
 
@@ -14,7 +14,7 @@ devices() {
 	cut -d: -f1 /proc/net/dev | sort
 }
 expect_devices=$(devices)
-rounds=${WISP_LAB_ROUNDS:-20}
+rounds=${WISP_LAB_ROUNDS:-10}
 cache=${WISP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/wisp}
 
 i=0
@@ -32,5 +32,6 @@ while [ $i -lt "$rounds" ]; do
 done
 expect "files in the cache" "$(ls -A "$cache/kernel")" "$files"
 now=$(namespaces)
-[ "$now" -le $((open + 4)) ] || fail "namespaces: $open before, $now after"
+# Other tests have some of their own; what leaked would be one in each round.
+[ "$now" -lt $((open + rounds)) ] || fail "namespaces: $open before, $now after"
 echo "$rounds rounds"

@@ -65,6 +65,6 @@ expect_nothing_left() {
 }
 # Named network namespaces are other tests'.
 lab_mounts() {
-	grep -v ' /run/netns' /proc/self/mounts
+	grep -v -e ' /run/netns' -e '^nsfs ' /proc/self/mounts
 }
 MOUNTS=$(lab_mounts)
