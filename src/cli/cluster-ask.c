@@ -66,6 +66,20 @@ int cluster_ask_long(const char *name, json_t *request, json_t **ret, struct err
 	return ask_it(name, request, LONG_S, ret, err);
 }
 
+int cluster_tell(const struct command *cmd, int argc, char **argv, const char *op,
+		 cluster_ask_fn *tell)
+{
+	struct option_parser parser;
+	struct error err;
+	unsigned flags;
+	int r = cluster_parse(cmd, argc, argv, 1, 1, &parser, &flags);
+
+	if (r)
+		return r < 0 ? 0 : r;
+	r = tell(parser.argv[0], json_pack("{s:s}", "op", op), NULL, &err);
+	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+}
+
 int cluster_find(const char *name, const char *folder, struct error *err)
 {
 	return access(folder, F_OK)

@@ -63,15 +63,7 @@ const struct command cmd_cluster_attach = {
 
 static int run_detach(const struct command *cmd, int argc, char **argv)
 {
-	struct option_parser parser;
-	struct error err;
-	unsigned flags;
-	int r = cluster_parse(cmd, argc, argv, 1, 1, &parser, &flags);
-
-	if (r)
-		return r < 0 ? 0 : r;
-	r = cluster_ask(parser.argv[0], json_pack("{s:s}", "op", "detach"), NULL, &err);
-	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+	return cluster_tell(cmd, argc, argv, "detach", cluster_ask);
 }
 
 const struct command cmd_cluster_detach = {

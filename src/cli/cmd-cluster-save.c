@@ -153,15 +153,7 @@ const struct command cmd_cluster_suspend = {
 
 static int run_resume(const struct command *cmd, int argc, char **argv)
 {
-	struct option_parser parser;
-	struct error err;
-	unsigned flags;
-	int r = cluster_parse(cmd, argc, argv, 1, 1, &parser, &flags);
-
-	if (r)
-		return r < 0 ? 0 : r;
-	r = cluster_ask_long(parser.argv[0], json_pack("{s:s}", "op", "resume"), NULL, &err);
-	return r ? cli_fail(cmd, EXIT_FAILURE, &err) : 0;
+	return cluster_tell(cmd, argc, argv, "resume", cluster_ask_long);
 }
 
 const struct command cmd_cluster_resume = {

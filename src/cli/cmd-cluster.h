@@ -19,10 +19,15 @@ int cluster_parse(const struct command *cmd, int argc, char **argv, int least, i
  * Asks the coordinator of a cluster. Takes the request; *ret: the answer's value, a new reference,
  * or NULL.
  */
-int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *err);
+typedef int cluster_ask_fn(const char *name, json_t *request, json_t **ret, struct error *err);
+cluster_ask_fn cluster_ask;
 
 /* The same of what may take hours. */
-int cluster_ask_long(const char *name, json_t *request, json_t **ret, struct error *err);
+cluster_ask_fn cluster_ask_long;
+
+/* All of a command that tells one cluster to do something: its exit code. */
+int cluster_tell(const struct command *cmd, int argc, char **argv, const char *op,
+		 cluster_ask_fn *tell);
 
 /* -ENOENT: there is no record of such a cluster. */
 int cluster_find(const char *name, const char *folder, struct error *err);
