@@ -445,9 +445,9 @@ def full():
     mover.end()
     seen = set()
     for step in "begin", "ready", "resumed":
-        mover = Steps(m.path, folder, "--live" if step != "ready" else "--stop")
         if step == "begin":
-            fill()
+            fill(left=1 << 20)
+        mover = Steps(m.path, folder, "--live" if step != "ready" else "--stop")
         advance(mover, step)
         if step != "begin":
             fill()
@@ -475,14 +475,15 @@ def full():
     print(f"no space left after {sorted(seen)}")
 
 
-def fill():
-    """Takes all the room there is."""
+def fill(left=0):
+    """Takes all the room there is, but for some."""
     with open(f"{TMP}/full/filler", "wb", buffering=0) as f:
         try:
             while f.write(bytes(1 << 16)):
                 pass
         except OSError:
             pass
+        f.truncate(f.tell() - left)
 
 
 def main():
