@@ -245,7 +245,8 @@ const struct field env_fields[] = {
 	 .text = "All memory is there before the VM starts, so that the program never waits for the node's kernel to give it.",
 	 .example = "prefault: yes"},
 	{.path = "pinning", .type = &type_text, .words = "none|cores|threads", .builtin = "none",
-	 .text = "Whether each virtual CPU has a place: a core of its own, a hardware thread, or none.",
+	 .text = "Whether each virtual CPU has a place: a core of its own, a hardware thread, or none. With cores a VM of N virtual CPUs is given N cores, "
+		 "whatever threads they have: the first thread of each runs a virtual CPU. When they are dedicated the others run the VM's devices, and nothing of anybody else.",
 	 .example = "pinning: cores"},
 	{.path = "numa", .type = &type_text, .words = "none|one|mirror", .builtin = "none",
 	 .text = "The VM and the node's memory: anywhere, all in one NUMA node, or as many virtual nodes as it has real ones, each on its own.",

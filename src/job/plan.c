@@ -73,14 +73,19 @@ static bool is_suitable(const json_t *environment, const struct plan_node *node,
 	return true;
 }
 
-/* Hardware threads that a VM takes away from others: whole cores if it is to have its own. */
+/* Hardware threads that have to be there for a VM: whole cores if it is to have its own. */
 static uint64_t threads_of(const json_t *environment, const json_t *topology)
 {
 	uint64_t cpus = number(environment, "cpus"), cores = number(topology, "cores");
 	uint64_t per_core = cores ? number(topology, "threads") / cores : 1;
+	const char *pinning = text(environment, "pinning");
 
 	per_core = per_core ? per_core : 1;
-	return (cpus + per_core - 1) / per_core * per_core;
+	if (pinning && !strcmp(pinning, "cores"))
+		return cpus * per_core;
+	if (json_is_true(json_object_get(environment, "dedicated")))
+		return (cpus + per_core - 1) / per_core * per_core;
+	return cpus;
 }
 
 static uint64_t by_threads(const json_t *environment, const json_t *facts, char *why, size_t size)
@@ -88,7 +93,7 @@ static uint64_t by_threads(const json_t *environment, const json_t *facts, char 
 	const json_t *topology = json_object_get(facts, "topology");
 	uint64_t have = number(json_object_get(facts, "free"), "threads");
 	bool own = json_is_true(json_object_get(environment, "dedicated"));
-	uint64_t want = own ? threads_of(environment, topology) : number(environment, "cpus");
+	uint64_t want = threads_of(environment, topology);
 
 	if (have < want) {
 		snprintf(why, size, "%" PRIu64 " of %" PRIu64 " hardware threads are free", have,

@@ -277,12 +277,15 @@ static json_t *one_vm(const json_t *environment, const json_t *name, json_t *lis
 	const char *numa = json_string_value(json_object_get(environment, "numa"));
 	const char *pages = json_string_value(json_object_get(environment, "page-size"));
 
-	return json_pack("{s:O, s:O, s:O, s:I, s:b, s:s, s:O}", "name", name, "cpus",
+	const char *pinning = json_string_value(json_object_get(environment, "pinning"));
+
+	return json_pack("{s:O, s:O, s:O, s:I, s:b, s:b, s:s, s:O}", "name", name, "cpus",
 			 json_object_get(environment, "cpus"), "memory",
 			 json_object_get(environment, "memory"), "page-size",
 			 page_size(pages ? pages : ""), "dedicated",
-			 json_is_true(json_object_get(environment, "dedicated")), "numa",
-			 numa ? numa : "none", "devices", list);
+			 json_is_true(json_object_get(environment, "dedicated")), "cores",
+			 pinning && !strcmp(pinning, "cores"), "numa", numa ? numa : "none",
+			 "devices", list);
 }
 
 int admit_claim(const json_t *environment, const char *cluster, const json_t *vms, json_t **ret,

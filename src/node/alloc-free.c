@@ -71,17 +71,18 @@ static int take_memory(const struct store_row *row, void *arg)
 	return 0;
 }
 
-/* Shared VMs: vCPUs, memory's node or null, number of nodes */
-static int keep_threads(const struct store_row *row, void *arg)
+/* Shared VMs: vCPUs, memory's node or null, whether it is bound there, number of nodes, a core for
+ * each vCPU */
+static int keep_room(const struct store_row *row, void *arg)
 {
 	struct place_free *f = arg;
 	unsigned cpus = store_int(row, 0), n = store_int(row, 3);
 	int node = topology_node(f->t, store_int(row, 1));
+	bool cores = store_int(row, 4);
 
-	if (f->kept_all < cpus)
-		f->kept_all = cpus;
-	if (store_int(row, 2) && node >= 0 && f->kept[node] < cpus / n)
-		f->kept[node] = cpus / n;
+	place_keep(&f->kept_all, cpus, cores);
+	if (store_int(row, 2) && node >= 0)
+		place_keep(&f->kept[node], cpus / n, cores);
 	return 0;
 }
 
@@ -112,9 +113,9 @@ int alloc_free(struct alloc *a, bool whole, struct place_free *f, struct error *
 			       "GROUP BY node, page_size",
 			       "");
 	if (!r)
-		r = store_each(a->store, keep_threads, f, err,
+		r = store_each(a->store, keep_room, f, err,
 			       "SELECT v.cpus, m.node, v.bound, (SELECT count(*) FROM memory "
-			       "WHERE vm = v.id) FROM vm v JOIN memory m ON m.vm = v.id "
+			       "WHERE vm = v.id), v.cores FROM vm v JOIN memory m ON m.vm = v.id "
 			       "WHERE NOT v.dedicated",
 			       "");
 	leave_strangers(f);

@@ -51,33 +51,39 @@ static int add(struct refusal *r, const char *resource, uint64_t want, uint64_t 
 	return 0;
 }
 
-static unsigned own_threads(const struct claim *claim)
+/* What all VMs need together: their own, and as much as is kept for the largest of the others. */
+static struct place_room wanted(const struct refusal *r)
 {
-	unsigned n = 0;
+	struct place_room own = {0}, kept = r->f->kept_all;
 
-	for (unsigned i = 0; i < claim->nvms; i++)
-		n += claim->vms[i].dedicated ? claim->vms[i].cpus : 0;
-	return n;
+	for (unsigned i = 0; i < r->claim->nvms; i++) {
+		const struct claim_vm *vm = &r->claim->vms[i];
+
+		if (vm->dedicated) {
+			own.threads += vm->cpus;
+			own.cores += vm->cores ? vm->cpus : 0;
+		} else {
+			place_keep(&kept, vm->cpus, vm->cores);
+		}
+	}
+	return (struct place_room){own.threads + kept.threads, own.cores + kept.cores};
 }
 
-static unsigned most_shared(const struct claim *claim, unsigned n)
+static int check_cpus(struct refusal *r, struct error *err)
 {
-	for (unsigned i = 0; i < claim->nvms; i++)
-		if (!claim->vms[i].dedicated && claim->vms[i].cpus > n)
-			n = claim->vms[i].cpus;
-	return n;
-}
-
-static int check_threads(struct refusal *r, struct error *err)
-{
-	unsigned want = own_threads(r->claim) + most_shared(r->claim, r->f->kept_all);
-	unsigned have = place_threads(r->f, -1);
+	struct place_room want = wanted(r), have = place_room(r->f, -1);
+	struct place_room total = place_room(&r->whole, -1);
 	json_t *entry;
+	int code;
 
-	if (want <= have)
+	if (want.cores > have.cores)
+		code = add(r, "cores", want.cores, have.cores, total.cores, &entry);
+	else if (want.threads > have.threads)
+		code = add(r, "threads", want.threads, have.threads, total.threads, &entry);
+	else
 		return 0;
-	if (add(r, "threads", want, have, place_threads(&r->whole, -1), &entry))
-		return -ENOMEM;
+	if (code)
+		return code;
 	return store_each(r->a->store, add_holder, json_object_get(entry, "holders"), err,
 			  HOLDERS "count(*) FROM cpu x" OF_VM "GROUP BY v.id ORDER BY v.id", "");
 }
@@ -225,8 +231,9 @@ static void write_amounts(FILE *out, const json_t *entry, const char *resource)
 	uint64_t total = json_integer_value(json_object_get(entry, "total"));
 	char size[4][32];
 
-	if (!strcmp(resource, "threads"))
-		fprintf(out, "%d CPUs wanted, %d of %d are free", (int)want, (int)have, (int)total);
+	if (!strcmp(resource, "threads") || !strcmp(resource, "cores"))
+		fprintf(out, "%d %s wanted, %d of %d are free", (int)want,
+			resource[0] == 't' ? "CPUs" : "cores", (int)have, (int)total);
 	else if (!strcmp(resource, "memory"))
 		fprintf(out, "memory: %s wanted in pages of %s, %s of %s are free",
 			format_size(want, size[0], sizeof(size[0])),
@@ -279,7 +286,7 @@ int alloc_refuse(struct alloc *a, const struct claim *claim, const struct place_
 		json_decref(r.missing);
 		return code;
 	}
-	code = check_threads(&r, err);
+	code = check_cpus(&r, err);
 	for (unsigned i = 0; !code && i < ARRAY_SIZE(sizes); i++)
 		code = check_memory(&r, sizes[i], err);
 	if (!code)

@@ -44,10 +44,11 @@ static int insert_vm(struct alloc *a, const struct claim *claim, const struct pl
 	const struct topology *t = a->topology;
 	int64_t id;
 	int r = store_run(a->store, err,
-			  "INSERT INTO vm (cluster, name, since, cpus, dedicated, bound) "
-			  "VALUES (?, ?, ?, ?, ?, ?)",
-			  "ttiiii", claim->cluster, vm->name, now, (int64_t)vm->cpus,
-			  (int64_t)vm->dedicated, (int64_t)(vm->numa != CLAIM_NONE));
+			  "INSERT INTO vm (cluster, name, since, cpus, dedicated, cores, bound) "
+			  "VALUES (?, ?, ?, ?, ?, ?, ?)",
+			  "ttiiiii", claim->cluster, vm->name, now, (int64_t)vm->cpus,
+			  (int64_t)vm->dedicated, (int64_t)vm->cores,
+			  (int64_t)(vm->numa != CLAIM_NONE));
 
 	id = store_last_id(a->store);
 	if (!r)

@@ -100,9 +100,19 @@ static int read_devices(const json_t *json, struct claim_vm *vm, struct error *e
 	return 0;
 }
 
+static int read_flag(const json_t *json, const char *vm, const char *key, bool *ret,
+		     struct error *err)
+{
+	const json_t *value = json_object_get(json, key);
+
+	if (value && !json_is_boolean(value))
+		return error_set(err, -EINVAL, "%s: \"%s\" has to be true or false", vm, key);
+	*ret = json_is_true(value);
+	return 0;
+}
+
 static int read_vm(const json_t *json, struct claim_vm *vm, struct error *err)
 {
-	const json_t *dedicated = json_object_get(json, "dedicated");
 	uint64_t cpus = 0;
 	int r = read_name(json, "name", vm->name, err);
 
@@ -117,11 +127,12 @@ static int read_vm(const json_t *json, struct claim_vm *vm, struct error *err)
 		r = read_numa(json, vm, err);
 	if (!r)
 		r = read_devices(json, vm, err);
+	if (!r)
+		r = read_flag(json, vm->name, "dedicated", &vm->dedicated, err);
+	if (!r)
+		r = read_flag(json, vm->name, "cores", &vm->cores, err);
 	if (r)
 		return r;
-	if (dedicated && !json_is_boolean(dedicated))
-		return error_set(err, -EINVAL, "%s: \"dedicated\" has to be true or false",
-				 vm->name);
 	if (vm->page_size != CLAIM_BASE && vm->page_size != 2 << 20 && vm->page_size != 1 << 30)
 		return error_set(err, -EINVAL,
 				 "%s: \"page-size\" has to be 4 KiB, 2 MiB or 1 GiB in bytes",
@@ -130,7 +141,6 @@ static int read_vm(const json_t *json, struct claim_vm *vm, struct error *err)
 		return error_set(err, -EINVAL, "%s: \"memory\" has to be whole pages of %llu bytes",
 				 vm->name, (unsigned long long)vm->page_size);
 	vm->cpus = cpus;
-	vm->dedicated = json_is_true(dedicated);
 	return 0;
 }
 

@@ -27,6 +27,7 @@ struct claim_vm {
 	unsigned cpus;
 	uint64_t memory, page_size; /* bytes */
 	bool dedicated;		    /* whole cores of its own */
+	bool cores;		    /* a core for each of cpus, not only a hardware thread */
 	enum claim_numa numa;
 	unsigned ndevices;
 	char devices[CLAIM_DEVICES][24]; /* ADDRESS, "vf:ADDRESS" or "VENDOR:DEVICE" */

@@ -81,14 +81,29 @@ int place_pages(const struct topology *t, unsigned node, uint64_t size)
 	return -1;
 }
 
-unsigned place_threads(const struct place_free *f, int node)
+struct place_room place_room(const struct place_free *f, int node)
 {
-	unsigned n = 0;
+	struct place_room n = {0};
 
 	for (unsigned i = 0; i < f->t->ncores; i++)
-		if (f->cores[i] && (node < 0 || f->t->cores[i].node == (unsigned)node))
-			n += f->t->cores[i].ncpus;
+		if (f->cores[i] && (node < 0 || f->t->cores[i].node == (unsigned)node)) {
+			n.threads += f->t->cores[i].ncpus;
+			n.cores++;
+		}
 	return n;
+}
+
+void place_keep(struct place_room *kept, unsigned cpus, bool cores)
+{
+	if (kept->threads < cpus)
+		kept->threads = cpus;
+	if (cores && kept->cores < cpus)
+		kept->cores = cpus;
+}
+
+bool place_has(struct place_room have, struct place_room need)
+{
+	return have.threads >= need.threads && have.cores >= need.cores;
 }
 
 static uint64_t pages_of(const struct place_free *f, unsigned node, uint64_t size)
@@ -124,8 +139,8 @@ static unsigned home_of(const struct search *s)
 	unsigned best = 0, most = 0;
 
 	for (unsigned i = 0; i < s->now.t->nnodes; i++)
-		if (place_threads(&s->now, i) > most) {
-			most = place_threads(&s->now, i);
+		if (place_room(&s->now, i).threads > most) {
+			most = place_room(&s->now, i).threads;
 			best = i;
 		}
 	return best;
@@ -145,62 +160,79 @@ static bool better(const struct search *s, unsigned home, unsigned a, unsigned b
 	return far(s, home, x->node) < far(s, home, y->node);
 }
 
-/* Of those whose going leaves shared VMs what they need at least. */
+/* Whether shared VMs have what they need at least when a core of so many threads goes. */
+static bool leaves(struct place_room have, struct place_room kept, unsigned threads)
+{
+	kept.threads += threads;
+	kept.cores++;
+	return place_has(have, kept);
+}
+
+/* Of those that shared VMs can do without. */
 static int best_core(const struct search *s, int node, unsigned home, unsigned need)
 {
 	const struct topo_core *cores = s->now.t->cores;
-	unsigned all = place_threads(&s->now, -1), here = 0;
+	struct place_room all = place_room(&s->now, -1), here = {0};
 	int best = -1;
 
 	for (unsigned i = 0; i < s->now.t->ncores; i++) {
 		if (!i || cores[i].node != cores[i - 1].node)
-			here = place_threads(&s->now, cores[i].node);
+			here = place_room(&s->now, cores[i].node);
 		if (s->now.cores[i] && (node < 0 || cores[i].node == (unsigned)node) &&
-		    here >= s->now.kept[cores[i].node] + cores[i].ncpus &&
-		    all >= s->now.kept_all + cores[i].ncpus &&
+		    leaves(here, s->now.kept[cores[i].node], cores[i].ncpus) &&
+		    leaves(all, s->now.kept_all, cores[i].ncpus) &&
 		    (best < 0 || better(s, home, i, best, need)))
 			best = i;
 	}
 	return best;
 }
 
-/* Threads in whole cores of a node (-1: of any). */
+/* What a core is worth to a VM: vCPUs that it does for. */
+static unsigned worth(const struct search *s, unsigned v, unsigned core)
+{
+	return s->claim->vms[v].cores ? 1 : s->now.t->cores[core].ncpus;
+}
+
+/*
+ * Whole cores of a node (-1: of any) for so many vCPUs. Who wants a core for each takes the
+ * smallest: more threads are of no use.
+ */
 static bool take_cores(struct search *s, unsigned v, int node, unsigned need)
 {
 	const struct topology *t = s->now.t;
+	bool each = s->claim->vms[v].cores;
 	bool *own = s->result->vms[v].cores;
 	unsigned home = node < 0 ? home_of(s) : (unsigned)node, had = 0;
 
 	while (had < need) {
-		int core = best_core(s, node, home, need - had);
+		int core = best_core(s, node, home, each ? 1 : need - had);
 
 		if (core < 0)
 			return false;
 		own[core] = true;
 		s->now.cores[core] = false;
-		had += t->cores[core].ncpus;
+		had += worth(s, v, core);
 	}
 	/* What the last one made superfluous goes back. */
 	for (unsigned i = 0; i < t->ncores; i++)
 		if (own[i] && (node < 0 || t->cores[i].node == (unsigned)node) &&
-		    had - t->cores[i].ncpus >= need) {
+		    had - worth(s, v, i) >= need) {
 			own[i] = false;
 			s->now.cores[i] = true;
-			had -= t->cores[i].ncpus;
+			had -= worth(s, v, i);
 		}
 	return true;
 }
 
-/* A shared VM owns no threads; so many have to be left. */
-static bool keep_threads(struct search *s, int node, unsigned need)
+/* A shared VM owns nothing; as much as it needs has to be left. */
+static bool keep_room(struct search *s, unsigned v, int node, unsigned need)
 {
-	unsigned *kept = node < 0 ? &s->now.kept_all : &s->now.kept[node];
+	struct place_room *kept = node < 0 ? &s->now.kept_all : &s->now.kept[node], room = {0};
+	bool cores = s->claim->vms[v].cores;
 
-	if (place_threads(&s->now, node) < need)
-		return false;
-	if (*kept < need)
-		*kept = need;
-	return true;
+	place_keep(&room, need, cores);
+	place_keep(kept, need, cores);
+	return place_has(place_room(&s->now, node), room);
 }
 
 /* A shared VM that may be anywhere has its memory in a node, and no threads there. */
@@ -210,7 +242,7 @@ static bool take_threads(struct search *s, unsigned v, int node, unsigned need)
 
 	if (vm->dedicated)
 		return take_cores(s, v, node, need);
-	return (vm->numa == CLAIM_NONE && node >= 0) || keep_threads(s, node, need);
+	return (vm->numa == CLAIM_NONE && node >= 0) || keep_room(s, v, node, need);
 }
 
 /* Equal parts of the nodes of a mask. */
@@ -226,7 +258,7 @@ static bool try_mask(struct search *s, unsigned v, unsigned mask)
 		if (mask & (1u << n) &&
 		    (!take_memory(s, v, n, pages / k) || !take_threads(s, v, n, vm->cpus / k)))
 			return false;
-	return vm->dedicated || keep_threads(s, -1, vm->cpus);
+	return vm->dedicated || keep_room(s, v, -1, vm->cpus);
 }
 
 /* The nodes from where the VM's cores are outwards. */
@@ -298,7 +330,7 @@ static bool has_device_at(const struct search *s, unsigned v, unsigned node)
  * VMs. */
 static unsigned cost(const struct search *s, unsigned v, unsigned node)
 {
-	unsigned threads = place_threads(&s->now, node);
+	unsigned threads = place_room(&s->now, node).threads;
 
 	if (!s->claim->vms[v].dedicated)
 		threads = CPU_SETSIZE - threads;

@@ -10,15 +10,20 @@
 #include "node/claim.h"
 #include "node/topology.h"
 
+/* Hardware threads, in so many cores. */
+struct place_room {
+	unsigned threads, cores;
+};
+
 /* What is free. Arrays have the lengths of the topology's. */
 struct place_free {
 	const struct topology *t;
 	bool *cores;			   /* nobody's own, and not kept for the host */
 	uint64_t (*pages)[TOPO_SIZES + 1]; /* of each node: base pages, then as its huge sizes */
 	int *devices; /* owner: PLACE_FREE, PLACE_TAKEN or, in a search, the VM's index */
-	/* Threads that shared VMs have to be left: of each node, and in all. */
-	unsigned *kept;
-	unsigned kept_all;
+	/* What shared VMs have to be left: of each node, and in all. */
+	struct place_room *kept;
+	struct place_room kept_all;
 };
 
 #define PLACE_FREE (-1)
@@ -63,7 +68,13 @@ bool place_device_tied(const struct topo_device *a, const struct topo_device *b)
 int place_devices(const struct topology *t, const struct claim *claim, int *owner, unsigned *vm,
 		  unsigned *wanted);
 
-/* The threads of free cores of a node; of all with node -1. */
-unsigned place_threads(const struct place_free *f, int node);
+/* The free cores of a node, and their threads; of all with node -1. */
+struct place_room place_room(const struct place_free *f, int node);
+
+/* What has to be left for a shared VM of so many vCPUs in addition to what is kept. */
+void place_keep(struct place_room *kept, unsigned cpus, bool cores);
+
+/* Whether there is as much as need. */
+bool place_has(struct place_room have, struct place_room need);
 
 #endif

@@ -78,5 +78,9 @@ static const char version_4[] =
 	" vni INTEGER NOT NULL UNIQUE, subnet TEXT NOT NULL, nodes TEXT NOT NULL)"
 	" STRICT, WITHOUT ROWID;";
 
-const char *const store_schema[] = {version_1, version_2, version_3, version_4};
+/* A core for each vCPU: of a shared VM, so many have to stay. */
+static const char version_5[] =
+	"ALTER TABLE vm ADD COLUMN cores INTEGER NOT NULL DEFAULT 0 CHECK (cores IN (0, 1));";
+
+const char *const store_schema[] = {version_1, version_2, version_3, version_4, version_5};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);

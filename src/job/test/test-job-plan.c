@@ -64,6 +64,14 @@ static const struct row rows[] = {
 	{"many nodes are not all told", 4, 4, 4, 8 * GIB, 1, 1, false, 9, 10, "n3 takes 1; and 5 more nodes"},
 	{"no node", 4, 4, 4, 8 * GIB, 1, 1, false, 0, 1, "1 VM of 1 CPUs and 1 GiB do not fit, only 0: there is no node"},
 };
+/* With pinning: cores. */
+static const struct row pinned[] = {
+	{"two cores for two CPUs", 8, 4, 8, 8 * GIB, 2, 8, true, 2, 4, "0 0 1 1"},
+	{"and there are no more", 8, 4, 8, 8 * GIB, 2, 8, true, 1, 3, "only 2"},
+	{"one thread each", 4, 4, 4, 8 * GIB, 2, 8, true, 1, 2, "0 0"},
+	{"they share cores", 8, 4, 8, 8 * GIB, 4, 8, false, 1, 2, "0 0"},
+	{"of which there are enough", 8, 4, 6, 8 * GIB, 4, 8, false, 1, 1, "(6 of 8 hardware threads are free)"},
+};
 /* clang-format on */
 
 static void show(const uint32_t *plan, size_t n, char *ret, size_t size)
@@ -75,7 +83,7 @@ static void show(const uint32_t *plan, size_t n, char *ret, size_t size)
 		used += (size_t)snprintf(ret + used, size - used, "%s%u", i ? " " : "", plan[i]);
 }
 
-static void check(const struct row *row)
+static void check(const struct row *row, const char *pinning)
 {
 	json_t *env = environment(row->cpus, GIB, row->per_node);
 	json_t *says = facts("compute", row->threads, row->cores, row->free_threads, row->memory);
@@ -86,6 +94,7 @@ static void check(const struct row *row)
 	int r;
 
 	json_object_set_new(env, "dedicated", json_boolean(row->dedicated));
+	json_object_set_new(env, "pinning", json_string(pinning));
 	for (unsigned i = 0; i < row->nodes; i++) {
 		snprintf(names[i], sizeof(names[i]), "n%u", i);
 		nodes[i] = (struct plan_node){.name = names[i], .facts = says};
@@ -105,7 +114,9 @@ static void check(const struct row *row)
 static void test_rows(void **state)
 {
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		check(&rows[i]);
+		check(&rows[i], i % 2 ? "threads" : "none");
+	for (size_t i = 0; i < sizeof(pinned) / sizeof(pinned[0]); i++)
+		check(&pinned[i], "cores");
 }
 
 static void test_suitable(void **state)

@@ -177,6 +177,61 @@ static void test_placement(void **state)
 	machine_destroy(m);
 }
 
+/* A core for each vCPU: nobody has its other threads. */
+static void test_cores(void **state)
+{
+	struct machine *m = machine_new(state, TWO, NULL);
+
+	expect_cpus(m,
+		    "{'cluster':'a','vms':[{'name':'v','cpus':3,'memory':4096,'dedicated':true,"
+		    "'cores':true}]}",
+		    "0-2,8-10", NULL);
+	/* Two of three cores of the other node and the last of this one stay for the shared. */
+	expect_cpus(m,
+		    "{'cluster':'b','vms':[{'name':'v','cpus':2,'memory':4096,'cores':true},"
+		    "{'name':'w','cpus':2,'memory':4096,'dedicated':true,'cores':true,"
+		    "'numa':'one'}]}",
+		    "3,6-7,11,14-15", "4-5,12-13");
+	expect_refused(m,
+		       "{'cluster':'c','vms':[{'name':'v','cpus':2,'memory':4096,"
+		       "'dedicated':true,'cores':true}]}",
+		       -EBUSY, "4 cores wanted, 3 of 8 are free (held: ");
+	expect_refused(m,
+		       "{'cluster':'c','vms':[{'name':'v','cpus':4,'memory':4096,'cores':true}]}",
+		       -EBUSY, "4 cores wanted, 3 of 8 are free (held: ");
+	/* Two threads of one core would do for two vCPUs, but two cores have to be left. */
+	expect_refused(
+		m, "{'cluster':'c','vms':[{'name':'v','cpus':3,'memory':4096,'dedicated':true}]}",
+		-EBUSY, "placement");
+	expect_cpus(m,
+		    "{'cluster':'c','vms':[{'name':'v','cpus':2,'memory':4096,'dedicated':true}]}",
+		    "3,11", NULL);
+	expect_refused(m,
+		       "{'cluster':'d','vms':[{'name':'v','cpus':9,'memory':4096,"
+		       "'dedicated':true,'cores':true}]}",
+		       -E2BIG, "11 cores wanted, 2 of 8 are free");
+	machine_destroy(m);
+}
+
+/* Cores of which one thread is offline do as well, and are taken first. */
+static void test_uneven_cores(void **state)
+{
+	struct machine *m;
+	cpu_set_t allowed;
+
+	parse_cpulist("0-7,11,12", &allowed, NULL);
+	m = machine_new(state, TWO, &allowed);
+	expect_cpus(m,
+		    "{'cluster':'a','vms':[{'name':'v','cpus':3,'memory':4096,'dedicated':true,"
+		    "'cores':true,'numa':'one'}]}",
+		    "0-2", NULL);
+	expect_cpus(m,
+		    "{'cluster':'b','vms':[{'name':'v','cpus':4,'memory':4096,'dedicated':true,"
+		    "'cores':true,'numa':'mirror'}]}",
+		    "4-7,12", NULL);
+	machine_destroy(m);
+}
+
 static void test_host_cores(void **state)
 {
 	struct machine *m = machine_new(state, TWO, NULL);
@@ -350,7 +405,10 @@ static void test_bad_claims(void **state)
 		 "none, one or mirror"},
 		{"{\"cluster\":\"a\",\"vms\":[{\"name\":\"v\",\"cpus\":1,\"memory\":4096,"
 		 "\"dedicated\":1}]}",
-		 "true or false"},
+		 "\"dedicated\" has to be true or false"},
+		{"{\"cluster\":\"a\",\"vms\":[{\"name\":\"v\",\"cpus\":1,\"memory\":4096,"
+		 "\"cores\":\"yes\"}]}",
+		 "\"cores\" has to be true or false"},
 		{"{\"cluster\":\"a\",\"vms\":[{\"name\":\"v\",\"cpus\":1,\"memory\":4096,"
 		 "\"devices\":[\"x\"]}]}",
 		 "no PCI address"},
@@ -383,7 +441,8 @@ static char *dump(struct machine *m)
 	static const char *const selects[] = {
 		"SELECT id || user || state || since || coalesce(until, '') FROM cluster ORDER BY "
 		"1",
-		"SELECT id || cluster || name || cpus || dedicated || bound FROM vm ORDER BY 1",
+		"SELECT id || cluster || name || cpus || dedicated || cores || bound FROM vm ORDER "
+		"BY 1",
 		"SELECT cpu || ' ' || vm FROM cpu ORDER BY 1",
 		"SELECT address || ' ' || vm FROM device ORDER BY 1",
 		"SELECT vm || ' ' || node || ' ' || page_size || ' ' || bytes FROM memory ORDER BY "
@@ -409,12 +468,14 @@ static char *random_claim(unsigned n, unsigned most_vms, unsigned most_cpus, uns
 	fprintf(out, "{'cluster':'c%u','vms':[", n);
 	for (unsigned i = 0, vms = 1 + rand() % most_vms; i < vms; i++)
 		fprintf(out,
-			"%s{'name':'v%u','cpus':%u,'memory':%llu,'dedicated':%s,'numa':'%s',"
+			"%s{'name':'v%u','cpus':%u,'memory':%llu,'dedicated':%s,'cores':%s,"
+			"'numa':'%s',"
 			"'page-size':%llu,'devices':[%s]}",
 			i ? "," : "", i, 1 + rand() % most_cpus,
 			(1 + rand() % 8) * (unsigned long long)memory_unit * MIB,
-			rand() % 3 ? "true" : "false", numa[rand() % 3],
-			rand() % 4 ? 4096ULL : 2 * MIB, rand() % 6 ? "" : "'15b3:1018'");
+			rand() % 3 ? "true" : "false", rand() % 4 ? "false" : "true",
+			numa[rand() % 3], rand() % 4 ? 4096ULL : 2 * MIB,
+			rand() % 6 ? "" : "'15b3:1018'");
 	fputs("]}", out);
 	fclose(out);
 	return text;
@@ -617,9 +678,9 @@ static bool loose_fits(const struct oracle *o, const uint64_t loose[2])
 			return false;
 	}
 	for (unsigned n = 0; n < o->nodes; n++)
-		if (place_threads(&o->f, n) < o->f.kept[n])
+		if (!place_has(place_room(&o->f, n), o->f.kept[n]))
 			return false;
-	return place_threads(&o->f, -1) >= o->f.kept_all;
+	return place_has(place_room(&o->f, -1), o->f.kept_all);
 }
 
 /* Takes the cores of a set if they do for the VM on these nodes, and goes on. */
@@ -633,8 +694,8 @@ static bool with_cores(struct oracle *o, unsigned v, unsigned mask, unsigned set
 	for (unsigned i = 0; i < t->ncores; i++)
 		if (set & 1u << i) {
 			ok = ok && o->f.cores[i];
-			got[t->cores[i].node] += t->cores[i].ncpus;
-			all += t->cores[i].ncpus;
+			got[t->cores[i].node] += vm->cores ? 1 : t->cores[i].ncpus;
+			all += vm->cores ? 1 : t->cores[i].ncpus;
 		}
 	ok = ok && all >= vm->cpus;
 	for (unsigned n = 0; n < o->nodes && mask; n++)
@@ -654,7 +715,8 @@ static bool with_cores(struct oracle *o, unsigned v, unsigned mask, unsigned set
 static bool with_threads(struct oracle *o, unsigned v, unsigned mask, uint64_t loose[2])
 {
 	const struct claim_vm *vm = &o->claim->vms[v];
-	unsigned kept[8], kept_all = o->f.kept_all, k = __builtin_popcount(mask);
+	struct place_room kept[8], kept_all = o->f.kept_all;
+	unsigned k = __builtin_popcount(mask);
 	bool ok = false;
 
 	if (vm->dedicated) {
@@ -663,11 +725,10 @@ static bool with_threads(struct oracle *o, unsigned v, unsigned mask, uint64_t l
 		return ok;
 	}
 	memcpy(kept, o->f.kept, o->nodes * sizeof(*kept));
-	if (kept_all < vm->cpus)
-		o->f.kept_all = vm->cpus;
+	place_keep(&o->f.kept_all, vm->cpus, vm->cores);
 	for (unsigned n = 0; n < o->nodes; n++)
-		if (mask & 1u << n && kept[n] < vm->cpus / k)
-			o->f.kept[n] = vm->cpus / k;
+		if (mask & 1u << n)
+			place_keep(&o->f.kept[n], vm->cpus / k, vm->cores);
 	ok = fits(o, v + 1, loose);
 	memcpy(o->f.kept, kept, o->nodes * sizeof(*kept));
 	o->f.kept_all = kept_all;
@@ -811,10 +872,11 @@ static void test_hopeless(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_placement),  TEST(test_host_cores), TEST(test_mirror),
-		TEST(test_memory),     TEST(test_devices),    TEST(test_device_near),
-		TEST(test_lease),      TEST(test_bad_claims), TEST(test_random),
-		TEST(test_same_again), TEST(test_exhaustive), TEST(test_hopeless),
+		TEST(test_placement),  TEST(test_cores),       TEST(test_uneven_cores),
+		TEST(test_host_cores), TEST(test_mirror),      TEST(test_memory),
+		TEST(test_devices),    TEST(test_device_near), TEST(test_lease),
+		TEST(test_bad_claims), TEST(test_random),      TEST(test_same_again),
+		TEST(test_exhaustive), TEST(test_hopeless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -250,6 +250,13 @@ static void test_reserve(void **state)
 		-EBUSY);
 	assert_int_equal(json_array_size(json_object_get(v, "missing")), 1);
 	json_decref(v);
+	/* Two vCPUs that are pinned to cores get two of them, with all their threads. */
+	well(a, reserve("a-2", DOCUMENT "pinning: cores\n", 1), &v);
+	assert_string_equal(json_string_value(json_object_get(
+				    json_object_get(json_object_get(v, "grants"), "v0"), "cpus")),
+			    "2-5");
+	json_decref(v);
+	well(a, release("a-2"), NULL);
 	wrong = reserve("a-3", DOCUMENT, 1);
 	json_object_set_new(wrong, "digest", json_string("0123456789abcdef"));
 	assert_int_equal(say(a, wrong, NULL, &err), -ESTALE);
