@@ -81,6 +81,7 @@ static int describe(const struct job_manifest *m, const char *folder, json_t **r
 	json_object_set_new(spec, "environment", json_deep_copy(m->environment));
 	json_object_set_new(spec, "documents", json_deep_copy(m->documents));
 	json_object_set_new(spec, "restore", sources(m, folder));
+	json_object_set_new(spec, "job", json_string(m->job));
 	*ret = spec;
 	return 0;
 }

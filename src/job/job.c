@@ -247,6 +247,9 @@ static int make_names(struct job *j, struct error *err)
 		return error_errno(err, -errno, "no random numbers");
 	snprintf(j->id, sizeof(j->id), "%s-%02x%02x%02x%02x", j->spec.name, random[0], random[1],
 		 random[2], random[3]);
+	if (!j->spec.job)
+		return job_id_make(j->job, err);
+	memcpy(j->job, j->spec.job, sizeof(j->job));
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "job/gather.h"
+#include "job/manifest.h"
 #include "job/nodes.h"
 #include "job/output.h"
 #include "job/spec.h"
@@ -56,6 +57,7 @@ struct job {
 	struct log log;
 	struct spec spec;
 	char id[JOB_CLUSTER_ID], session[JOB_SESSION];
+	char job[JOB_ID];      /* a restart has that of the checkpoint */
 	char *folder, *socket; /* state directory, and the control socket in it */
 	int lock, log_fd;
 	struct output output[2];

@@ -22,6 +22,7 @@ struct content {
 	bool open;
 	uint64_t sequence, parent, keep, skew_ns;
 	char job[JOB_ID], parent_digest[DIGEST_TEXT];
+	char *cluster;
 	json_t *json;
 	int code;
 	struct error why;
@@ -45,11 +46,29 @@ static void unref(void *arg)
 	if (c->open)
 		checkpoints_close(&c->folder);
 	json_decref(c->json);
+	free(c->cluster);
 	free(c->path);
 	free(c);
 }
 
 /* -------- in the threads -------- */
+
+/* Of two jobs in one folder the newer one would prune the other's checkpoints. */
+static int check_owner(struct content *c, const struct job_manifest *last)
+{
+	if (strcmp(last->cluster, c->cluster))
+		return error_set(&c->why, -EEXIST,
+				 "%s has checkpoints of cluster %s: give cluster %s another folder",
+				 c->path, last->cluster, c->cluster);
+	if (strcmp(last->job, c->job))
+		return error_set(
+			&c->why, -EEXIST,
+			"%s has checkpoints of an earlier job of cluster %s (the last is "
+			"of %s): give another folder, or go on with that job (wisp cluster "
+			"restart %s)",
+			c->path, c->cluster, last->created, c->path);
+	return 0;
+}
 
 /* The one before tells whose checkpoints these are. */
 static int look_back(struct content *c)
@@ -59,16 +78,16 @@ static int look_back(struct content *c)
 
 	if (r == -ENOENT) {
 		c->sequence = 1;
-		return job_id_make(c->job, &c->why);
+		return 0;
 	}
 	if (r)
 		return r;
+	r = check_owner(c, &last);
 	c->sequence = last.sequence + 1;
 	c->parent = last.sequence;
-	memcpy(c->job, last.job, sizeof(c->job));
 	memcpy(c->parent_digest, last.digest, sizeof(c->parent_digest));
 	job_manifest_done(&last);
-	return 0;
+	return r;
 }
 
 static void open_it(void *arg)
@@ -81,9 +100,9 @@ static void open_it(void *arg)
 	if (c->code)
 		return;
 	c->open = true;
-	c->code = checkpoints_clean(&c->folder, NULL, &c->why);
+	c->code = look_back(c);
 	if (!c->code)
-		c->code = look_back(c);
+		c->code = checkpoints_clean(&c->folder, NULL, &c->why);
 }
 
 static const char *text(const json_t *object, const char *key)
@@ -228,8 +247,8 @@ uint64_t save_folder_skew(const struct save_folder *f)
 	return f->content->skew_ns;
 }
 
-int save_folder_create(struct loop *loop, const char *path, struct save_folder **ret,
-		       struct error *err)
+int save_folder_create(struct loop *loop, const char *path, const char *cluster, const char *job,
+		       struct save_folder **ret, struct error *err)
 {
 	struct save_folder *f = calloc(1, sizeof(*f));
 	struct content *c = calloc(1, sizeof(*c));
@@ -237,8 +256,10 @@ int save_folder_create(struct loop *loop, const char *path, struct save_folder *
 	if (c) {
 		c->refs = 1;
 		c->path = strdup(path);
+		c->cluster = strdup(cluster);
+		snprintf(c->job, sizeof(c->job), "%s", job);
 	}
-	if (!f || !c || !c->path) {
+	if (!f || !c || !c->path || !c->cluster) {
 		if (c)
 			unref(c);
 		free(f);

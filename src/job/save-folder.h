@@ -17,13 +17,16 @@ struct save_folder;
 /* What was to be done is, or (-errno) cannot be. Not out of a call. */
 typedef void save_folder_fn(void *arg, int code, const char *reason);
 
-/* path: absolute, made if need be. 0 or -errno. */
-int save_folder_create(struct loop *loop, const char *path, struct save_folder **ret,
-		       struct error *err);
+/* path: absolute, made if need be; cluster: its name; job: its id. 0 or -errno. */
+int save_folder_create(struct loop *loop, const char *path, const char *cluster, const char *job,
+		       struct save_folder **ret, struct error *err);
 /* Also while something is done: nobody is told then. Accepts NULL. */
 void save_folder_destroy(struct save_folder *f);
 
-/* Locks it, removes what no manifest names, and finds the number of the new checkpoint. */
+/*
+ * Locks it, removes what no manifest names, and finds the number of the new checkpoint. -EEXIST: it
+ * has checkpoints of another job, and stays as it is.
+ */
 int save_folder_open(struct save_folder *f, save_folder_fn *fn, void *arg, struct error *err);
 uint64_t save_folder_sequence(const struct save_folder *f);
 

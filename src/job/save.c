@@ -128,8 +128,8 @@ static json_t *describe_vms(const struct save *s)
 /* With what the coordinator was started with, and is not said elsewhere: a restart needs it. */
 static json_t *report(const struct save *s)
 {
-	static const char *const elsewhere[] = {"documents", "environment", "digest", "nodes",
-						"addresses", "socket",	    "restore"};
+	static const char *const elsewhere[] = {"documents", "environment", "digest",  "nodes",
+						"addresses", "socket",	    "restore", "job"};
 	json_t *spec = json_deep_copy(s->job->spec.json);
 
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
@@ -351,7 +351,7 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 	r = find_path(j, folder, &s->path, err);
 	if (!r) {
 		s->options = find_options(j, request, s->path);
-		r = save_folder_create(j->loop, s->path, &s->folder, err);
+		r = save_folder_create(j->loop, s->path, j->spec.name, j->job, &s->folder, err);
 	}
 	if (!r)
 		r = save_folder_open(s->folder, on_open, s, err);

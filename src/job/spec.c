@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "job/manifest.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/paths.h"
@@ -63,6 +64,7 @@ static void take(struct spec *s)
 	s->waivers = json_object_get(json, "waivers");
 	s->facts = json_object_get(json, "facts");
 	s->restore = json_object_get(json, "restore");
+	s->job = text(json, "job");
 	s->image = json_object_get(json, "image");
 	s->nodes = json_object_get(json, "nodes");
 	s->addresses = json_object_get(json, "addresses");
@@ -79,6 +81,17 @@ static void take(struct spec *s)
 	network = json_object_get(s->environment, "network");
 	s->subnet = text(network, "subnet");
 	s->subnet = s->subnet ? s->subnet : SUBNET_DEFAULT;
+}
+
+/* The job whose checkpoint this is. */
+static int check_job(const struct spec *s, struct error *err)
+{
+	if (s->restore && !s->job)
+		return error_set(err, -EINVAL, "\"job\" is missing beside \"restore\"");
+	if (s->job &&
+	    (strlen(s->job) != JOB_ID - 1 || strspn(s->job, "0123456789abcdef") != JOB_ID - 1))
+		return error_set(err, -EINVAL, "\"job\" is not 32 hexadecimal digits");
+	return 0;
 }
 
 static int take_numbers(struct spec *s, struct error *err)
@@ -117,6 +130,8 @@ int spec_read(json_t *json, struct spec *ret, struct error *err)
 		r = check_texts(s.addresses, "addresses", json_array_size(s.nodes), err);
 	if (!r)
 		r = check_texts(s.program, "program", 0, err);
+	if (!r)
+		r = check_job(&s, err);
 	if (!r)
 		r = take_numbers(&s, err);
 	if (r)

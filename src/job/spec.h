@@ -19,6 +19,7 @@ struct spec {
 	const json_t *documents, *waivers, *facts;
 	const json_t
 		*restore; /* {VM: {folder, epoch, digest}}: it goes on from a checkpoint; or NULL */
+	const char *job;  /* that this is a checkpoint of; or NULL: a new one */
 	const json_t *image;		   /* {name, digest} */
 	const json_t *nodes;		   /* this node's first */
 	const json_t *addresses;	   /* of the nodes, IPv4, in their order */

@@ -265,6 +265,7 @@ pid=$!
 until_true sh -c 'wisp cluster show lu | grep -q "lu-0 .* n1 .* ready"'
 grep -q "^restore 1,2" asked || fail "nothing was restored"
 until_true sh -c 'wisp cluster show lu | grep -q " run$"'
+wisp cluster checkpoint lu --to saved | grep -q "^checkpoint 3 in" || fail "a restarted job does not go on with its folder"
 touch go
 rc=0
 wait $pid || rc=$?
@@ -289,3 +290,15 @@ until_true test -e clock/checkpoint-4.json
 wisp cluster stop clock
 wait $pid || :
 expect "what is kept" "$(ls clock | grep -c checkpoint)" 2
+
+# A folder is of one job.
+ls clock >before
+begin --name clock --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+refuse 1 "checkpoints of an earlier job of cluster clock" wisp cluster checkpoint clock --to clock
+wisp cluster stop clock
+wait $pid || :
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+refuse 1 "checkpoints of cluster clock: give cluster lu another folder" wisp cluster checkpoint lu --to clock
+expect "what it has" "$(ls clock)" "$(cat before)"
+wisp cluster stop lu
+wait $pid || :

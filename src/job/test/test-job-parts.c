@@ -280,6 +280,8 @@ static void test_spec(void **state)
 		"{" GOOD ", \"environment\": {\"vms\": 300}}",
 		"{" GOOD ", \"environment\": {\"vms\": 1, \"network\": {\"subnet\": \"x\"}}}",
 		"{" GOOD ", \"image\": 1}",
+		"{" GOOD ", \"job\": \"0011\"}",
+		"{" GOOD ", \"restore\": {}}",
 	};
 	struct spec spec;
 	struct error err;
