@@ -91,7 +91,7 @@ static int wait_for_end(const char *name, const char *folder, struct error *err)
 	return 0;
 }
 
-static int stop(const char *name, bool wait, struct error *err)
+int cluster_stop(const char *name, bool wait, struct error *err)
 {
 	CLEANUP_FREE char *folder = NULL;
 	int r = folder_path(name, &folder, err);
@@ -119,7 +119,7 @@ static int run_stop(const struct command *cmd, int argc, char **argv)
 	if (r)
 		return r < 0 ? 0 : r;
 	for (int i = 0; i < parser.argc; i++)
-		if (stop(parser.argv[i], !(flags & 1u << OPT_NO_WAIT), &err))
+		if (cluster_stop(parser.argv[i], !(flags & 1u << OPT_NO_WAIT), &err))
 			code = cli_fail(cmd, EXIT_FAILURE, &err);
 	return code;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/job-former.h"
 #include "cli/job-start.h"
 #include "cli/run-nodes.h"
 #include "cli/run-start.h"
@@ -16,10 +17,21 @@
 #include "lib/error.h"
 #include "lib/parse.h"
 
-enum { OPT_AT = 1, OPT_NODES, OPT_HOSTS, OPT_DETACH, OPT_SOCKET, OPT_QUIET, OPT_JSON };
+enum {
+	OPT_AT = 1,
+	OPT_NODES,
+	OPT_HOSTS,
+	OPT_LOST,
+	OPT_STOP,
+	OPT_DETACH,
+	OPT_SOCKET,
+	OPT_QUIET,
+	OPT_JSON
+};
 
 struct options {
-	json_t *nodes;
+	json_t *nodes, *lost;
+	bool stop;
 	const char *socket;
 	uint64_t at; /* 0: the newest */
 	struct run_view view;
@@ -34,6 +46,11 @@ static int set(struct options *o, int id, const char *value, struct error *err)
 		return nodelist_add(o->nodes, value, err);
 	case OPT_HOSTS:
 		return nodelist_add_file(o->nodes, value, err);
+	case OPT_LOST:
+		return nodelist_add(o->lost, value, err);
+	case OPT_STOP:
+		o->stop = true;
+		return 0;
 	case OPT_DETACH:
 		o->view.detach = true;
 		return 0;
@@ -66,17 +83,23 @@ static json_t *sources(const struct job_manifest *m, const char *folder)
 }
 
 /* A spec of what the coordinator was started with then, and what the manifest has of it. */
-static int describe(const struct job_manifest *m, const char *folder, json_t **ret,
-		    struct error *err)
+static int describe(const struct job_manifest *m, const char *folder, const json_t *lost,
+		    json_t **ret, struct error *err)
 {
 	const json_t *then = json_object_get(m->report, "spec");
-	json_t *spec;
+	json_t *spec, *former = NULL;
+	int r;
 
 	if (!json_is_object(then))
 		return error_set(err, -ENODATA,
 				 "checkpoint %llu of %s does not say how its job was started",
 				 (unsigned long long)m->sequence, folder);
+	r = job_former(m, lost, &former, err);
+	if (r)
+		return error_prefix(err, r, "checkpoint %llu of %s",
+				    (unsigned long long)m->sequence, folder);
 	spec = json_deep_copy(then);
+	json_object_set_new(spec, "former", former);
 	json_object_set_new(spec, "digest", json_string(m->environment_digest));
 	json_object_set_new(spec, "environment", json_deep_copy(m->environment));
 	json_object_set_new(spec, "documents", json_deep_copy(m->documents));
@@ -86,7 +109,8 @@ static int describe(const struct job_manifest *m, const char *folder, json_t **r
 	return 0;
 }
 
-static int read_checkpoint(const char *path, uint64_t at, json_t **ret, struct error *err)
+static int read_checkpoint(const char *path, const struct options *o, json_t **ret,
+			   struct error *err)
 {
 	struct checkpoints c = {.dir = -1, .lock = -1};
 	CLEANUP_FREE char *folder = realpath(path, NULL);
@@ -97,9 +121,9 @@ static int read_checkpoint(const char *path, uint64_t at, json_t **ret, struct e
 		return error_errno(err, -errno, "cannot find %s", path);
 	r = checkpoints_open(folder, false, &c, err);
 	if (!r)
-		r = checkpoints_read(&c, at, &m, err);
+		r = checkpoints_read(&c, o->at, &m, err);
 	if (!r) {
-		r = describe(&m, folder, ret, err);
+		r = describe(&m, folder, o->lost, ret, err);
 		job_manifest_done(&m);
 	}
 	checkpoints_close(&c);
@@ -122,6 +146,7 @@ static int complete(struct options *o, json_t *spec, struct error *err)
 	json_decref(facts);
 	if (r)
 		return r;
+	job_former_nodes(spec, o->nodes);
 	json_object_set_new(spec, "socket", json_string(socket));
 	json_object_set(spec, "nodes", o->nodes);
 	json_object_set_new(spec, "addresses", addresses);
@@ -134,8 +159,10 @@ static int restart(const struct command *cmd, struct options *o, const char *fol
 {
 	json_t *spec = NULL;
 	struct error err;
-	int code, r = read_checkpoint(folder, o->at, &spec, &err);
+	int code, r = read_checkpoint(folder, o, &spec, &err);
 
+	if (!r)
+		r = job_former_stop(spec, o->stop, &err);
 	if (!r)
 		r = complete(o, spec, &err);
 	code = r ? cli_fail(cmd, EXIT_FAILURE, &err) : run_start(cmd, spec, &o->view);
@@ -145,7 +172,7 @@ static int restart(const struct command *cmd, struct options *o, const char *fol
 
 static int run_restart(const struct command *cmd, int argc, char **argv)
 {
-	struct options o = {.nodes = json_array()};
+	struct options o = {.nodes = json_array(), .lost = json_array()};
 	struct option_parser parser;
 	const char *value;
 	struct error err;
@@ -162,6 +189,7 @@ static int run_restart(const struct command *cmd, int argc, char **argv)
 	else
 		code = restart(cmd, &o, parser.argv[0]);
 	json_decref(o.nodes);
+	json_decref(o.lost);
 	return code;
 }
 
@@ -173,7 +201,9 @@ const struct command cmd_cluster_restart = {
 		   "be, and go "
 		   "on together; its program is attached again. The environment has to come to the "
 		   "same "
-		   "by the rules of these nodes. Otherwise as wisp run.",
+		   "by the rules of these nodes. What is left of the cluster that was saved ends "
+		   "first: nodes that had its VMs have to answer, or to be named by --lost. "
+		   "Otherwise as wisp run.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_AT, "at", 0, "N", "Checkpoint N (default: the newest)", 0},
@@ -183,6 +213,13 @@ const struct command cmd_cluster_restart = {
 			 0},
 			{OPT_HOSTS, "hosts", 0, "FILE",
 			 "A file that names them, one or several in a line", COMPLETE_FILE},
+			{OPT_LOST, "lost", 0, "LIST",
+			 "Nodes that had VMs of the saved cluster, do not answer, and run none of "
+			 "them any more",
+			 0},
+			{OPT_STOP, "stop", 0, NULL,
+			 "End the saved cluster first, where its coordinator runs on this machine",
+			 0},
 			{OPT_DETACH, "detach", 'd', NULL, "Leave when the program goes on", 0},
 			{OPT_SOCKET, "socket", 0, "PATH",
 			 "Of this node's daemon (default: root's where it runs, else yours)",

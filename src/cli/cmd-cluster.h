@@ -29,6 +29,9 @@ cluster_ask_fn cluster_ask_long;
 int cluster_tell(const struct command *cmd, int argc, char **argv, const char *op,
 		 cluster_ask_fn *tell);
 
+/* Ends it; wait: until it has, and forgets it. cmd-cluster-hold.c */
+int cluster_stop(const char *name, bool wait, struct error *err);
+
 /* -ENOENT: there is no record of such a cluster. */
 int cluster_find(const char *name, const char *folder, struct error *err);
 

@@ -45,14 +45,16 @@ static json_t *describe_nodes(const struct job *j)
 
 json_t *job_describe(const struct job *j)
 {
-	json_t *state = json_pack(
-		"{s:s, s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:b, s:s, s:O, s:O, s:o, s:o, s:I, s:I}",
-		"name", j->spec.name, "id", j->id, "stage", j->stage ? j->stage->name : "ended",
-		"stages", j->past, "program", j->spec.program, "started", (json_int_t)j->started,
-		"pid", (int)getpid(), "socket", j->spec.socket, "detached", j->detached, "digest",
-		j->spec.digest, "image", j->spec.image, "environment", j->spec.environment, "vms",
-		describe_vms(j), "nodes", describe_nodes(j), "stdout", (json_int_t)j->output[0].end,
-		"stderr", (json_int_t)j->output[1].end);
+	json_t *state = json_pack("{s:s, s:s, s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:b, s:s, s:O, "
+				  "s:O, s:o, s:o, s:I, s:I}",
+				  "name", j->spec.name, "id", j->id, "job", j->job, "stage",
+				  j->stage ? j->stage->name : "ended", "stages", j->past, "program",
+				  j->spec.program, "started", (json_int_t)j->started, "pid",
+				  (int)getpid(), "socket", j->spec.socket, "detached", j->detached,
+				  "digest", j->spec.digest, "image", j->spec.image, "environment",
+				  j->spec.environment, "vms", describe_vms(j), "nodes",
+				  describe_nodes(j), "stdout", (json_int_t)j->output[0].end,
+				  "stderr", (json_int_t)j->output[1].end);
 
 	if (j->ending)
 		json_object_set_new(state, "end",

@@ -128,14 +128,15 @@ static json_t *describe_vms(const struct save *s)
 /* With what the coordinator was started with, and is not said elsewhere: a restart needs it. */
 static json_t *report(const struct save *s)
 {
-	static const char *const elsewhere[] = {"documents", "environment", "digest",  "nodes",
-						"addresses", "socket",	    "restore", "job"};
+	static const char *const elsewhere[] = {"documents", "environment", "digest",
+						"addresses", "socket",	    "restore",
+						"job",	     "former",	    "others"};
 	json_t *spec = json_deep_copy(s->job->spec.json);
 
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
 		json_object_del(spec, elsewhere[i]);
-	return json_pack("{s:o, s:O, s:I}", "spec", spec, "steps_ms", s->steps, "ms",
-			 (json_int_t)((io_now_ns() - s->began) / 1000000));
+	return json_pack("{s:o, s:s, s:O, s:I}", "spec", spec, "id", s->job->id, "steps_ms",
+			 s->steps, "ms", (json_int_t)((io_now_ns() - s->began) / 1000000));
 }
 
 static json_t *content(const struct save *s)

@@ -65,6 +65,7 @@ static void take(struct spec *s)
 	s->facts = json_object_get(json, "facts");
 	s->restore = json_object_get(json, "restore");
 	s->job = text(json, "job");
+	s->former = json_object_get(json, "former");
 	s->image = json_object_get(json, "image");
 	s->nodes = json_object_get(json, "nodes");
 	s->addresses = json_object_get(json, "addresses");
@@ -88,10 +89,24 @@ static int check_job(const struct spec *s, struct error *err)
 {
 	if (s->restore && !s->job)
 		return error_set(err, -EINVAL, "\"job\" is missing beside \"restore\"");
+	if (s->restore && !s->former)
+		return error_set(err, -EINVAL, "\"former\" is missing beside \"restore\"");
 	if (s->job &&
 	    (strlen(s->job) != JOB_ID - 1 || strspn(s->job, "0123456789abcdef") != JOB_ID - 1))
 		return error_set(err, -EINVAL, "\"job\" is not 32 hexadecimal digits");
 	return 0;
+}
+
+static int check_former(const struct spec *s, struct error *err)
+{
+	int r;
+
+	if (!s->former)
+		return 0;
+	r = need(text(s->former, "id"), "former.id", err);
+	if (!r)
+		r = check_texts(json_object_get(s->former, "nodes"), "former.nodes", 1, err);
+	return r ? r : check_texts(json_object_get(s->former, "lost"), "former.lost", 0, err);
 }
 
 static int take_numbers(struct spec *s, struct error *err)
@@ -104,6 +119,16 @@ static int take_numbers(struct spec *s, struct error *err)
 	s->vms = (size_t)vms;
 	s->ready_s = ready > 0 && ready < 86400 ? (unsigned)ready : READY_S;
 	return check_room(s, err);
+}
+
+static int take_others(struct spec *s, struct error *err)
+{
+	json_int_t others = json_integer_value(json_object_get(s->json, "others"));
+
+	if (others < 0 || (size_t)others >= json_array_size(s->nodes))
+		return error_set(err, -EINVAL, "\"others\" leaves no node for VMs");
+	s->others = (size_t)others;
+	return 0;
 }
 
 int spec_read(json_t *json, struct spec *ret, struct error *err)
@@ -126,12 +151,16 @@ int spec_read(json_t *json, struct spec *ret, struct error *err)
 		r = error_set(err, -EINVAL, "\"environment\" and \"image\" have to be objects");
 	if (!r)
 		r = check_texts(s.nodes, "nodes", 1, err);
-	if (!r && json_array_size(s.nodes) > 1)
-		r = check_texts(s.addresses, "addresses", json_array_size(s.nodes), err);
+	if (!r)
+		r = take_others(&s, err);
+	if (!r && json_array_size(s.nodes) - s.others > 1)
+		r = check_texts(s.addresses, "addresses", json_array_size(s.nodes) - s.others, err);
 	if (!r)
 		r = check_texts(s.program, "program", 0, err);
 	if (!r)
 		r = check_job(&s, err);
+	if (!r)
+		r = check_former(&s, err);
 	if (!r)
 		r = take_numbers(&s, err);
 	if (r)

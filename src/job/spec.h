@@ -20,6 +20,8 @@ struct spec {
 	const json_t
 		*restore; /* {VM: {folder, epoch, digest}}: it goes on from a checkpoint; or NULL */
 	const char *job;  /* that this is a checkpoint of; or NULL: a new one */
+	const json_t *former;		   /* its cluster: {id, nodes, lost}; or NULL */
+	size_t others;			   /* nodes at the end of the list that get no VM */
 	const json_t *image;		   /* {name, digest} */
 	const json_t *nodes;		   /* this node's first */
 	const json_t *addresses;	   /* of the nodes, IPv4, in their order */

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "job/job.h"
+#include "job/former.h"
 #include "job/mpi.h"
 #include "job/plan.h"
 #include "lib/cleanup.h"
@@ -38,15 +38,24 @@ static void on_facts(void *arg, const struct gather *answer)
 	job_next(j);
 }
 
-static void ask_facts(struct job *j)
+void former_ended(struct job *j)
 {
 	nodes_ask(j->nodes, json_pack("{s:s}", "op", "facts"), NULL, 0, on_facts, j);
+}
+
+/* What is free is told when what is left of an earlier cluster has gone. */
+static void on_joined(struct job *j)
+{
+	if (j->spec.former)
+		former_end(j);
+	else
+		former_ended(j);
 }
 
 static void resolve(struct job *j)
 {
 	if (j->joined)
-		ask_facts(j);
+		on_joined(j);
 	else
 		loop_set_timer(j->timer, JOIN_NS, 0);
 }
@@ -58,7 +67,7 @@ static void resolve_timeout(struct job *j)
 }
 
 const struct stage stage_resolve = {
-	.name = "resolve", .begin = resolve, .timeout = resolve_timeout, .joined = ask_facts};
+	.name = "resolve", .begin = resolve, .timeout = resolve_timeout, .joined = on_joined};
 
 /* -------- place -------- */
 
@@ -71,13 +80,13 @@ static int find_places(struct job *j, struct error *err)
 	if (!nodes || !plan)
 		return error_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < j->nnodes; i++)
-		nodes[i] =
-			(struct plan_node){.name = j->node[i].name,
-					   .out = i == 0 && !j->spec.self,
-					   .gone = *j->node[i].gone.text ? j->node[i].gone.text
-						   : j->node[i].facts	 ? NULL
-								      : "it says nothing of itself",
-					   .facts = j->node[i].facts};
+		nodes[i] = (struct plan_node){
+			.name = j->node[i].name,
+			.out = (i == 0 && !j->spec.self) || i >= j->nnodes - j->spec.others,
+			.gone = *j->node[i].gone.text ? j->node[i].gone.text
+				: j->node[i].facts    ? NULL
+						      : "it says nothing of itself",
+			.facts = j->node[i].facts};
 	r = plan_make(j->spec.environment, nodes, j->nnodes, j->nvms, plan, err);
 	for (size_t i = 0; !r && i < j->nvms; i++) {
 		j->vm[i].place = plan[i];

@@ -75,7 +75,8 @@ for n in 1 2; do
 done
 
 echo "it goes on from the checkpoint on two nodes"
-as ann node1 wisp cluster restart -q -d "$SHARED/saved" --nodes "${NODES%,*}"
+refuse 1 "--lost node3" as ann node1 wisp cluster restart -q -d "$SHARED/saved" --nodes "${NODES%,*}"
+as ann node1 wisp cluster restart -q -d "$SHARED/saved" --nodes "${NODES%,*}" --lost node3
 expect "places" "$(show ann ring '" ".join(v["node"] for v in one["vms"])')" "node1 node1 node2"
 wait_for 120 more_steps "$before" || fail "the ring does not go on after the restart"
 as ann node1 wisp cluster exec ring -- touch /tmp/finish

@@ -118,7 +118,7 @@ class Peer:
                                for vm in held[m["cluster"]][k]} for k in good}
             good = []
         self.holds = op != "release"
-        if op == "start" or op == "release" and not how("release", "keep"):
+        if op == "start" or op == "release" and m["cluster"] in held and not how("release", "keep"):
             end_task()
         if op == "release":
             held.pop(m["cluster"], None)

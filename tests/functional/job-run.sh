@@ -259,6 +259,7 @@ wait $pid || :
 cleaned
 
 # Its program is where it was, and so is its output.
+cp -R saved then
 start_nodes 3
 wisp cluster restart saved --at 1 -q --socket "$TMP/socket" --nodes 'n[1-2]@127.0.0.[2-3]' >out 2>err </dev/null &
 pid=$!
@@ -270,6 +271,32 @@ touch go
 rc=0
 wait $pid || rc=$?
 expect "a restarted program" "$rc $(tail -n 1 out)" "9 over"
+cleaned
+
+# What is left of it ends first, and who does not answer has to be named.
+back="wisp cluster restart then --at 1 -q --socket $TMP/socket"
+start_nodes 3 join=gone@2
+refuse 1 "and may have them yet: no route to it" $back --nodes 'n2@127.0.0.3'
+expect "what was asked" "$(grep -v left asked | tail -n 1)" "join 0,1,2"
+refuse 1 "no VM was there" $back --lost n7 --nodes 'n2@127.0.0.3'
+start_nodes 3 release=fail@1
+refuse 1 "say so with --lost n1" $back --nodes 'n[0-2]@127.0.0.[1-3]'
+expect "nothing was begun" "$(grep -c -e reserve -e restore asked)" 0
+start_nodes 2 release=keep
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+wisp cluster checkpoint lu --to again >/dev/null
+refuse 1 "still runs on this machine: --stop" wisp cluster restart again --socket "$TMP/socket" --nodes n0,n1
+wisp cluster restart again --stop -d -q --socket "$TMP/socket" --nodes n0@127.0.0.1,n1@127.0.0.2
+rc=0
+wait $pid || rc=$?
+expect "the earlier one was stopped" $rc 143
+expect "one is left" "$(wisp cluster list --names)" lu
+wisp cluster stop lu
+cleaned
+start_nodes 3
+wisp cluster restart again -d -q --lost n1 --socket "$TMP/socket" --nodes n0@127.0.0.1,n2@127.0.0.3
+expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "release 0 reserve 0 reserve 1 "
+wisp cluster stop lu
 cleaned
 
 for step in begin cut resume commit; do

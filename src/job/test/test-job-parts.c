@@ -266,6 +266,9 @@ static void test_hosts(void **state)
 	"[\"a\"], "                                                                           \
 	"\"program\": [], \"environment\": {\"vms\": 2}"
 
+#define JOB "\"job\": \"00112233445566778899aabbccddeeff\""
+#define FORMER(lost) "\"former\": {\"id\": \"lu-1\", \"nodes\": [\"a\"], " lost "}"
+
 static void test_spec(void **state)
 {
 	static const char *const bad[] = {
@@ -282,6 +285,11 @@ static void test_spec(void **state)
 		"{" GOOD ", \"image\": 1}",
 		"{" GOOD ", \"job\": \"0011\"}",
 		"{" GOOD ", \"restore\": {}}",
+		"{" GOOD ", \"restore\": {}, " FORMER("\"lost\": []") "}",
+		"{" GOOD ", \"restore\": {}, " JOB "}",
+		"{" GOOD ", \"restore\": {}, " JOB ", " FORMER("\"lost\": [1]") "}",
+		"{" GOOD ", \"others\": 1}",
+		"{" GOOD ", \"others\": -1}",
 	};
 	struct spec spec;
 	struct error err;
@@ -289,6 +297,12 @@ static void test_spec(void **state)
 	assert_int_equal(spec_read(json_loads("{" GOOD "}", 0, NULL), &spec, &err), 0);
 	assert_int_equal(spec.vms, 2);
 	assert_string_equal(spec.subnet, "10.78.0.0/24");
+	spec_done(&spec);
+	assert_int_equal(spec_read(json_loads("{" GOOD ", \"restore\": {}, " JOB
+					      ", " FORMER("\"lost\": [\"a\"]") "}",
+					      0, NULL),
+				   &spec, &err),
+			 0);
 	spec_done(&spec);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		err.text[0] = 0;
