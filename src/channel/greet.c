@@ -226,9 +226,11 @@ static int shake_hands(struct greet *g, struct error *err)
 	done = tls_handshake(g->transport.tls, &g->wait, err);
 	if (done > 0)
 		return 0;
-	if (done == 0)
-		return error_set(err, -EACCES, "it hung up: the two sides have not the same key");
-	if (done == -EPROTO || done == -EPIPE || done == -ECONNRESET)
+	/* A side that does not like the other's key says so first. */
+	if (done == 0 || done == -EPIPE || done == -ECONNRESET)
+		return error_set(err, -ECONNRESET,
+				 "it hung up before it had shown that it has the key");
+	if (done == -EPROTO)
 		return error_prefix(err, -EACCES, "the two sides have not the same key");
 	return (int)done;
 }

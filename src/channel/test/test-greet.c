@@ -217,6 +217,28 @@ static void test_wrong_key(void **state)
 	assert_non_null(strstr(f->a.reason, "not the same key"));
 }
 
+/* Nothing is known of the key of a daemon that is killed meanwhile. */
+static void test_hung_up(void **state)
+{
+	static const char hello[] = "{\"wisp\": 1, \"node\": \"n7\", \"nonce\": \""
+				    "00112233445566778899aabbccddeeff"
+				    "00112233445566778899aabbccddeeff\"}";
+	const uint8_t head[] = {0, 0, 0, sizeof(hello), 1};
+	struct fixture *f = *state;
+	struct greet_params a;
+
+	dial(f);
+	a = params(f, false, GREET_KEY);
+	start(&f->a, &a);
+	assert_int_equal(write(f->fd[1], head, sizeof(head)), sizeof(head));
+	assert_int_equal(write(f->fd[1], hello, sizeof(hello) - 1), sizeof(hello) - 1);
+	assert_int_equal(shutdown(f->fd[1], SHUT_WR), 0);
+	RUN_UNTIL(f->loop, f->a.done);
+	assert_int_equal(f->a.code, -ECONNRESET);
+	assert_non_null(strstr(f->a.reason, "it hung up"));
+	assert_null(strstr(f->a.reason, "same key"));
+}
+
 static void test_no_key(void **state)
 {
 	struct fixture *f = *state;
@@ -551,11 +573,11 @@ static void test_no_munged(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_local),      TEST(test_pipes),       TEST(test_key),
-		TEST(test_wrong_key),  TEST(test_no_key),      TEST(test_wrong_node),
-		TEST(test_bad_params), TEST(test_cut),	       TEST(test_nonsense),
-		TEST(test_silent),     TEST(test_munge_hangs), TEST(test_munge),
-		TEST(test_no_munged),
+		TEST(test_local),      TEST(test_pipes),      TEST(test_key),
+		TEST(test_hung_up),    TEST(test_wrong_key),  TEST(test_no_key),
+		TEST(test_wrong_node), TEST(test_bad_params), TEST(test_cut),
+		TEST(test_nonsense),   TEST(test_silent),     TEST(test_munge_hangs),
+		TEST(test_munge),      TEST(test_no_munged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
