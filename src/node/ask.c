@@ -209,7 +209,9 @@ int ask(struct ask *a, json_t *request, json_t **ret, struct error *err)
 
 int ask_socket(char **ret, struct error *err)
 {
-	if (geteuid() == 0 || getenv("WISP_RUN") || access(ROOTS_SOCKET, F_OK))
+	const char *run = getenv("WISP_RUN");
+
+	if (geteuid() == 0 || (run && *run) || access(ROOTS_SOCKET, F_OK))
 		return paths_run("node", "socket", ret, err);
 	*ret = strdup(ROOTS_SOCKET);
 	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
