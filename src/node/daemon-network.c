@@ -239,22 +239,40 @@ static int read_request(struct network_making *m, const json_t *request, struct 
 	return r;
 }
 
-static bool has(const json_t *list, const json_t *text)
+/* Takes what is not there into the set of texts. False: it was there. */
+static bool add_to_set(json_t *set, const json_t *text)
 {
-	const json_t *item;
-	size_t i;
+	const char *key = json_string_value(text);
 
-	json_array_foreach (list, i, item)
-		if (json_equal(item, text))
-			return true;
-	return false;
+	if (json_object_get(set, key))
+		return false;
+	json_object_set_new(set, key, json_true());
+	return true;
 }
 
-/* What is there stays; the nodes that are new are added behind those that are known. */
+/* The nodes that are new, behind those that are known. */
+static void add_nodes(struct network_making *m, const json_t *known)
+{
+	json_t *all = json_copy((json_t *)known), *set = json_object(), *node;
+	size_t i;
+
+	json_array_foreach (known, i, node)
+		add_to_set(set, node);
+	m->more = json_array();
+	json_array_foreach (m->nodes, i, node)
+		if (add_to_set(set, node)) {
+			json_array_append(m->more, node);
+			json_array_append(all, node);
+		}
+	json_decref(set);
+	json_decref(m->nodes);
+	m->nodes = all;
+}
+
+/* What is there stays. */
 static int join(struct network_making *m, const json_t *there, struct error *err)
 {
-	json_t *known = json_object_get(there, "nodes"), *node, *all;
-	size_t i;
+	const json_t *known = json_object_get(there, "nodes");
 
 	if (json_integer_value(json_object_get(there, "vni")) != m->vni ||
 	    !json_equal(json_object_get(there, "subnet"), m->subnet))
@@ -265,15 +283,7 @@ static int join(struct network_making *m, const json_t *there, struct error *err
 		return error_set(err, -EEXIST,
 				 "the network of %s was made for this node alone (no \"nodes\")",
 				 m->c->id);
-	all = json_copy(known);
-	m->more = json_array();
-	json_array_foreach (m->nodes, i, node)
-		if (!has(known, node)) {
-			json_array_append(m->more, node);
-			json_array_append(all, node);
-		}
-	json_decref(m->nodes);
-	m->nodes = all;
+	add_nodes(m, known);
 	m->step = STEP_NODES;
 	return 0;
 }
