@@ -37,14 +37,20 @@ struct save_folder {
 	void *arg;
 };
 
+static void close_folder(struct content *c)
+{
+	if (c->open)
+		checkpoints_close(&c->folder);
+	c->open = false;
+}
+
 static void unref(void *arg)
 {
 	struct content *c = arg;
 
 	if (--c->refs)
 		return;
-	if (c->open)
-		checkpoints_close(&c->folder);
+	close_folder(c);
 	json_decref(c->json);
 	free(c->cluster);
 	free(c->path);
@@ -274,6 +280,9 @@ void save_folder_destroy(struct save_folder *f)
 {
 	if (!f)
 		return;
+	/* A thread that is done may not have gone yet, and others want the lock from now on. */
+	if (!f->work)
+		close_folder(f->content);
 	loop_remove(&f->done);
 	offload_drop(&f->work);
 	unref(f->content);
