@@ -105,6 +105,35 @@ int image_sign(const char *reference, const char *key_file, struct error *err);
 int image_check_signature(const struct image *image, const char *keys, char **ret_who,
 			  struct error *err);
 
+/*
+ * What tells others who stands for an image, where its files are not: {"manifest", "signature"},
+ * the texts of these files; a new reference. 0 and *ret NULL: it is not signed.
+ */
+int image_proof(const struct image *image, json_t **ret, struct error *err);
+
+/*
+ * Whether a proof (of anybody; NULL: there is none) is of the image with that digest, signed by a
+ * key of the folder: 0 and its manifest, new. -ENODATA: not signed; -EBADMSG: it is no proof, or
+ * another image's; -EACCES: not by a key that is trusted. name: of the image, for the reason.
+ */
+int image_check_proof(const json_t *proof, const char *name, const char *digest, const char *keys,
+		      json_t **ret, struct error *err);
+
+/*
+ * Which image an environment (met without conflicts) means as it is, since it adds nothing to its
+ * base: a reference, new; *ret NULL: none is, one has to be built.
+ */
+int image_as_it_is(const struct meet *environment, char **ret, struct error *err);
+
+/*
+ * Whether an image may run in an environment that an administrator has rules for
+ * (docs/formats/image.md, "Rules of the site"). image: {"name", "digest"} and proof: as above, both
+ * by who wants to run it, or NULL. What is found by image_open() is believed. keys: the folder of
+ * those that are trusted. -EINVAL: image is none; -EACCES: it may not, or cannot be shown to.
+ */
+int image_follows(const struct meet *environment, const json_t *image, const json_t *proof,
+		  const char *keys, struct error *err);
+
 /* Bytes of all parts. */
 uint64_t image_size(const struct image *image);
 

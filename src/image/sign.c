@@ -13,6 +13,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 
+#define PROOF_MAX (8u << 20) /* bytes of a manifest: half a message */
 #define FORMAT "wisp-signature 1\nkey: %s\nsignature: %s\n"
 
 static int no_memory(struct error *err)
@@ -90,6 +91,71 @@ static int read_signature(const struct image *image, struct signature *ret, stru
 		return error_set(err, -EBADMSG, "image %s: %s/manifest.sig is no signature",
 				 image->name, image->folder);
 	return 0;
+}
+
+int image_proof(const struct image *image, json_t **ret, struct error *err)
+{
+	CLEANUP_FREE char *manifest = NULL, *signature = NULL;
+	ssize_t n = read_part(image, "manifest.sig", SIGNATURE_MAX, &signature, err);
+
+	*ret = NULL;
+	if (n == -ENOENT)
+		return 0;
+	if (n >= 0)
+		n = read_part(image, "manifest.json", PROOF_MAX, &manifest, err);
+	if (n < 0)
+		return (int)n;
+	*ret = json_pack("{s:s%, s:s}", "manifest", manifest, (size_t)n, "signature", signature);
+	return *ret ? 0
+		    : error_set(err, -EBADMSG, "image %s: its manifest is not UTF-8 text",
+				image->name);
+}
+
+static int read_proof(const json_t *proof, const char *digest, json_t **ret, struct error *err)
+{
+	const json_t *manifest = json_object_get(proof, "manifest");
+	char own[DIGEST_TEXT];
+	json_t *json = json_loadb(json_string_value(manifest), json_string_length(manifest),
+				  JSON_REJECT_DUPLICATES, NULL);
+	int rc = json_is_object(json) ? image_digest(json, own, err)
+				      : error_set(err, -EBADMSG, "its manifest is none");
+
+	if (rc == 0 && strcmp(own, digest))
+		rc = error_set(err, -EBADMSG, "its signature is of the image sha256:%s", own);
+	if (rc < 0)
+		json_decref(json);
+	else
+		*ret = json;
+	return rc;
+}
+
+/* Nothing is read of what nobody who is trusted has signed. */
+int image_check_proof(const json_t *proof, const char *name, const char *digest, const char *keys,
+		      json_t **ret, struct error *err)
+{
+	const json_t *manifest = json_object_get(proof, "manifest");
+	const json_t *text = json_object_get(proof, "signature");
+	CLEANUP_FREE char *where = io_format("image %s", name);
+	struct signature signature;
+	int rc;
+
+	if (!where)
+		return no_memory(err);
+	if (!proof)
+		return error_set(err, -ENODATA, "%s is not signed", where);
+	if (!json_is_string(manifest) || !json_is_string(text) ||
+	    json_string_length(text) > SIGNATURE_MAX ||
+	    !parse(json_string_value(text), json_string_length(text), &signature))
+		return error_set(err, -EBADMSG, "%s: what shall prove its signature is no proof",
+				 where);
+	if (!signature_is_good(&signature, json_string_value(manifest),
+			       json_string_length(manifest)))
+		return error_set(err, -EACCES, "%s: its signature does not belong to it", where);
+	rc = signature_is_trusted(&signature, keys, where, NULL, err);
+	if (rc < 0)
+		return rc;
+	rc = read_proof(proof, digest, ret, err);
+	return rc < 0 ? error_prefix(err, rc, "%s", where) : 0;
 }
 
 bool image_signature_holds(const char *text, size_t n, const void *manifest, size_t size)

@@ -67,6 +67,7 @@ static void take(struct spec *s)
 	s->job = text(json, "job");
 	s->former = json_object_get(json, "former");
 	s->image = json_object_get(json, "image");
+	s->proof = json_object_get(json, "proof");
 	s->nodes = json_object_get(json, "nodes");
 	s->addresses = json_object_get(json, "addresses");
 	s->program = json_object_get(json, "program");

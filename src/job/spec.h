@@ -23,6 +23,7 @@ struct spec {
 	const json_t *former;		   /* its cluster: {id, nodes, lost}; or NULL */
 	size_t others;			   /* nodes at the end of the list that get no VM */
 	const json_t *image;		   /* {name, digest} */
+	const json_t *proof;		   /* that it is signed: {manifest, signature}; or NULL */
 	const json_t *nodes;		   /* this node's first */
 	const json_t *addresses;	   /* of the nodes, IPv4, in their order */
 	const json_t *program, *variables; /* program: empty: none */

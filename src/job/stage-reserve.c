@@ -21,9 +21,10 @@ static json_t *vms_at(const struct job *j, uint32_t place)
 
 static json_t *reservation(const struct job *j, uint32_t place)
 {
-	return json_pack("{s:s, s:O, s:O*, s:O*, s:s, s:O, s:o}", "op", "reserve", "documents",
-			 j->spec.documents, "waivers", j->spec.waivers, "facts", j->spec.facts,
-			 "digest", j->spec.digest, "environment", j->spec.environment, "vms",
+	return json_pack("{s:s, s:O, s:O*, s:O*, s:s, s:O, s:O, s:O*, s:o}", "op", "reserve",
+			 "documents", j->spec.documents, "waivers", j->spec.waivers, "facts",
+			 j->spec.facts, "digest", j->spec.digest, "environment",
+			 j->spec.environment, "image", j->spec.image, "proof", j->spec.proof, "vms",
 			 vms_at(j, place));
 }
 

@@ -11,6 +11,7 @@
 
 #include "env/result.h"
 #include "env/waiver.h"
+#include "image/image.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 
@@ -219,6 +220,9 @@ int admit(const struct admit *a, const json_t *user, const json_t *request, int6
 		closed = result_json(&meet);
 		r = compare(closed, request, err);
 	}
+	if (!r)
+		r = image_follows(&meet, json_object_get(request, "image"),
+				  json_object_get(request, "proof"), a->keys, err);
 	meet_done(&meet);
 	documents_done(&m.docs);
 	args_done(&m.waived);

@@ -18,14 +18,15 @@ struct error;
 
 struct admit {
 	const char *policy; /* folder of the site's documents; NULL: none */
-	const char *keys;   /* of those that sign waivers */
+	const char *keys;   /* of those that sign waivers and images */
 	const char *type;   /* of the node; NULL: it has none */
 };
 
 /*
  * user: {"user", "groups"}, by their names; NULL: the user database does not tell, -ENOENT. *ret:
  * the closed environment of a `reserve`, a new reference. -EINVAL: it is malformed, -EPERM:
- * it says what only the node knows, -EACCES: a waiver does not hold, -ESTALE: another digest.
+ * it says what only the node knows, -EACCES: a waiver does not hold, or the image may not run,
+ * -ESTALE: another digest.
  * -EBADE: documents conflict; *conflicts then is a new list of them (else it stays NULL).
  */
 int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/cleanup.h"
+#include "lib/digest.h"
 #include "lib/error.h"
 #include "node/alloc.h"
 #include "node/store.h"
@@ -59,10 +60,10 @@ int cluster_set_dir(struct store *s, const char *cluster, const char *vm, const 
 /* -------- what it is -------- */
 
 static int keep_all(struct store *s, const char *cluster, const char *environment,
-		    const json_t *vms, struct error *err)
+		    const char *image, const json_t *vms, struct error *err)
 {
-	int r = store_run(s, err, "UPDATE cluster SET environment = ?2 WHERE id = ?1", "tt",
-			  cluster, environment);
+	int r = store_run(s, err, "UPDATE cluster SET environment = ?2, image = ?3 WHERE id = ?1",
+			  "ttt", cluster, environment, image);
 	const json_t *vm;
 	size_t i;
 
@@ -76,13 +77,37 @@ static int keep_all(struct store *s, const char *cluster, const char *environmen
 	return r;
 }
 
-int cluster_keep(struct store *s, const char *cluster, const json_t *environment, const json_t *vms,
-		 struct error *err)
+int cluster_keep(struct store *s, const char *cluster, const json_t *environment, const char *image,
+		 const json_t *vms, struct error *err)
 {
 	CLEANUP_FREE char *text = json_dumps(environment, JSON_COMPACT | JSON_SORT_KEYS);
 	int r = text ? store_begin(s, err) : error_set(err, -ENOMEM, "out of memory");
 
-	return r ? r : store_end(s, keep_all(s, cluster, text, vms, err), err);
+	return r ? r : store_end(s, keep_all(s, cluster, text, image, vms, err), err);
+}
+
+static int take_digest(const struct store_row *row, void *arg)
+{
+	const char *text = store_text(row, 0);
+
+	snprintf(arg, DIGEST_TEXT, "%s", text ? text : "");
+	return 1;
+}
+
+int cluster_check_image(struct store *s, const char *cluster, const char *reference,
+			struct error *err)
+{
+	const char *at = reference ? strchr(reference, '@') : NULL;
+	char digest[DIGEST_TEXT] = "";
+	int r = store_each(s, take_digest, digest, err, "SELECT image FROM cluster WHERE id = ?",
+			   "t", cluster);
+
+	if (r < 0 || !*digest || (at && !strncmp(at, "@sha256:", 8) && !strcmp(at + 8, digest)))
+		return r < 0 ? r : 0;
+	return error_set(err, -EPERM,
+			 "cluster %s was reserved for the image sha256:%s, and is to run %s: name "
+			 "that one, NAME@sha256:DIGEST, or reserve it anew",
+			 cluster, digest, reference ? reference : "none");
 }
 
 /* -------- its network -------- */

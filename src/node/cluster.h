@@ -27,9 +27,19 @@ struct cluster_state {
 int cluster_read(struct store *s, const char *cluster, struct cluster_state *ret,
 		 struct error *err);
 
-/* What was reserved: its closed environment, and the VMs ("name", "address" or none). */
-int cluster_keep(struct store *s, const char *cluster, const json_t *environment, const json_t *vms,
-		 struct error *err);
+/*
+ * What was reserved: its closed environment, the digest of its image (NULL: any), and the VMs
+ * ("name", "address" or none).
+ */
+int cluster_keep(struct store *s, const char *cluster, const json_t *environment, const char *image,
+		 const json_t *vms, struct error *err);
+
+/*
+ * Whether a reference to an image (NULL: there is none) is to what was reserved, by its digest. 0
+ * or -EPERM.
+ */
+int cluster_check_image(struct store *s, const char *cluster, const char *reference,
+			struct error *err);
 
 /* From now on it has to be ended before it is released; its end has begun. */
 int cluster_set_made(struct store *s, const char *cluster, struct error *err);

@@ -8,6 +8,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "node/cluster.h"
 #include "node/daemon-cluster.h"
 
 struct forward {
@@ -44,6 +45,21 @@ static void on_forwarded(void *arg, int code, const char *reason, json_t *answer
 	free(f);
 }
 
+/* What it runs was found to be right when it was reserved: that alone. */
+static int check_image(struct daemon *d, const struct cluster *c, const json_t *request,
+		       struct error *err)
+{
+	static const char *const takers[] = {"image", "start", "restore", "receive"};
+	const char *op = json_string_value(json_object_get(request, "op"));
+
+	for (size_t i = 0; i < ARRAY_SIZE(takers); i++)
+		if (!strcmp(op, takers[i]))
+			return cluster_check_image(
+				d->store, c->id,
+				json_string_value(json_object_get(request, "image")), err);
+	return 0;
+}
+
 void daemon_forward(struct daemon *d, struct reply *reply, const json_t *request)
 {
 	struct forward *f = calloc(1, sizeof(*f));
@@ -52,6 +68,8 @@ void daemon_forward(struct daemon *d, struct reply *reply, const json_t *request
 	int r = f ? cluster_of_request(d, &reply->who, request, &c, &err)
 		  : error_set(&err, -ENOMEM, "out of memory");
 
+	if (!r)
+		r = check_image(d, c, request, &err);
 	if (!r) {
 		*f = (struct forward){
 			.reply = reply, .d = d, .request = json_incref((json_t *)request)};

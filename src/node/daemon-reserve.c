@@ -53,15 +53,18 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 
 /* Until it has its session it ends by itself: a daemon that is killed here leaves nothing. */
 static int take(struct daemon *d, const struct asker *who, const struct claim *claim,
-		const json_t *environment, const json_t *vms, json_t **ret, json_t **missing,
+		const json_t *environment, const json_t *request, json_t **ret, json_t **missing,
 		struct error *err)
 {
+	const json_t *image = json_object_get(request, "image");
 	int64_t now = daemon_now();
 	json_t *lease = NULL;
 	int r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
 
 	if (!r) {
-		r = cluster_keep(d->store, claim->cluster, environment, vms, err);
+		r = cluster_keep(d->store, claim->cluster, environment,
+				 json_string_value(json_object_get(image, "digest")),
+				 json_object_get(request, "vms"), err);
 		if (!r)
 			r = lease_assign(d->store, claim->cluster, who->session, err);
 		if (r)
@@ -86,8 +89,7 @@ int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *requ
 	if (!r)
 		r = claim_of(d, who, request, &claim, &environment, &conflicts, err);
 	if (!r)
-		r = take(d, who, claim, environment, json_object_get(request, "vms"), ret, &missing,
-			 err);
+		r = take(d, who, claim, environment, request, ret, &missing, err);
 	if (!r)
 		groups_refresh(d);
 	if (conflicts)

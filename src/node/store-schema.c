@@ -82,5 +82,9 @@ static const char version_4[] =
 static const char version_5[] =
 	"ALTER TABLE vm ADD COLUMN cores INTEGER NOT NULL DEFAULT 0 CHECK (cores IN (0, 1));";
 
-const char *const store_schema[] = {version_1, version_2, version_3, version_4, version_5};
+/* The digest of the image that it was admitted with; null: none was named. */
+static const char version_6[] = "ALTER TABLE cluster ADD COLUMN image TEXT;";
+
+const char *const store_schema[] = {version_1, version_2, version_3,
+				    version_4, version_5, version_6};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);
