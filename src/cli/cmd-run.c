@@ -205,7 +205,7 @@ static const struct option_desc run_options_rows[] = {
 	{OPT_NAME, "name", 0, "NAME",
 	 "What the cluster is called (default: the environment's name, or its file's)", 0},
 	{OPT_IMAGE, "image", 0, "NAME",
-	 "Start this image, without a look at what the environment says of one", COMPLETE_IMAGE},
+	 "Start this image in place of one that is built of the environment", COMPLETE_IMAGE},
 	{OPT_WITH, "with", 'f', "FILE", "A further document of the environment (may be repeated)",
 	 COMPLETE_FILE},
 	{OPT_RANKS, "ranks", 0, "N", "How many MPI processes", 0},

@@ -113,25 +113,56 @@ static int gather_documents(struct run_options *o, char **files, int n, json_t *
 
 /* -------- the image -------- */
 
-static int find_image(const struct run_options *o, const struct meet *meet, const char *file,
-		      json_t **ret, struct error *err)
+static const char *keys_of(const struct run_options *o)
 {
-	struct image_build build = {.environment = meet,
-				    .file = file,
-				    .keys = o->request.keys ? o->request.keys : ENV_KEYS,
-				    .quiet = o->quiet};
-	CLEANUP_FREE char *name = o->image ? strdup(o->image) : NULL;
+	return o->request.keys ? o->request.keys : ENV_KEYS;
+}
+
+/* The one that was named, or is the environment's base as it is; else it is built. */
+static int image_of(const struct run_options *o, const struct meet *meet, const char *file,
+		    char **ret, struct error *err)
+{
+	struct image_build build = {
+		.environment = meet, .file = file, .keys = keys_of(o), .quiet = o->quiet};
+	int r = 0;
+
+	*ret = o->image ? strdup(o->image) : NULL;
+	if (!*ret && !o->image)
+		r = image_as_it_is(meet, ret, err);
+	if (!r && !*ret)
+		r = o->image ? error_set(err, -ENOMEM, "out of memory")
+			     : image_build(&build, ret, err);
+	return r;
+}
+
+/* Of an image that may run here: {"name", "digest"}, and what proves that it is signed. */
+static int describe_image(const struct image *image, json_t **ret, json_t **proof,
+			  struct error *err)
+{
 	char digest[DIGEST_TEXT];
-	struct image image;
-	int r = name ? 0 : image_build(&build, &name, err);
+	int r = image_digest(image->manifest, digest, err);
 
 	if (!r)
-		r = image_open(name, &image, err);
+		r = image_proof(image, proof, err);
+	if (!r)
+		*ret = json_pack("{s:s, s:s}", "name", image->name, "digest", digest);
+	return r;
+}
+
+static int find_image(const struct run_options *o, const struct meet *meet,
+		      const json_t *environment, const char *file, json_t **ret, json_t **proof,
+		      struct error *err)
+{
+	const struct image_demand demand = {.environment = environment, .keys = keys_of(o)};
+	CLEANUP_FREE char *name = NULL;
+	struct image image;
+	int r = image_of(o, meet, file, &name, err);
+
+	if (!r)
+		r = image_admit(name, &demand, &image, err);
 	if (r)
 		return r;
-	r = image_digest(image.manifest, digest, err);
-	if (!r)
-		*ret = json_pack("{s:s, s:s}", "name", name, "digest", digest);
+	r = describe_image(&image, ret, proof, err);
 	image_close(&image);
 	return r;
 }
@@ -174,7 +205,8 @@ static void add_caller(json_t *spec)
 static int describe(struct run_options *o, const struct meet *meet, json_t *documents, bool self,
 		    int argc, char **argv, json_t **ret, struct error *err)
 {
-	json_t *environment = result_json(meet), *image = NULL, *addresses = NULL;
+	json_t *environment = result_json(meet), *image = NULL, *proof = NULL;
+	json_t *addresses = NULL;
 	CLEANUP_FREE char *name = name_of(o, environment, argv[0]);
 	char digest[DIGEST_TEXT];
 	int r = name ? result_digest(environment, digest, err)
@@ -183,17 +215,17 @@ static int describe(struct run_options *o, const struct meet *meet, json_t *docu
 	if (!r)
 		r = run_nodes_addresses(o->nodes, &addresses, err);
 	if (!r)
-		r = find_image(o, meet, argv[0], &image, err);
+		r = find_image(o, meet, environment, argv[0], &image, &proof, err);
 	if (r) {
 		json_decref(addresses);
 		json_decref(environment);
 		return r;
 	}
-	*ret = json_pack("{s:s, s:O, s:O, s:O, s:s, s:O, s:o, s:O, s:o, s:o, s:O, s:b, s:b, s:b, "
-			 "s:i}",
+	*ret = json_pack("{s:s, s:O, s:O, s:O, s:s, s:O, s:o, s:o*, s:O, s:o, s:o, s:O, s:b, s:b, "
+			 "s:b, s:i}",
 			 "name", name, "documents", documents, "waivers", o->waivers, "facts",
 			 o->facts, "digest", digest, "environment", environment, "image", image,
-			 "nodes", o->nodes, "addresses", addresses, "program",
+			 "proof", proof, "nodes", o->nodes, "addresses", addresses, "program",
 			 program_of(environment, argc - 1, argv + 1), "variables", o->variables,
 			 "self", self, "label", o->label, "detach", o->detach, "ready-s",
 			 (int)o->ready_s);

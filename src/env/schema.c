@@ -188,7 +188,8 @@ const struct field env_fields[] = {
 	 .example = "name: lu"},
 	{.path = "base", .type = &type_text, .check = check_base, .builtin = "debian",
 	 .text = "Where the root file system comes from: \"debian\" is the release of the machine that builds it, debian:CODENAME another, "
-		 "oci:REFERENCE a container image, image:NAME one of Wisp's own images, with @sha256:DIGEST exactly that one.",
+		 "oci:REFERENCE a container image, image:NAME one of Wisp's own images, with @sha256:DIGEST exactly that one. "
+		 "Where nothing is added to an image it runs as it is.",
 	 .example = "base: [debian:bookworm, \"image:hpc-*\"]"},
 	{.path = "kernel", .type = &type_text, .check = check_kernel, .builtin = KERNEL_DEFAULT,
 	 .text = "The kernel's Debian package; of a meta-package the one it depends on.",
