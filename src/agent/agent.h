@@ -95,6 +95,8 @@ json_t *facts_collect(const struct agent *agent);
 /* configure.c */
 int configure_apply(const json_t *request, struct error *err);
 int configure_hostname(const char *name, struct error *err);
+/* Name servers, "ADDRESS,ADDRESS" (IPv4), into a file as resolv.conf(5). */
+int configure_names(const char *path, const char *servers, struct error *err);
 /* "IFACE,ADDRESS/PREFIX[,GATEWAY]"; IFACE may be a MAC address and must exist. */
 int configure_net(const char *text, struct error *err);
 int configure_loopback(struct error *err);

@@ -34,6 +34,29 @@ int configure_hostname(const char *name, struct error *err)
 	return line ? io_write_file("/etc/hostname", line, strlen(line), err) : -ENOMEM;
 }
 
+int configure_names(const char *path, const char *servers, struct error *err)
+{
+	CLEANUP_FREE char *copy = strdup(servers), *text = strdup("");
+	char *rest = copy, *server;
+	struct in_addr address;
+
+	while (text && copy && (server = strsep(&rest, ","))) {
+		char *more;
+
+		if (inet_pton(AF_INET, server, &address) != 1)
+			return error_set(err, -EINVAL, "\"%s\" is not a name server's address",
+					 server);
+		more = io_format("%snameserver %s\n", text, server);
+		free(text);
+		text = more;
+	}
+	if (!text || !copy)
+		return error_errno(err, -ENOMEM, "cannot write %s", path);
+	/* A link into /run of a resolver that is not there. */
+	unlink(path);
+	return io_write_file(path, text, strlen(text), err);
+}
+
 /* The interface with this MAC address, or the name itself. */
 static int find_interface(const char *text, char name[IFNAMSIZ], struct error *err)
 {

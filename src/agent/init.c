@@ -165,6 +165,8 @@ static void set_names(struct agent *agent, const struct init_config *config)
 		log_error(&agent->log, "init", "%s", err.text);
 	if (config->hosts && set_hosts(config->hosts, &err))
 		log_error(&agent->log, "init", "%s", err.text);
+	if (config->dns && configure_names("/etc/resolv.conf", config->dns, &err))
+		log_error(&agent->log, "init", "%s", err.text);
 	if (configure_loopback(&err))
 		log_error(&agent->log, "init", "%s", err.text);
 	for (unsigned i = 0; i < config->net_count; i++)

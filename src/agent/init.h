@@ -10,7 +10,7 @@ struct error;
 /* What the kernel command line asks for; strings point into text. */
 struct init_config {
 	char *text;
-	const char *root, *name, *hosts, *exec;
+	const char *root, *name, *hosts, *dns, *exec;
 	const char *nets[16], *listens[8];
 	unsigned net_count, listen_count;
 };

@@ -52,6 +52,8 @@ static int take_word(struct init_config *c, char *word, struct error *err)
 		c->name = value;
 	else if (!strcmp(word, "wisp.hosts"))
 		c->hosts = value;
+	else if (!strcmp(word, "wisp.dns"))
+		c->dns = value;
 	else if (!strcmp(word, "wisp.exec"))
 		c->exec = value;
 	else if (!strcmp(word, "wisp.net"))

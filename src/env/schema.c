@@ -262,8 +262,9 @@ const struct field env_fields[] = {
 	 .text = "The addresses of a private network.",
 	 .example = "network: {subnet: 10.20.0.0/16}"},
 	{.path = "network.isolated", .type = &type_flag, .builtin = "yes",
-	 .text = "Nothing but the VMs themselves is reached over it.",
-	 .example = "network: {isolated: yes}"},
+	 .text = "Nothing but the VMs themselves is reached over it. no: what a node reaches the VMs on it reach, too, as an ordinary user of that node would "
+		 "(address translation: nobody can call them), where its administrator allows that (wispd --outside).",
+	 .example = "network: {isolated: no}"},
 	{.path = "shares", .type = &type_map, .check = check_tag, .needs = "source",
 	 .text = "Folders of the node that the VMs see (virtiofs), by a tag.",
 	 .example = "shares: {home: {source: /home, target: /home}}"},

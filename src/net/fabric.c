@@ -19,6 +19,7 @@
 #include "lib/error.h"
 #include "net/link.h"
 #include "net/netlink.h"
+#include "net/outside.h"
 #include "net/vxlan.h"
 
 #define OWN_NAMESPACE "/proc/thread-self/ns/net"
@@ -65,6 +66,7 @@ struct action {
 	uid_t uid;
 	const uint32_t *nodes;
 	size_t n;
+	const struct outside *outside;
 };
 
 static int inside(const char *path, const struct action *a, struct error *err)
@@ -118,10 +120,15 @@ static int remove_nodes(const struct action *a, struct error *err)
 	return r;
 }
 
+static int lead_out(const struct action *a, struct error *err)
+{
+	return outside_enter(a->outside, BRIDGE, NODES, err);
+}
+
 /* What leads to others; taps that are still open lead nowhere then. */
 static int take_down(const struct action *a, struct error *err)
 {
-	static const char *const devices[] = {NODES, BRIDGE};
+	static const char *const devices[] = {NODES, BRIDGE, OUTSIDE_DEVICE};
 	int r = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++) {
@@ -158,6 +165,21 @@ int fabric_remove_nodes(const char *path, const uint32_t *nodes, size_t n, struc
 	const struct action a = {.run = remove_nodes, .nodes = nodes, .n = n};
 
 	return inside(path, &a, err);
+}
+
+int fabric_lead_out(const char *path, uint32_t gateway, unsigned prefix, struct error *err)
+{
+	CLEANUP_CLOSE int space = open_namespace(path, err);
+	struct outside way = {.gateway = gateway, .prefix = prefix};
+	const struct action a = {.run = lead_out, .outside = &way};
+	int r = space < 0 ? space : outside_leave(space, &way, err);
+
+	if (r)
+		return r;
+	r = inside(path, &a, err);
+	if (r)
+		link_remove(way.device, NULL);
+	return r;
 }
 
 int fabric_open_tap(const char *name, int *ret, struct error *err)

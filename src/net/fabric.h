@@ -30,6 +30,12 @@ int fabric_create(const char *path, uint32_t vni, uint32_t local, struct error *
 int fabric_add_nodes(const char *path, const uint32_t *nodes, size_t n, struct error *err);
 int fabric_remove_nodes(const char *path, const uint32_t *nodes, size_t n, struct error *err);
 
+/*
+ * Its VMs reach what this node reaches: by gateway, an address of the network that the bridge gets
+ * on each node, and NAT (net/outside.h). Once, before the VMs. -EPERM: this node forwards nothing.
+ */
+int fabric_lead_out(const char *path, uint32_t gateway, unsigned prefix, struct error *err);
+
 /* A tap that uid may open with fabric_open_tap() from inside, and a reboot of its VM survives. */
 int fabric_add_tap(const char *path, const char *name, uid_t uid, struct error *err);
 int fabric_remove_tap(const char *path, const char *name, struct error *err);

@@ -12,7 +12,9 @@
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
+#include <linux/veth.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -110,7 +112,7 @@ int link_up(const char *name, struct error *err)
 	return device_ioctl(SIOCSIFFLAGS, &ifr, "bring up", err);
 }
 
-static int set_address(const char *name, const char *address, struct error *err)
+int link_set_address(const char *name, const char *address, struct error *err)
 {
 	const char *slash = strchr(address, '/');
 	char text[INET_ADDRSTRLEN] = "";
@@ -148,8 +150,44 @@ int link_add_bridge(const char *name, const char *address, struct error *err)
 	r = silence_ipv6(name);
 	if (r < 0)
 		return error_errno(err, r, "cannot set up bridge %s", name);
-	r = address ? set_address(name, address, err) : 0;
+	r = address ? link_set_address(name, address, err) : 0;
 	return r ? r : link_up(name, err);
+}
+
+int link_set_mac(const char *name, const uint8_t mac[6], struct error *err)
+{
+	struct ifreq ifr;
+	int r = request_init(&ifr, name, err);
+
+	if (r)
+		return r;
+	ifr.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+	memcpy(ifr.ifr_hwaddr.sa_data, mac, 6);
+	return device_ioctl(SIOCSIFHWADDR, &ifr, "set the MAC address of", err);
+}
+
+int link_add_pair(const char *name, const char *there, int space, struct error *err)
+{
+	static const struct ifinfomsg peer_info = {.ifi_family = AF_UNSPEC};
+	struct netlink_request r = new_link(NLM_F_CREATE | NLM_F_EXCL);
+	struct rtattr *info, *data, *peer;
+	int e;
+
+	netlink_put(&r, IFLA_IFNAME, name, strlen(name) + 1);
+	info = netlink_put(&r, IFLA_LINKINFO, NULL, 0);
+	netlink_put(&r, IFLA_INFO_KIND, "veth", sizeof("veth"));
+	data = netlink_put(&r, IFLA_INFO_DATA, NULL, 0);
+	peer = netlink_put(&r, VETH_INFO_PEER, &peer_info, sizeof(peer_info));
+	netlink_put(&r, IFLA_IFNAME, there, strlen(there) + 1);
+	netlink_put(&r, IFLA_NET_NS_FD, &space, sizeof(space));
+	netlink_nest_end(&r, peer);
+	netlink_nest_end(&r, data);
+	netlink_nest_end(&r, info);
+	e = netlink_call(&r);
+	return e < 0 ? error_errno(err, e, "cannot make the pair of devices %s and %s%s", name,
+				   there,
+				   e == -EOPNOTSUPP ? " (is the kernel module veth loaded?)" : "")
+		     : 0;
 }
 
 /* Makes it, or opens it where it is already. */

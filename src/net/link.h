@@ -7,6 +7,7 @@
  * themselves: no IPv6 addresses, no multicast. All return 0 or -errno with the reason.
  */
 
+#include <stdint.h>
 #include <sys/types.h>
 
 struct error;
@@ -31,6 +32,17 @@ int link_make_tap(const char *name, uid_t uid, struct error *err);
 
 /* Opens a tap that link_make_tap() made, as link_add_tap() does. -EPERM: there is none of ours. */
 int link_open_tap(const char *name, int *ret, struct error *err);
+
+/*
+ * Two devices that are the ends of one cable, down: the other one with the name there in another
+ * network namespace (a descriptor of it). -EEXIST: one of the names is taken. Who removes one
+ * removes both.
+ */
+int link_add_pair(const char *name, const char *there, int space, struct error *err);
+
+/* "10.77.0.1/24"; and the MAC address, of a device that is down or a bridge. */
+int link_set_address(const char *name, const char *address, struct error *err);
+int link_set_mac(const char *name, const uint8_t mac[6], struct error *err);
 
 /* Removes a device. */
 int link_remove(const char *name, struct error *err);

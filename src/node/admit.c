@@ -323,6 +323,13 @@ int admit_claim(const json_t *environment, const char *cluster, const json_t *vm
 	return r;
 }
 
+bool admit_leads_out(const json_t *environment)
+{
+	const json_t *network = json_object_get(environment, "network");
+
+	return json_is_false(json_object_get(network, "isolated"));
+}
+
 /* -------- the policy's digest -------- */
 
 static int by_file(const void *a, const void *b)

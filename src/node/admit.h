@@ -9,6 +9,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -35,6 +36,9 @@ int admit(const struct admit *a, const json_t *user, const json_t *request, int6
 /* The claim of the environment's VMs with these names (docs/formats/node.md, Claims), as JSON. */
 int admit_claim(const json_t *environment, const char *cluster, const json_t *vms, json_t **ret,
 		struct error *err);
+
+/* Whether its network leads out of the node (network.isolated: no). */
+bool admit_leads_out(const json_t *environment);
 
 /* Of all documents in the folder; of nothing for NULL. */
 int admit_policy_digest(const char *folder, char ret[DIGEST_TEXT], struct error *err);

@@ -329,6 +329,18 @@ static int name_length(const char *cluster)
 	return dash && dash > cluster ? (int)(dash - cluster) : (int)strlen(cluster);
 }
 
+int cluster_environment(struct store *s, const char *cluster, json_t **ret, struct error *err)
+{
+	int r;
+
+	*ret = NULL;
+	r = store_each(s, take_environment, ret, err,
+		       "SELECT environment FROM cluster WHERE id = ?", "t", cluster);
+	return r == -EBADMSG ? error_set(err, r, "the environment of %s in the database is damaged",
+					 cluster)
+			     : r;
+}
+
 static int read_setup(struct alloc *a, const char *cluster, json_t **vms, json_t **environment,
 		      json_t **network, json_t **lease, struct error *err)
 {
@@ -338,15 +350,12 @@ static int read_setup(struct alloc *a, const char *cluster, json_t **vms, json_t
 		r = error_set(err, -EAGAIN, "%s has no network here yet: \"network\" comes first",
 			      cluster);
 	if (!r)
-		r = store_each(a->store, take_environment, environment, err,
-			       "SELECT environment FROM cluster WHERE id = ?", "t", cluster);
+		r = cluster_environment(a->store, cluster, environment, err);
 	if (!r)
 		r = cluster_addresses(a->store, cluster, vms, err);
 	if (!r)
 		r = alloc_describe(a, cluster, lease, err);
-	return r == -EBADMSG ? error_set(err, r, "the environment of %s in the database is damaged",
-					 cluster)
-			     : r;
+	return r;
 }
 
 int cluster_setup(struct alloc *a, const char *cluster, json_t **ret, struct error *err)

@@ -41,6 +41,9 @@ int cluster_keep(struct store *s, const char *cluster, const json_t *environment
 int cluster_check_image(struct store *s, const char *cluster, const char *reference,
 			struct error *err);
 
+/* What cluster_keep() noted: a new reference. *ret NULL: there is no such cluster. */
+int cluster_environment(struct store *s, const char *cluster, json_t **ret, struct error *err);
+
 /* From now on it has to be ended before it is released; its end has begun. */
 int cluster_set_made(struct store *s, const char *cluster, struct error *err);
 int cluster_set_ending(struct store *s, const char *cluster, struct error *err);

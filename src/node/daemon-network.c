@@ -36,6 +36,7 @@ struct network_making {
 	enum step step;
 	bool fresh; /* noted by this request: taken back when it fails */
 	uint32_t vni;
+	json_t *gateway;	/* "10.78.0.1/24"; NULL: the network leads nowhere */
 	json_t *subnet, *nodes; /* all of them, this one's first */
 	json_t *more;		/* of these the new ones */
 	json_t *taps;
@@ -49,6 +50,7 @@ static void making_free(struct network_making *m)
 {
 	m->c->making = NULL;
 	helper_forget(&m->call);
+	json_decref(m->gateway);
 	json_decref(m->subnet);
 	json_decref(m->nodes);
 	json_decref(m->more);
@@ -89,10 +91,10 @@ static json_t *job_of(struct network_making *m, const char *path, struct error *
 		return json_pack("{s:s, s:s, s:O}", "op", "network-nodes", "path", path, "add",
 				 m->more);
 	case STEP_MAKE:
-		return json_pack("{s:s, s:s, s:I, s:O*, s:O, s:i, s:O}", "op", "network-make",
+		return json_pack("{s:s, s:s, s:I, s:O*, s:O*, s:O, s:i, s:O}", "op", "network-make",
 				 "path", path, "vni", (json_int_t)m->vni, "local",
-				 json_array_get(m->nodes, 0), "add", m->more, "user",
-				 (int)m->c->user, "taps", m->taps);
+				 json_array_get(m->nodes, 0), "gateway", m->gateway, "add", m->more,
+				 "user", (int)m->c->user, "taps", m->taps);
 	case STEP_UNDO:
 		return json_pack("{s:s, s:s, s:s}", "op", "clean", "cluster", m->c->id, "network",
 				 path);
@@ -212,6 +214,20 @@ static int read_taps(struct network_making *m, const struct subnet *subnet, cons
 	return 0;
 }
 
+/* The bridge's address, when the environment wants a way out. */
+static int read_gateway(struct network_making *m, const struct subnet *subnet, struct error *err)
+{
+	json_t *environment;
+	char text[16];
+	int r = cluster_environment(m->c->d->store, m->c->id, &environment, err);
+
+	if (!r && admit_leads_out(environment))
+		m->gateway = json_sprintf("%s/%u", subnet_format(subnet->base + 1, text),
+					  subnet->prefix);
+	json_decref(environment);
+	return r;
+}
+
 static int read_request(struct network_making *m, const json_t *request, struct error *err)
 {
 	const json_t *vni = json_object_get(request, "vni");
@@ -226,6 +242,8 @@ static int read_request(struct network_making *m, const json_t *request, struct 
 	m->vni = (uint32_t)json_integer_value(vni);
 	r = text ? subnet_parse(text, &subnet, err)
 		 : error_set(err, -EINVAL, "\"subnet\" is missing");
+	if (!r)
+		r = read_gateway(m, &subnet, err);
 	if (!r)
 		r = read_nodes(m->c->d, nodes, err);
 	if (!r)

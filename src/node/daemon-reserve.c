@@ -36,12 +36,31 @@ static int refuse_if_draining(struct daemon *d, struct error *err)
 	return r;
 }
 
+static int check_way_out(const struct daemon *d, const json_t *environment, struct error *err)
+{
+	if (!admit_leads_out(environment))
+		return 0;
+	if (!d->p.networks)
+		return error_set(
+			err, -EPERM,
+			"network.isolated: no takes root's wispd, and that of %s is a user's",
+			d->p.name);
+	if (!d->p.outside)
+		return error_set(err, -EPERM,
+				 "network.isolated: no is not allowed on %s (its administrator has "
+				 "not started wispd with --outside)",
+				 d->p.name);
+	return 0;
+}
+
 static int claim_of(struct daemon *d, const struct asker *who, const json_t *request,
 		    struct claim **ret, json_t **environment, json_t **conflicts, struct error *err)
 {
 	json_t *json = NULL;
 	int r = admit(&d->p.admit, who->facts, request, daemon_now(), environment, conflicts, err);
 
+	if (!r)
+		r = check_way_out(d, *environment, err);
 	if (!r)
 		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),
 				&json, err);

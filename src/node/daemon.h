@@ -48,6 +48,7 @@ struct daemon_params {
 	const char *cgroups;	   /* the folder above wisp.slice; NULL: none */
 	const char *users;	   /* root's: the folder of users' run folders; NULL: their own */
 	const char *networks;	   /* root's: the folder of networks; NULL: keepers make them */
+	bool outside;		   /* clusters' networks may lead out of this node */
 	const char *interrupts;	   /* the file of isolate_interrupts(); NULL: they are left alone */
 	bool everybody;		   /* may connect; else only the daemon's user and root */
 	gid_t operators;	   /* whose members may do all; -1: there are none */

@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/parse.h"
 #include "net/fabric.h"
 #include "node/helper.h"
 
@@ -87,10 +89,25 @@ static uid_t user_of(const json_t *job)
 	return json_is_integer(user) ? (uid_t)json_integer_value(user) : (uid_t)-1;
 }
 
+/* "10.78.0.1/24" */
+static int lead_out(const char *path, const char *gateway, struct error *err)
+{
+	const char *slash = strchr(gateway, '/');
+	CLEANUP_FREE char *text = slash ? strndup(gateway, slash - gateway) : NULL;
+	unsigned prefix;
+	uint32_t address = 0;
+	int r = parse_uint(slash ? slash + 1 : "", "prefix of the gateway", 8, 30, &prefix, err);
+
+	if (!r)
+		r = read_address(text, &address, err);
+	return r ? r : fabric_lead_out(path, address, prefix, err);
+}
+
 int helper_network_make(const json_t *job, struct error *err)
 {
 	const json_t *vni = json_object_get(job, "vni");
 	const char *path, *local = helper_text(job, "local");
+	const char *gateway = helper_text(job, "gateway");
 	uint32_t address = 0;
 	int r = helper_need(job, "path", &path, err);
 
@@ -105,7 +122,9 @@ int helper_network_make(const json_t *job, struct error *err)
 		r = fabric_create(path, (uint32_t)json_integer_value(vni), address, err);
 	if (r)
 		return r;
-	r = address ? add_nodes(job, path, err) : 0;
+	r = gateway ? lead_out(path, gateway, err) : 0;
+	if (!r && address)
+		r = add_nodes(job, path, err);
 	if (!r)
 		r = each_tap(json_object_get(job, "taps"), path, user_of(job), true, err);
 	if (r)

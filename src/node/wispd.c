@@ -52,6 +52,7 @@ enum {
 	OPT_GRACE,
 	OPT_CGROUPS,
 	OPT_METRICS,
+	OPT_OUTSIDE,
 	OPT_TOPOLOGY,
 	OPT_LISTEN,
 	OPT_KEY,
@@ -93,6 +94,11 @@ static const struct option_desc options[] = {
 	 "(without ADDRESS for this machine only) TCP; whoever reaches it may read them (default: "
 	 "not at all)",
 	 COMPLETE_FILE},
+	{OPT_OUTSIDE, "outside", 0, NULL,
+	 "Root's: networks of clusters may lead out (network.isolated: no): what this node "
+	 "reaches their VMs reach, as an ordinary user of this node would. The node has to forward "
+	 "(net.ipv4.ip_forward) and have nft",
+	 0},
 	{OPT_LISTEN, "listen", 0, "ADDRESS[:PORT]",
 	 "Let daemons of other nodes call here, over TCP (default: none; port " NODENAME_PORT
 	 ", 0 for any)",
@@ -203,6 +209,9 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 		return 0;
 	case OPT_CGROUPS:
 		s->cgroups = value;
+		return 0;
+	case OPT_OUTSIDE:
+		s->params.outside = true;
 		return 0;
 	case OPT_TOPOLOGY:
 		s->topology = value;

@@ -10,6 +10,7 @@
 #include "part/begin.h"
 #include "part/group.h"
 #include "part/part.h"
+#include "part/resolvers.h"
 #include "part/spec.h"
 #include "part/volume.h"
 #include "part/work.h"
@@ -23,7 +24,8 @@
 static int derive_all(const struct part *p, const struct work *w, const struct image *image,
 		      json_t *ret, struct error *err)
 {
-	struct spec_host host = {.sys = "/sys", .volumes = p->volumes};
+	CLEANUP_FREE char *names = resolvers_read();
+	struct spec_host host = {.sys = "/sys", .volumes = p->volumes, .names = names};
 	int r = group_cpus(p->setup.cgroup, &host.cpus, err);
 
 	for (size_t i = 0; !r && i < w->nvms; i++) {

@@ -232,13 +232,19 @@ static int set_cmdline(struct derivation *d, const json_t *value, struct error *
 static int set_network(struct derivation *d, const json_t *value, struct error *err)
 {
 	const json_t *kind = json_object_get(value, "kind");
-	const json_t *isolated = json_object_get(value, "isolated");
+	char gateway[16];
+	int r;
 
 	if (kind && !is_word(kind, "private"))
 		return not_yet(err, "have networks but private ones (network.kind)");
-	if (isolated && !json_is_true(isolated))
-		return not_yet(err, "lead out of a private network (network.isolated: no)");
-	return 0;
+	if (!json_is_false(json_object_get(value, "isolated")))
+		return 0;
+	if (!d->setup->made)
+		return error_set(err, -EPERM,
+				 "network.isolated: no takes a network that root's wispd has made");
+	subnet_format(d->setup->subnet.base + 1, gateway);
+	r = put(d, "gateway", json_string(gateway), err);
+	return r || !d->host->names ? r : put(d, "dns", json_string(d->host->names), err);
 }
 
 static int set_devices(struct derivation *d, const json_t *value, struct error *err)

@@ -18,6 +18,7 @@ struct error;
 struct spec_host {
 	cpu_set_t cpus;	     /* what the kernel lets the cluster have here */
 	const char *sys;     /* "/sys" */
+	const char *names;   /* addresses of name servers, "a,b", or NULL; for who leads out */
 	const char *volumes; /* folder for volumes that live as long as their VM */
 };
 

@@ -30,6 +30,10 @@ static void add_cmdline(const json_t *config, const char *hosts, struct args *ar
 	args_extend(args, " wisp.net=%s,%s/%lld", record_text(config, "mac"),
 		    record_text(config, "address"),
 		    (long long)json_integer_value(json_object_get(config, "prefix")));
+	if (*record_text(config, "gateway"))
+		args_extend(args, ",%s", record_text(config, "gateway"));
+	if (*record_text(config, "dns"))
+		args_extend(args, " wisp.dns=%s", record_text(config, "dns"));
 	if (strlen(hosts) <= HOSTS_MAX)
 		args_extend(args, " wisp.hosts=%s", hosts);
 	if (*record_text(config, "cmdline"))

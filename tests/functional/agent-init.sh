@@ -40,7 +40,7 @@ boot() {
 
 boot_root() {
 	boot "$1" wisp.root=/dev/vda wisp.name=guest wisp.hosts=guest=10.0.2.15,other=10.0.2.99 \
-		wisp.net=02:00:5e:00:53:01,10.0.2.15/24,10.0.2.2 wisp.exec=/bin/hello \
+		wisp.net=02:00:5e:00:53:01,10.0.2.15/24,10.0.2.2 wisp.dns=10.0.2.3 wisp.exec=/bin/hello \
 		wisp.listen=tcp:10.0.2.15:1024,from=10.0.2.2
 	agent wait 120000
 }
@@ -56,6 +56,7 @@ grep -q "^wisp-agent: init starts" "$TMP/console" || fail "no first line"
 grep -q "^wisp-agent: ready in [0-9]* ms" "$TMP/console" || fail "no second line"
 expect "name" "$(agent exec hostname)" guest
 agent exec cat /etc/hosts | grep -q "^10.0.2.99	other	# wisp" || fail "hosts"
+agent exec cat /etc/resolv.conf | grep -qx "nameserver 10.0.2.3" || fail "name servers"
 agent exec ip route | grep -q "default via 10.0.2.2" || fail "gateway"
 agent exec mount >"$TMP/mounts"
 for line in "wisp on / type overlay" "devpts on /dev/pts" "tmpfs on /dev/shm" "tmpfs on /run" \

@@ -55,7 +55,8 @@ static void test_command_line(void **state)
 	assert_int_equal(
 		init_config_parse("console=ttyS0 wisp.root=/dev/vda wisp.name=n1 "
 				  "wisp.net=eth0,10.0.0.1/24 quiet wisp.net=eth1,10.1.0.1/8 "
-				  "\"wisp.exec=/bin/a b\" wisp.hosts=\"a=1.2.3.4\" wisp.root "
+				  "\"wisp.exec=/bin/a b\" wisp.dns=192.0.2.1 "
+				  "wisp.hosts=\"a=1.2.3.4\" wisp.root "
 				  "xwisp.name=no wisp.listen=vsock:1024\n",
 				  &c, NULL),
 		0);
@@ -65,6 +66,7 @@ static void test_command_line(void **state)
 	assert_string_equal(c.nets[1], "eth1,10.1.0.1/8");
 	assert_string_equal(c.exec, "/bin/a b");
 	assert_string_equal(c.hosts, "a=1.2.3.4");
+	assert_string_equal(c.dns, "192.0.2.1");
 	assert_int_equal(c.listen_count, 1);
 	init_config_done(&c);
 	assert_int_equal(init_config_parse("", &c, NULL), 0);
@@ -97,6 +99,24 @@ static void test_superblocks(void **state)
 	memset(data + 1024, 0, 4);
 	memcpy(data + 1024 + 56, "\x53\xef\x01\x00", 4);
 	assert_string_equal(root_detect(data, sizeof(data)), "ext4");
+}
+
+/* A link there is not followed; what is no address changes nothing. */
+static void test_name_servers(void **state)
+{
+	char path[] = "/tmp/test-names.XXXXXX";
+	char *text = NULL;
+	struct error err;
+
+	close(mkstemp(path));
+	unlink(path);
+	assert_int_equal(symlink("/nosuch/resolv.conf", path), 0);
+	assert_int_equal(configure_names(path, "192.0.2.1,x", &err), -EINVAL);
+	assert_int_equal(configure_names(path, "192.0.2.1,192.0.2.2", &err), 0);
+	assert_true(io_read_file(path, 65536, &text, NULL) > 0);
+	assert_string_equal(text, "nameserver 192.0.2.1\nnameserver 192.0.2.2\n");
+	free(text);
+	unlink(path);
 }
 
 static char *hosts_after(const char *path, const char *json, int expected)
@@ -159,7 +179,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_command_line), cmocka_unit_test(test_device),
 		cmocka_unit_test(test_too_many),     cmocka_unit_test(test_superblocks),
-		cmocka_unit_test(test_hosts),	     cmocka_unit_test(test_net_words),
+		cmocka_unit_test(test_name_servers), cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_net_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

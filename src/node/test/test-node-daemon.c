@@ -265,6 +265,9 @@ static void test_reserve(void **state)
 	json_object_set_new(wrong, "facts", json_pack("{s:s}", "user", "root"));
 	assert_int_equal(say(a, wrong, NULL, &err), -EPERM);
 	assert_int_equal(say(a, reserve("a-3", "cpus: many\n", 1), NULL, &err), -EINVAL);
+	assert_int_equal(say(a, reserve("a-3", "network: {isolated: no}\n", 1), NULL, &err),
+			 -EPERM);
+	assert_non_null(strstr(err.text, "root's wispd"));
 	assert_int_equal(listed(a, false), 1);
 	well(a, release("a-1"), NULL);
 	well(a, release("a-1"), NULL);

@@ -20,6 +20,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
+#include "part/resolvers.h"
 #include "part/setup.h"
 #include "part/spec.h"
 #include "part/volume.h"
@@ -234,8 +235,6 @@ static void test_not_yet(void **state)
 	static const char *const words[] = {
 		"\"network\": {\"kind\": \"macvtap\"}",
 		"network.kind",
-		"\"network\": {\"isolated\": false}",
-		"network.isolated: no",
 		"\"devices\": [\"pci:0000:3b:00.0\"]",
 		"devices",
 		"\"colour\": \"blue\"",
@@ -250,6 +249,54 @@ static void test_not_yet(void **state)
 	}
 	refuse(f, "{" MACHINE ", \"devices\": []}", device, -EOPNOTSUPP, "devices");
 	refuse(f, "{" MACHINE ", \"numa\": \"mirror\"}", two, -EOPNOTSUPP, "virtual NUMA nodes");
+}
+
+/* The way out is root's wispd's to make. */
+static void test_way_out(void **state)
+{
+	static const char out[] = "{" MACHINE ", \"network\": {\"isolated\": false}}";
+	struct fixture *f = *state;
+	struct error err = {""};
+	json_t *spec = NULL;
+	struct setup s;
+
+	refuse(f, out, SHARED, -EPERM, "root's wispd");
+	parse(&s, out, SHARED, "null");
+	s.made = true;
+	f->host.names = "192.0.2.1,192.0.2.2";
+	assert_int_equal(spec_derive(&s, &s.vms[1], &image, &f->host, &spec, &err), 0);
+	assert_string_equal(json_string_value(json_object_get(spec, "gateway")), "10.78.0.1");
+	assert_string_equal(json_string_value(json_object_get(spec, "dns")), "192.0.2.1,192.0.2.2");
+	json_decref(spec);
+	setup_done(&s);
+	/* An isolated network has neither. */
+	expect(f, "{" MACHINE ", \"network\": {\"isolated\": true}}", SHARED, 0,
+	       "{\"gateway\": null, \"dns\": null}");
+}
+
+static void test_resolvers(void **state)
+{
+	static const struct {
+		const char *text, *servers;
+	} rows[] = {
+		{"", NULL},
+		{"nameserver 127.0.0.53\noptions edns0\n", NULL},
+		{"# nameserver 192.0.2.9\nsearch x\nnameserver ::1\nnameserver\n", NULL},
+		{"nameserver 127.0.0.1\n nameserver\t192.0.2.1 # first\nnameserver 192.0.2.2",
+		 "192.0.2.1,192.0.2.2"},
+		{"nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n"
+		 "nameserver 192.0.2.4\n",
+		 "192.0.2.1,192.0.2.2,192.0.2.3"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		CLEANUP_FREE char *servers = resolvers_parse(rows[i].text);
+
+		if (rows[i].servers)
+			assert_string_equal(servers, rows[i].servers);
+		else
+			assert_null(servers);
+	}
 }
 
 static void test_bad(void **state)
@@ -394,6 +441,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_golden, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cpus, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_yet, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_way_out, setup, teardown),
+		cmocka_unit_test(test_resolvers),
 		cmocka_unit_test_setup_teardown(test_bad, setup, teardown),
 		cmocka_unit_test(test_all_fields),
 		cmocka_unit_test(test_setup),

@@ -130,6 +130,17 @@ static void test_args(void **state)
 		assert_null(strstr(args.v[i], "--cpus"));
 	args_done(&args);
 
+	/* A way out of the network. */
+	json_object_set_new(config, "gateway", json_string("10.78.0.1"));
+	json_object_set_new(config, "dns", json_string("192.0.2.1,192.0.2.2"));
+	assert_int_equal(vmm_args(config, "/vmm", "/run/a", "a=10.78.0.2", false, &args, &err), 0);
+	assert_true(
+		has(&args,
+		    "console=ttyS0 quiet panic=-1 cryptomgr.notests wisp.root=/dev/vda wisp.name=a "
+		    "wisp.net=02:57:0a:4e:00:02,10.78.0.2/24,10.78.0.1 "
+		    "wisp.dns=192.0.2.1,192.0.2.2 wisp.hosts=a=10.78.0.2 debug"));
+	args_done(&args);
+
 	/* Names that do not fit are left for later; the command line stays whole. */
 	memset(many, 'x', 3999);
 	assert_int_equal(vmm_args(config, "/vmm", "/run/a", many, false, &args, &err), 0);
