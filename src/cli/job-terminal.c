@@ -34,6 +34,7 @@ struct view {
 	json_int_t id, attach; /* of requests */
 	uint64_t interrupted;  /* when ^C came last */
 	bool inside[2];	       /* a line of output */
+	bool counting;	       /* a line of progress, which the next one replaces */
 	bool over;
 	int code, r;
 	struct error *err;
@@ -175,6 +176,27 @@ static const char *text(const json_t *object, const char *key)
 	return value ? value : "";
 }
 
+/* For people who look on. */
+static void show_progress(struct view *v, const json_t *event)
+{
+	const char *unit = text(event, "unit");
+
+	if (v->t->quiet || v->t->json || !isatty(STDERR_FILENO))
+		return;
+	fprintf(stderr, "\r\033[K%s: %-8s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " %s",
+		v->t->name, text(event, "stage"),
+		json_integer_value(json_object_get(event, "done")),
+		json_integer_value(json_object_get(event, "of")), *unit ? unit : "VMs");
+	v->counting = true;
+}
+
+static void end_progress(struct view *v)
+{
+	if (v->counting)
+		fprintf(stderr, "\r\033[K");
+	v->counting = false;
+}
+
 static void show_stage(struct view *v, const json_t *event)
 {
 	json_int_t ms = json_integer_value(json_object_get(event, "ms"));
@@ -211,6 +233,11 @@ static void on_event(struct view *v, const json_t *event)
 
 	if (v->t->json)
 		show_json(event);
+	if (!strcmp(what, "progress")) {
+		show_progress(v, event);
+		return;
+	}
+	end_progress(v);
 	if (!strcmp(what, "stage")) {
 		show_stage(v, event);
 	} else if (!strcmp(what, "ended")) {

@@ -109,6 +109,8 @@ void job_hear(struct job *j, const json_t *event)
 		on_ready(j, event);
 	else if (!strcmp(what, "vm-ended"))
 		on_ended(j, event);
+	else if (!strcmp(what, "progress") && !strcmp(text(event, "op"), "image"))
+		image_hear(j, event);
 	else if (!strcmp(what, "node-lost") || !strcmp(what, "node-back"))
 		on_nodes(j, event, !strcmp(what, "node-lost"));
 }

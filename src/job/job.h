@@ -24,6 +24,7 @@
 
 struct loop;
 struct loop_source;
+struct images;
 struct job;
 struct prepare;
 struct program;
@@ -92,6 +93,7 @@ struct job {
 
 	struct save *save; /* a checkpoint that is under way */
 	struct loop_source *clock;
+	struct images *images;
 	struct prepare *prepare;
 	struct program *program;
 };
@@ -164,7 +166,11 @@ void job_hear(struct job *j, const json_t *event);
 /* requests.c: what terminals ask for. */
 extern const struct terminals_ops job_terminals_ops;
 
-/* stage-start.c: a VM has become ready. */
+/* stage-image.c: a node tells how much of the image has come. */
+void image_hear(struct job *j, const json_t *event);
+
+/* stage-start.c: the image by its digest. A VM has become ready. */
+json_t *job_image(const struct job *j);
 void ready_count(struct job *j);
 
 /* program.c: for terminals. Input that comes before the program waits for it. */

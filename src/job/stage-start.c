@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stages image, start and ready: all VMs run, and the agent in each of them has answered. */
+/* Stages start and ready: all VMs run, and the agent in each of them has answered. */
 
 #include <errno.h>
 #include <string.h>
@@ -11,52 +11,14 @@
 #define START_MS (120u * 1000)
 #define RESTORE_MS (3600u * 1000)
 #define RESUME_MS 60000u
-#define IMAGE_MS (3600u * 1000)
 
 /* By its digest: all VMs of the cluster are of the same bytes. */
-static json_t *reference(const struct job *j)
+json_t *job_image(const struct job *j)
 {
 	return json_sprintf("%s@sha256:%s",
 			    json_string_value(json_object_get(j->spec.image, "name")),
 			    json_string_value(json_object_get(j->spec.image, "digest")));
 }
-
-/* -------- image -------- */
-
-/* A node that cannot fetch images has it in a shared folder, or says so when it starts. */
-static bool cannot_fetch(const struct gather *answer)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach (answer->errors, i, one)
-		if (json_integer_value(json_object_get(one, "errno")) != ENOSYS)
-			return false;
-	return !answer->code;
-}
-
-static void on_image(void *arg, const struct gather *answer)
-{
-	if (cannot_fetch(answer) || !job_failed(arg, answer, "image"))
-		job_next(arg);
-}
-
-/* Here it is already. */
-static void image(struct job *j)
-{
-	CLEANUP_FREE char *holders = job_holders(j);
-	json_t *request;
-
-	if (holders && !strcmp(holders, "0")) {
-		job_next(j);
-		return;
-	}
-	request = json_pack("{s:s, s:o, s:[O]}", "op", "image", "image", reference(j), "from",
-			    json_array_get(j->spec.nodes, 0));
-	job_ask(j, request, NULL, IMAGE_MS, on_image);
-}
-
-const struct stage stage_image = {.name = "image", .begin = image};
 
 /* -------- start -------- */
 
@@ -78,7 +40,7 @@ static void start(struct job *j)
 {
 	json_t *request =
 		json_pack("{s:s, s:O, s:o, s:O*}", "op", j->spec.restore ? "restore" : "start",
-			  "hosts", j->hosts, "image", reference(j), "from", j->spec.restore);
+			  "hosts", j->hosts, "image", job_image(j), "from", j->spec.restore);
 
 	for (size_t i = 0; i < j->nvms; i++)
 		if (j->vm[i].state == VM_RESERVED)

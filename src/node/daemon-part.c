@@ -257,6 +257,7 @@ static const struct helper_ops helper_ops = {on_started, on_ended};
 static int send_setup(struct part *p, struct error *err)
 {
 	const struct daemon *d = p->c->d;
+	CLEANUP_FREE char *socket = realpath(d->p.socket, NULL);
 	json_t *setup = NULL;
 	int r = cluster_setup(&p->c->d->alloc, p->c->id, &setup, err);
 
@@ -270,6 +271,7 @@ static int send_setup(struct part *p, struct error *err)
 			    p->c->grouped
 				    ? json_sprintf("%s/wisp.slice/job-%s", d->p.cgroups, p->c->id)
 				    : json_null());
+	json_object_set_new(setup, "socket", socket ? json_string(socket) : json_null());
 	r = ask(p, setup, on_set_up, p, err);
 	json_decref(setup);
 	return r;

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "image/image.h"
 #include "part/part.h"
 
 /* What such an errand has. */
@@ -21,6 +22,13 @@ struct begin {
  * network. *ret: the descriptions of the work's VMs.
  */
 int begin_prepare(int talk, void *work, json_t **ret, struct error *err);
+
+/*
+ * part-image.c: image_admit() for VMs of this part. An image that is named with its digest may have
+ * come here under another name.
+ */
+int begin_admit(const struct part *part, const char *reference, struct image *ret,
+		struct error *err);
 
 /* Starts it as its description says, and waits until its VMM takes commands: *config, new. */
 int begin_vm(const struct begin *begin, json_t **config, struct error *err);

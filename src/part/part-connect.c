@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streams to what a VM has: its agent, its console. */
+/* Streams to what a VM has, its agent and its console, and to images of the user's here. */
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "image/transfer.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/jsonline.h"
@@ -13,13 +15,14 @@
 #include "part/pump.h"
 #include "vms/control.h"
 
+#define PATIENCE_MS 10000 /* for an image that is about to come here */
+
 struct connecting {
 	struct part *part;
 	json_int_t id;
 	uint32_t stream;
-	const char *vm; /* of the setup */
-	bool console;
-	int fd;
+	const char *vm; /* of the setup; NULL: an image is wanted */
+	bool console, connected;
 };
 
 /* In the child: connects, and hands the descriptor over. */
@@ -38,26 +41,40 @@ static int connect_there(int talk, void *arg, json_t **ret, struct error *err)
 	return message ? jsonline_write_fd(talk, message, fd) : -ENOMEM;
 }
 
+/* In the child: gives images away, as long as the other end is there. */
+static int serve_images(int talk, void *arg, json_t **ret, struct error *err)
+{
+	json_t *message = json_object();
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return error_errno(err, -errno, "cannot make a connection");
+	r = message ? jsonline_write_fd(talk, message, pair[1]) : -ENOMEM;
+	close(pair[1]);
+	return r ? r : image_serve(pair[0], pair[0], PATIENCE_MS, NULL, err);
+}
+
 static void on_said(void *arg, const json_t *message, int fd)
 {
 	struct connecting *c = arg;
 
-	cleanup_close_fd(&c->fd);
-	c->fd = fd;
+	if (c->connected || fd < 0) {
+		cleanup_close_fd(&fd);
+		return;
+	}
+	c->connected = true;
+	part_answer(c->part, c->id, NULL);
+	pump_connect(c->part->pumps, c->stream, fd);
 }
 
 static void on_done(void *arg, const struct errand_end *end)
 {
 	struct connecting *c = arg;
 
-	if (!end->code && c->fd >= 0) {
-		part_answer(c->part, c->id, NULL);
-		pump_connect(c->part->pumps, c->stream, take_fd(&c->fd));
-	} else {
+	if (!c->connected) {
 		part_refuse(c->part, c->id, end->code ? end->code : -EPIPE, end->reason, NULL);
 		pump_close(c->part->pumps, c->stream);
 	}
-	cleanup_close_fd(&c->fd);
 	free(c);
 }
 
@@ -82,11 +99,13 @@ static int parse(const struct part *p, const json_t *request, struct connecting 
 	const char *what = json_string_value(json_object_get(request, "what"));
 	const struct setup_vm *vm = name ? setup_find(&p->setup, name) : NULL;
 
+	if (what && !strcmp(what, "image"))
+		return 0;
 	if (!vm)
 		return error_set(err, -ENOENT, "cluster %s has no VM %s on this node",
 				 p->setup.cluster, name ? name : "without a name");
 	if (!what || (strcmp(what, "agent") && strcmp(what, "console")))
-		return error_set(err, -EINVAL, "\"what\" is agent or console, not \"%s\"",
+		return error_set(err, -EINVAL, "\"what\" is agent, console or image, not \"%s\"",
 				 what ? what : "");
 	c->vm = vm->name;
 	c->console = !strcmp(what, "console");
@@ -102,11 +121,12 @@ void part_connect(struct part *p, json_int_t id, const json_t *request)
 	int r = c ? open_stream(p, request, &stream, &err) : -ENOMEM;
 
 	if (!r) {
-		*c = (struct connecting){.part = p, .id = id, .stream = stream, .fd = -1};
+		*c = (struct connecting){.part = p, .id = id, .stream = stream};
 		r = parse(p, request, c, &err);
 	}
 	if (!r)
-		r = errand_start(p->errands, &ops, c, connect_there, c, NULL, &err);
+		r = errand_start(p->errands, &ops, c, c->vm ? connect_there : serve_images, c, NULL,
+				 &err);
 	if (!r)
 		return;
 	part_refuse(p, id, r, err.text, NULL);

@@ -16,7 +16,6 @@
 #include "part/work.h"
 #include "vms/record.h"
 
-#define KEYS "/etc/wisp/keys.d"
 #define VMM_MS 60000 /* for a VMM to take commands */
 
 /* -------- in the children -------- */
@@ -43,7 +42,6 @@ int begin_prepare(int talk, void *arg, json_t **ret, struct error *err)
 	const struct work *w = arg;
 	const struct part *p = w->part;
 	const char *reference = json_string_value(json_object_get(w->request, "image"));
-	const struct image_demand demand = {.environment = p->setup.environment, .keys = KEYS};
 	const struct vms_network network = part_network(p);
 	json_t *specs = json_object();
 	struct image image;
@@ -51,7 +49,7 @@ int begin_prepare(int talk, void *arg, json_t **ret, struct error *err)
 
 	if (!reference)
 		return error_set(err, -EINVAL, "\"image\" is not the name of an image");
-	r = image_admit(reference, &demand, &image, err);
+	r = begin_admit(p, reference, &image, err);
 	if (r)
 		return r;
 	r = derive_all(p, w, &image, specs, err);

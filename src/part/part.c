@@ -220,7 +220,7 @@ static const struct request {
 	{"start", part_start},	   {"restore", part_restore}, {"pause", part_pause},
 	{"resume", part_resume},   {"save", part_save},	      {"send", part_send},
 	{"receive", part_receive}, {"stop", part_stop},	      {"connect", part_connect},
-	{"list", part_list},	   {"usage", part_usage},
+	{"list", part_list},	   {"usage", part_usage},     {"image", part_image},
 };
 
 static void do_request(struct part *p, json_int_t id, const json_t *request)

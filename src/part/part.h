@@ -98,5 +98,7 @@ part_fn part_send, part_receive;
 bool part_move_ends(struct part *part, const char *vm, json_t *end);
 /* part-connect.c */
 part_fn part_connect;
+/* part-image.c */
+part_fn part_image;
 
 #endif

@@ -83,11 +83,14 @@ static int parse_vms(const json_t *list, struct setup *s, struct error *err)
 	return r;
 }
 
-static int parse_cgroup(const json_t *group, struct setup *s, struct error *err)
+/* An absolute path, or NULL where there is none. */
+static int parse_path(const json_t *message, const char *key, const char **ret, struct error *err)
 {
-	s->cgroup = json_string_value(group);
-	if (group && !json_is_null(group) && (!s->cgroup || *s->cgroup != '/'))
-		return error_set(err, -EINVAL, "setup: \"cgroup\" is not an absolute path");
+	const json_t *path = json_object_get(message, key);
+
+	*ret = json_string_value(path);
+	if (path && !json_is_null(path) && (!*ret || **ret != '/'))
+		return error_set(err, -EINVAL, "setup: \"%s\" is not an absolute path", key);
 	return 0;
 }
 
@@ -109,7 +112,9 @@ int setup_parse(const json_t *message, struct setup *ret, struct error *err)
 	if (!r)
 		r = parse_vms(json_object_get(message, "vms"), &s, err);
 	if (!r)
-		r = parse_cgroup(json_object_get(message, "cgroup"), &s, err);
+		r = parse_path(message, "cgroup", &s.cgroup, err);
+	if (!r)
+		r = parse_path(message, "socket", &s.socket, err);
 	if (r)
 		setup_done(&s);
 	else

@@ -29,6 +29,7 @@ struct setup {
 	struct subnet subnet;
 	bool made;	    /* root made the network, and its keeper runs */
 	const char *cgroup; /* the cluster's group, delegated to this user; NULL: none */
+	const char *socket; /* of the daemon, for others than the part; NULL: none */
 };
 
 /* A new reference of message is kept. -EINVAL names the member that is wrong. */

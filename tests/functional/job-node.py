@@ -10,6 +10,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image net
     never@K     (start) the VMs of node K do not become ready
     keep        (release) the programs in VMs live on, as they do in checkpoints
     lost@K      (start) node K is lost a second after its VMs are ready
+    lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
 """
 import json
@@ -105,6 +106,12 @@ class Peer:
             good, values = [], {str(k): {
                 "name": f"n{k}", "type": "compute", "labels": [], "draining": None,
                 "topology": {"threads": 8, "cores": 8}, "free": {"threads": 8, "memory": 8 << 30}} for k in good}
+        if op == "image" and not m.get("from"):
+            bad += [{"node": k, "errno": 2, "error": "no image here"} for k in how(op, "lacks") if k in to]
+            good = [k for k in to if k not in [b["node"] for b in bad]]
+        if op == "image" and m.get("from"):
+            print("from", *m["from"], flush=True)
+            self.send({"event": "progress", "op": "image", "cluster": m["cluster"], "node": f"n{to[0]}", "done": 1 << 20, "total": 3 << 20})
         if op == "reserve":
             for k in good:
                 held.setdefault(m["cluster"], {})[k] = [v["name"] for v in m["vms"]]

@@ -136,6 +136,13 @@ fails() {
 fails join=gone@1 "n1 takes 0 (no route to it)" facts
 fails reserve=fail@1 "reserve: node n1: no reserve here" release
 fails image=fail@1 "image: node n1: no image here" release
+start_nodes 2 image=lacks@0 image=lacks@1
+refuse 1 "none of the nodes that get VMs has tiny" run --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+start_nodes 2 image=lacks@1
+run --json --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- true 2>err
+expect "who has the image" "$(grep from asked)" "from n0@127.0.0.1"
+grep '"stage":"image"' err | grep -q '"done":1,"of":3,"unit":"MiB"' || fail "nobody hears how the image comes"
+cleaned
 fails network=fail@0 "network: node n0: no network here" release
 fails start=fail@1 "start: node n1: no start here" release
 fails start=dies@1 "VM lu-1 at node n1 has ended: panic" release

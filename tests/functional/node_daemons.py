@@ -6,9 +6,10 @@ from node_client import Client
 
 
 class Daemon:
-    def __init__(self, build, folder, name, *options, listen=True, user=None):
+    def __init__(self, build, folder, name, *options, listen=True, user=None, env=None):
         self.program, self.name, self.options = f"{build}/src/node/wispd", name, options
         self.state, self.port, self.listen, self.user = f"{folder}/{name}", 0, listen, user
+        self.env = {**os.environ, **(env or {})}
         self.socket, self.log = f"{self.state}/socket", f"{folder}/{name}.log"
         self.process = None
         self.start()
@@ -19,7 +20,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [self.program, "--state", self.state, "--name", self.name, "--grace", "8", "--cgroups", "none",
                  "--topology", "pack:1 numa:1 core:4 pu:2", *listen, *self.options],
-                stderr=log, user=self.user, group=self.user,
+                stderr=log, env=self.env, user=self.user, group=self.user,
                 extra_groups=None if self.user is None else [])
         for _ in range(200):
             try:
