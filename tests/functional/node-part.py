@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
 RUN = f"{os.getpid():08x}"  # likewise, of clusters
 LU, CG = f"lu-{RUN}", f"cg-{RUN}"
 DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 2\ncmdline: [watch=8]\n"
+OUTSIDE = bool(shutil.which("nft"))  # what a way out of a network takes
+LEADS_OUT = DOCUMENT + "network: {isolated: no}\n"
 
 
 def expect(what, got, wanted):
@@ -79,7 +82,7 @@ class Node(Client):
 
 def start_daemon(name="n1", state=STATE):
     with open(f"{STATE}/../log", "ab") as log:
-        process = subprocess.Popen([WISPD, "--state", state, "--name", name, "--grace", "20",
+        process = subprocess.Popen([WISPD, "--state", state, "--name", name, "--grace", "20", *["--outside"][:state == STATE],
                                     "--cgroups", CGROUPS if state == STATE else "none",
                                     "--key", f"{STATE}/../key", "--listen", "127.0.0.1:0"], stderr=log)
     for _ in range(200):
@@ -125,10 +128,15 @@ def parts():
     return found
 
 
-def up(node, cluster, vni):
+def reserve(node, cluster, document):
     name = cluster.split("-")[0]
     hosts = [{"name": f"{name}-{i}", "address": f"10.78.0.{2 + i}"} for i in range(2)]
-    node.ask("reserve", cluster=cluster, documents=[{"name": "test", "text": DOCUMENT}], digest=digest(DOCUMENT), vms=hosts)
+    node.ask("reserve", cluster=cluster, documents=[{"name": "test", "text": document}], digest=digest(document), vms=hosts)
+    return hosts
+
+
+def up(node, cluster, vni, document):
+    hosts = reserve(node, cluster, document)
     node.ask("network", cluster=cluster, vni=vni, subnet="10.78.0.0/24", nodes=["127.0.0.1"])
     node.ask("start", cluster=cluster, hosts=hosts, image="bare", vms=[h["name"] for h in hosts])
 
@@ -151,6 +159,19 @@ def check_process(pid, vm, cluster, uid, groups):
         expect("control group of " + vm, f"/job-{cluster}/vm-{vm}\n" in read(f"/proc/{pid}/cgroup"), True)
 
 
+def ways_out():
+    return [name for name in os.listdir("/proc/sys/net/ipv4/conf") if name.startswith("wispout")]
+
+
+def check_way_out(pid, cluster):
+    """Of a VM whose environment asked for one."""
+    words = read(f"/proc/{pid}/cmdline")
+    expect("gateway of " + cluster, re.findall(r"wisp.net=\S+?,\S+?/24,?(\S*)", words), ["10.78.0.1"] if cluster == CG else [""])
+    devices = subprocess.run(["nsenter", f"--net={STATE}/net/{cluster}", "ls", "/proc/sys/net/ipv4/conf"],
+                             stdout=subprocess.PIPE, check=True).stdout.decode().split()
+    expect("way out of " + cluster, "out" in devices, cluster == CG)
+
+
 def consoles():
     """Of a VM here and, by another node's daemon, as of one elsewhere; for its user alone."""
     port = re.findall(r"at 127.0.0.1 port (\d+)", read(f"{STATE}/../log"))[-1]
@@ -169,6 +190,13 @@ def consoles():
             except Refused as refused:
                 expect("bob at ann's console", refused.errno, 1)
             client.close()
+        client = Node("bob", STATE + "-n0")
+        try:
+            reserve(client, CG, LEADS_OUT)
+            sys.exit("FAIL: a network leads out of a node whose administrator does not want that")
+        except Refused as refused:
+            expect("no --outside", (refused.errno, "--outside" in str(refused)), (1, True))
+        client.close()
     finally:
         process.terminate()
         expect("n0's exit code", process.wait(20), 0)
@@ -184,12 +212,16 @@ def main():
     try:
         print("two users' clusters", flush=True)
         ann, bob = Node("ann"), Node("bob")
-        up(ann, LU, VNI)
-        up(bob, CG, VNI + 1)
+        up(ann, LU, VNI, DOCUMENT)
+        up(bob, CG, VNI + 1, LEADS_OUT if OUTSIDE else DOCUMENT)
         running = vmms()
         expect("VMs", sorted(running), ["cg-0", "cg-1", "lu-0", "lu-1"])
         check_process(running["lu-0"], "lu-0", LU, 7001, [7001, 7003, 7004])
         check_process(running["cg-1"], "cg-1", CG, 7002, [7002, 7004])
+        if OUTSIDE:
+            check_way_out(running["lu-0"], LU)
+            check_way_out(running["cg-1"], CG)
+            expect("ways out", len(ways_out()), 1)
         for op in ("pause", "stop", "release"):
             try:
                 bob.ask(op, cluster=LU)
@@ -234,6 +266,7 @@ def main():
         expect("VMs", vmms(), {})
         expect("parts", parts(), [])
         expect("networks", os.listdir(f"{STATE}/net"), [])
+        expect("ways out", ways_out(), [])
         expect("state", glob.glob(f"{STATE}/user/*/vm/*") + glob.glob(f"{STATE}/user/*/net/*"), [])
         expect("control groups", glob.glob(f"{CGROUPS}/wisp.slice/job-*-{RUN}"), [])
         ann.close()

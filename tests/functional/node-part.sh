@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Root's wispd and wisp-part together, with VMs of bare guests of two users: what their processes
-# have and have not, records, kill -9 of part and daemon. In a mount namespace with users, a group
-# and a /dev/kvm of its own. Alone: tests/run node-part
+# have and have not, ways out, records, kill -9 of part and daemon. In a mount namespace with users,
+# a group and a /dev/kvm of its own, and a network namespace. Alone: tests/run node-part
 . "$(dirname "$0")/bare-lib.sh"
 command -v python3 >/dev/null || skip "no python3"
 [ "$(id -u)" = 0 ] || skip "needs root: parts become users"
@@ -35,7 +35,9 @@ logs() {
 	tail -n 40 "$TMP/log" "$TMP"/state/user/*/*.log 2>/dev/null
 }
 export WISP_LIBEXECDIR="$TMP/libexec" GUEST
-unshare --mount sh -eu -c '
+unshare --mount --net sh -eu -c '
+	ip link set lo up
+	echo 1 >/proc/sys/net/ipv4/ip_forward
 	mknod "$TMP/kvm" c 10 232
 	chown 0:7004 "$TMP/kvm"
 	chmod 660 "$TMP/kvm"
