@@ -250,13 +250,15 @@ const struct field env_fields[] = {
 		 "whatever threads they have: the first thread of each runs a virtual CPU. When they are dedicated the others run the VM's devices, and nothing of anybody else.",
 	 .example = "pinning: cores"},
 	{.path = "numa", .type = &type_text, .words = "none|one|mirror", .builtin = "none",
-	 .text = "The VM and the node's memory: anywhere, all in one NUMA node, or as many virtual nodes as it has real ones, each on its own.",
+	 .text = "The VM and the node's memory: anywhere, all in one NUMA node, or as many virtual nodes as it has real ones, each on its own. "
+		 "This Wisp gives a VM one: mirror is refused where the VM does not fit into one.",
 	 .example = "numa: one"},
 	{.path = "dedicated", .type = &type_flag, .builtin = "no",
 	 .text = "The VM's cores belong to it alone.",
 	 .example = "dedicated: yes"},
 	{.path = "network.kind", .type = &type_text, .words = "private|macvtap|vf", .builtin = "private",
-	 .text = "private: a network of the VMs alone, over all nodes. macvtap: on the node's own network. vf: a function of an SR-IOV device.",
+	 .text = "private: a network of the VMs alone, over all nodes. macvtap: on the node's own network. vf: a function of an SR-IOV device. "
+		 "This Wisp makes private ones alone: a node refuses the others.",
 	 .example = "network: {kind: private}"},
 	{.path = "network.subnet", .type = &type_text, .check = check_subnet, .builtin = SUBNET_DEFAULT,
 	 .text = "The addresses of a private network.",
@@ -297,7 +299,8 @@ const struct field env_fields[] = {
 	 .text = "The VM cannot write it.",
 	 .example = "volumes: {data: {path: /srv/data.img, readonly: yes}}"},
 	{.path = "devices", .type = &type_set, .check = check_device,
-	 .text = "Devices of the node that belong to a VM: pci:ADDRESS, or vf:INTERFACE for a function of it. None unless they are named.",
+	 .text = "Devices of the node that belong to a VM: pci:ADDRESS, or vf:INTERFACE for a function of it. None unless they are named. "
+		 "This Wisp's hypervisor cannot give them to a VM: a node refuses them.",
 	 .example = "devices: [\"pci:0000:3b:00.0\"]"},
 	{.path = "checkpoint.interval", .type = &type_number, .unit = UNIT_DURATION, .min = SECOND, .max = 365 * DAY, .builtin = "off",
 	 .text = "Time from one checkpoint to the next. off: none by itself.",

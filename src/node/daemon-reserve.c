@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "env/able.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -60,6 +61,8 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 	int r = admit(&d->p.admit, who->facts, request, daemon_now(), environment, conflicts, err);
 
 	if (!r)
+		r = env_able(*environment, err);
+	if (!r)
 		r = check_way_out(d, *environment, err);
 	if (!r)
 		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),
@@ -68,6 +71,26 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 		r = claim_parse(json, who->uid, ret, err);
 	json_decref(json);
 	return r;
+}
+
+/* `numa: mirror` where it means several nodes: a VM would have to see them. */
+static int check_nodes(const struct daemon *d, const json_t *environment, const json_t *lease,
+		       struct error *err)
+{
+	const char *numa = json_string_value(json_object_get(environment, "numa"));
+	const json_t *vm;
+	size_t i;
+
+	if (!numa || strcmp(numa, "mirror") != 0)
+		return 0;
+	json_array_foreach (json_object_get(lease, "vms"), i, vm)
+		if (json_array_size(json_object_get(vm, "nodes")) > 1)
+			return error_set(err, -EOPNOTSUPP,
+					 "%s: VM %s does not fit into one NUMA node there, and "
+					 "this Wisp cannot give it several (numa: mirror): ask for "
+					 "fewer CPUs or less memory, or numa: none",
+					 d->p.name, json_string_value(json_object_get(vm, "name")));
+	return 0;
 }
 
 /* Until it has its session it ends by itself: a daemon that is killed here leaves nothing. */
@@ -81,9 +104,11 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 	int r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
 
 	if (!r) {
-		r = cluster_keep(d->store, claim->cluster, environment,
-				 json_string_value(json_object_get(image, "digest")),
-				 json_object_get(request, "vms"), err);
+		r = check_nodes(d, environment, lease, err);
+		if (!r)
+			r = cluster_keep(d->store, claim->cluster, environment,
+					 json_string_value(json_object_get(image, "digest")),
+					 json_object_get(request, "vms"), err);
 		if (!r)
 			r = lease_assign(d->store, claim->cluster, who->session, err);
 		if (r)

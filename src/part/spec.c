@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "env/able.h"
 #include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -49,11 +50,6 @@ static bool is_word(const json_t *value, const char *word)
 	const char *text = json_string_value(value);
 
 	return text && !strcmp(text, word);
-}
-
-static int not_yet(struct error *err, const char *what)
-{
-	return error_set(err, -EOPNOTSUPP, "this Wisp cannot %s yet", what);
 }
 
 /* -------- CPUs and memory -------- */
@@ -199,12 +195,14 @@ static int set_numa(struct derivation *d, const json_t *value, struct error *err
 	if (!is_word(value, "one") && !is_word(value, "mirror"))
 		return error_set(err, -EINVAL, "numa is none, one or mirror");
 	if (json_array_size(nodes) > 1)
-		return not_yet(err, "give a VM virtual NUMA nodes (numa: mirror on more than one)");
+		return error_set(
+			err, -EOPNOTSUPP,
+			"numa: mirror: this Wisp cannot give a VM more than one NUMA node");
 	/* A user's daemon may not know of nodes. */
 	return json_array_size(nodes) ? bind_to_node(d, json_array_get(nodes, 0), err) : 0;
 }
 
-/* -------- kernel, network, devices -------- */
+/* -------- kernel, network -------- */
 
 static int set_cmdline(struct derivation *d, const json_t *value, struct error *err)
 {
@@ -231,12 +229,9 @@ static int set_cmdline(struct derivation *d, const json_t *value, struct error *
 
 static int set_network(struct derivation *d, const json_t *value, struct error *err)
 {
-	const json_t *kind = json_object_get(value, "kind");
 	char gateway[16];
 	int r;
 
-	if (kind && !is_word(kind, "private"))
-		return not_yet(err, "have networks but private ones (network.kind)");
 	if (!json_is_false(json_object_get(value, "isolated")))
 		return 0;
 	if (!d->setup->made)
@@ -245,13 +240,6 @@ static int set_network(struct derivation *d, const json_t *value, struct error *
 	subnet_format(d->setup->subnet.base + 1, gateway);
 	r = put(d, "gateway", json_string(gateway), err);
 	return r || !d->host->names ? r : put(d, "dns", json_string(d->host->names), err);
-}
-
-static int set_devices(struct derivation *d, const json_t *value, struct error *err)
-{
-	return json_array_size(value) || json_array_size(json_object_get(d->vm->grant, "devices"))
-		       ? not_yet(err, "give devices of the node to VMs (devices)")
-		       : 0;
 }
 
 /* -------- shares and volumes -------- */
@@ -373,7 +361,7 @@ static const struct {
 	{"network", set_network},
 	{"shares", set_shares},
 	{"volumes", set_volumes},
-	{"devices", set_devices},
+	{"devices", NULL}, /* refused: env_able() */
 	/* the daemon's: where VMs are */
 	{"vms", NULL},
 	{"vms-per-node", NULL},
@@ -422,6 +410,8 @@ static int apply(struct derivation *d, struct error *err)
 	static const char *const needed[] = {"cpus", "memory"};
 	int r = check_known(d->setup->environment, err);
 
+	if (!r)
+		r = env_able(d->setup->environment, err);
 	for (size_t i = 0; !r && i < ARRAY_SIZE(needed); i++)
 		if (!field(d, needed[i]))
 			r = error_set(err, -EINVAL, "the environment does not say %s", needed[i]);

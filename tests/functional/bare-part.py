@@ -97,7 +97,7 @@ def test_refused():
     p.refused("is not signed", "start", image="bare", hosts=HOSTS)
     p.leave()
     p = part(environment(WORDS, devices=["pci:0000:3b:00.0"]))
-    p.refused("this Wisp cannot give devices", "start", image="bare", hosts=HOSTS)
+    p.refused("hypervisor cannot give devices", "start", image="bare", hosts=HOSTS)
     p.leave()
 
 

@@ -268,6 +268,13 @@ static void test_reserve(void **state)
 	assert_int_equal(say(a, reserve("a-3", "network: {isolated: no}\n", 1), NULL, &err),
 			 -EPERM);
 	assert_non_null(strstr(err.text, "root's wispd"));
+	/* What this Wisp cannot do is refused before anything is reserved. */
+	assert_int_equal(say(a, reserve("a-3", "network: {kind: macvtap}\n", 1), NULL, &err),
+			 -EOPNOTSUPP);
+	assert_non_null(strstr(err.text, "network.kind: macvtap"));
+	assert_int_equal(say(a, reserve("a-3", "devices: [\"vf:eth0\"]\n", 1), NULL, &err),
+			 -EOPNOTSUPP);
+	assert_non_null(strstr(err.text, "devices"));
 	assert_int_equal(listed(a, false), 1);
 	well(a, release("a-1"), NULL);
 	well(a, release("a-1"), NULL);
