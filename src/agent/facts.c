@@ -13,6 +13,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "agent/counters.h"
 #include "build-config.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
@@ -64,13 +65,13 @@ json_t *facts_collect(const struct agent *agent)
 	if (uname(&names) < 0 || sysinfo(&info) < 0)
 		return NULL;
 	getloadavg(load, 3);
-	facts = json_pack("{s:s,s:i,s:b,s:s,s:s,s:I,s:I,s:I,s:I,s:[f,f,f],s:o}", "agent",
+	facts = json_pack("{s:s,s:i,s:b,s:s,s:s,s:I,s:I,s:I,s:I,s:[f,f,f],s:o,s:o*}", "agent",
 			  WISP_VERSION, "protocol", (int)PROTO_VERSION, "init", (int)agent->is_init,
 			  "hostname", names.nodename, "kernel", names.release, "cpus",
 			  (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "memory",
 			  (json_int_t)info.totalram * info.mem_unit, "memory_available",
 			  memory_available(), "uptime", (json_int_t)info.uptime, "load", load[0],
-			  load[1], load[2], "addresses", addresses());
+			  load[1], load[2], "addresses", addresses(), "tcp", counters_tcp());
 	if (facts && agent->is_init)
 		json_object_set_new(facts, "boot",
 				    json_pack("{s:I,s:I,s:I}", "init_ms",

@@ -94,6 +94,24 @@ int checkpoint_job_list(const struct command *cmd, const struct checkpoint_args 
 	return rc < 0 ? cli_fail(cmd, 1, &err) : code;
 }
 
+/* The sum of what the VMs' kernels counted. */
+static void show_tcp(const json_t *tcp)
+{
+	json_int_t sent = 0, again = 0;
+	const char *name;
+	json_t *vm;
+
+	if (!json_is_object(tcp))
+		return;
+	json_object_foreach (json_object_get(tcp, "vms"), name, vm) {
+		sent += json_integer_value(json_object_get(vm, "sent"));
+		again += json_integer_value(json_object_get(vm, "retransmitted"));
+	}
+	printf("%-12s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT
+	       " segments sent again within %.1f s\n",
+	       "tcp", again, sent, (double)json_integer_value(json_object_get(tcp, "ms")) / 1e3);
+}
+
 static void show_text(const struct job_manifest *m)
 {
 	printf("%-12s %" PRIu64 "\n", "checkpoint", m->sequence);
@@ -106,6 +124,7 @@ static void show_text(const struct job_manifest *m)
 	printf("%-12s %s\n", "environment", m->environment_digest);
 	printf("%-12s %s\n", "subnet", m->subnet);
 	printf("%-12s %.1f ms\n", "skew", (double)m->skew_ns / 1e6);
+	show_tcp(json_object_get(m->report, "tcp"));
 	for (size_t i = 0; i < m->tasks; i++)
 		printf("%-12s %s in %s, after %" PRIu64 " and %" PRIu64 " bytes of output\n",
 		       "task", m->task[i].id, m->task[i].vm, m->task[i].out, m->task[i].err);

@@ -59,23 +59,77 @@ static int set(struct options *o, int id, const char *value, struct error *err)
 	}
 }
 
-static void print_saved(const json_t *saved)
+static json_int_t number(const json_t *object, const char *key)
 {
-	json_int_t skew = json_integer_value(json_object_get(saved, "skew_ns"));
-	json_int_t pause, longest = 0;
+	return json_integer_value(json_object_get(object, key));
+}
+
+static json_int_t longest_pause(const json_t *vms)
+{
+	json_int_t longest = 0;
 	const json_t *vm;
 	const char *name;
 
-	json_object_foreach (json_object_get(saved, "vms"), name, vm) {
-		pause = json_integer_value(json_object_get(vm, "pause_ns"));
-		longest = pause > longest ? pause : longest;
+	json_object_foreach ((json_t *)vms, name, vm)
+		if (number(vm, "pause_ns") > longest)
+			longest = number(vm, "pause_ns");
+	return longest;
+}
+
+static json_int_t first_cut(const json_t *vms)
+{
+	json_int_t first = INT64_MAX;
+	const json_t *vm;
+	const char *name;
+
+	json_object_foreach ((json_t *)vms, name, vm)
+		if (number(vm, "at") < first)
+			first = number(vm, "at");
+	return first;
+}
+
+/* What the VMs' kernels counted, or "-". */
+static void print_again(const json_t *tcp)
+{
+	if (tcp)
+		printf("%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " segments\n",
+		       number(tcp, "retransmitted"), number(tcp, "sent"));
+	else
+		printf("-\n");
+}
+
+static void print_vms(const json_t *vms, const json_t *tcp)
+{
+	json_int_t first = first_cut(vms);
+	const json_t *vm;
+	const char *name;
+
+	printf("%-20s %-20s %12s %12s  TCP SENT AGAIN", "VM", "NODE", "CUT", "PAUSE");
+	if (tcp)
+		printf(" IN %.1f s", (double)number(tcp, "ms") / 1e3);
+	putchar('\n');
+	json_object_foreach ((json_t *)vms, name, vm) {
+		printf("%-20s %-20s %+9.1f ms ", name,
+		       json_string_value(json_object_get(vm, "node")),
+		       (double)(number(vm, "at") - first) / 1e6);
+		if (json_object_get(vm, "pause_ns"))
+			printf("%9.1f ms  ", (double)number(vm, "pause_ns") / 1e6);
+		else
+			printf("%12s  ", "-");
+		print_again(json_object_get(json_object_get(tcp, "vms"), name));
 	}
+}
+
+static void print_saved(const json_t *saved)
+{
+	const json_t *vms = json_object_get(saved, "vms");
+
 	printf("checkpoint %" JSON_INTEGER_FORMAT " in %s: %.1f s, skew %.1f ms, longest pause "
 	       "%.1f ms\n",
-	       json_integer_value(json_object_get(saved, "checkpoint")),
-	       json_string_value(json_object_get(saved, "folder")),
-	       (double)json_integer_value(json_object_get(saved, "ms")) / 1e3, (double)skew / 1e6,
-	       (double)longest / 1e6);
+	       number(saved, "checkpoint"), json_string_value(json_object_get(saved, "folder")),
+	       (double)number(saved, "ms") / 1e3, (double)number(saved, "skew_ns") / 1e6,
+	       (double)longest_pause(vms) / 1e6);
+	print_vms(vms, json_object_get(saved, "tcp"));
 }
 
 static int save(const struct command *cmd, int argc, char **argv, bool suspend)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "job/save-folder.h"
+#include "job/save-tcp.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/loop.h"
@@ -22,6 +23,8 @@
 #define RESUME_MS 60000u /* the part's VMs go on by themselves after 5 s */
 #define COMMIT_MS (1800u * 1000)
 #define ABORT_MS 30000u
+#define TCP_MS 3000u	       /* agents answer at once, or not at all */
+#define AGAIN_NS 1000000000ull /* what was lost at the cut is sent again within this time */
 
 struct save {
 	struct job *job;
@@ -31,6 +34,8 @@ struct save {
 	json_t *values;	 /* {VM: what its mover said} */
 	json_t *steps;	 /* {STEP: ms} */
 	json_t *tasks;	 /* as at the cut */
+	struct save_tcp tcp;
+	struct loop_source *timer; /* until the next step */
 	uint64_t since, began;
 	size_t step;
 	struct error why;
@@ -41,15 +46,35 @@ struct save {
 static void ask_step(struct save *s);
 static void on_step(void *arg, const struct gather *answer);
 
+typedef void step_fn(struct save *s, const struct gather *answer);
+static step_fn merge, merge_cut, count_before, count_after;
+
+/* Each is asked of all nodes. One that may fail is told nothing of, and nothing depends on it. */
 static const struct {
-	const char *name;
+	const char *op, *name;
 	unsigned ms;
-	bool running; /* only if the VMs are to run on */
+	step_fn *take;
+	uint64_t wait_ns; /* before it */
+	bool running;	  /* only if the VMs are to run on */
+	bool may_fail;
 } steps[] = {
-	{"begin", BEGIN_MS, false},
-	{"cut", CUT_MS, false},
-	{"resume", RESUME_MS, true},
-	{"commit", COMMIT_MS, false},
+	{.op = "save", .name = "begin", .ms = BEGIN_MS, .take = merge},
+	{.op = "tcp",
+	 .name = "before",
+	 .ms = TCP_MS,
+	 .take = count_before,
+	 .running = true,
+	 .may_fail = true},
+	{.op = "save", .name = "cut", .ms = CUT_MS, .take = merge_cut},
+	{.op = "save", .name = "resume", .ms = RESUME_MS, .take = merge, .running = true},
+	{.op = "tcp",
+	 .name = "after",
+	 .ms = TCP_MS,
+	 .take = count_after,
+	 .wait_ns = AGAIN_NS,
+	 .running = true,
+	 .may_fail = true},
+	{.op = "save", .name = "commit", .ms = COMMIT_MS, .take = merge},
 };
 
 static bool suspends(const struct save *s)
@@ -62,7 +87,9 @@ static bool suspends(const struct save *s)
 static void save_free(struct save *s)
 {
 	nodes_forget(s->job->nodes, s);
+	loop_remove(&s->timer);
 	save_folder_destroy(s->folder);
+	save_tcp_done(&s->tcp);
 	json_decref(s->options);
 	json_decref(s->values);
 	json_decref(s->steps);
@@ -135,8 +162,9 @@ static json_t *report(const struct save *s)
 
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
 		json_object_del(spec, elsewhere[i]);
-	return json_pack("{s:o, s:s, s:O, s:I}", "spec", spec, "id", s->job->id, "steps_ms",
-			 s->steps, "ms", (json_int_t)((io_now_ns() - s->began) / 1000000));
+	return json_pack("{s:o, s:s, s:O, s:o*, s:I}", "spec", spec, "id", s->job->id, "steps_ms",
+			 s->steps, "tcp", save_tcp_describe(&s->tcp), "ms",
+			 (json_int_t)((io_now_ns() - s->began) / 1000000));
 }
 
 static json_t *content(const struct save *s)
@@ -148,6 +176,21 @@ static json_t *content(const struct save *s)
 			 json_deep_copy(j->spec.environment), "documents",
 			 json_deep_copy(j->spec.documents), "vms", describe_vms(s), "tasks",
 			 s->tasks, "report", report(s));
+}
+
+/* In the order of the cluster. */
+static json_t *describe_saved(const struct save *s)
+{
+	const struct job *j = s->job;
+	json_t *all = json_object();
+
+	for (size_t i = 0; i < j->nvms; i++) {
+		json_t *value = json_copy(json_object_get(s->values, j->vm[i].name));
+
+		json_object_set_new(value, "node", json_string(j->node[j->vm[i].place].name));
+		json_object_set_new(all, j->vm[i].name, value);
+	}
+	return all;
 }
 
 static void on_written(void *arg, int code, const char *reason)
@@ -162,8 +205,9 @@ static void on_written(void *arg, int code, const char *reason)
 	number = (json_int_t)save_folder_sequence(s->folder);
 	skew = (json_int_t)save_folder_skew(s->folder);
 	finish(s, 0, "",
-	       json_pack("{s:s, s:I, s:I, s:O, s:O, s:I}", "folder", s->path, "checkpoint", number,
-			 "skew_ns", skew, "vms", s->values, "steps_ms", s->steps, "ms",
+	       json_pack("{s:s, s:I, s:I, s:o, s:O, s:o*, s:I}", "folder", s->path, "checkpoint",
+			 number, "skew_ns", skew, "vms", describe_saved(s), "steps_ms", s->steps,
+			 "tcp", save_tcp_describe(&s->tcp), "ms",
 			 (json_int_t)((io_now_ns() - s->began) / 1000000)));
 }
 
@@ -198,6 +242,22 @@ static void merge(struct save *s, const struct gather *answer)
 		}
 }
 
+static void merge_cut(struct save *s, const struct gather *answer)
+{
+	merge(s, answer);
+	s->tasks = program_tasks(s->job);
+}
+
+static void count_before(struct save *s, const struct gather *answer)
+{
+	save_tcp_before(&s->tcp, answer);
+}
+
+static void count_after(struct save *s, const struct gather *answer)
+{
+	save_tcp_after(&s->tcp, answer);
+}
+
 /* What a node answers has to be of all its VMs. */
 static bool is_whole(const struct save *s)
 {
@@ -219,13 +279,30 @@ static void set_paused(struct job *j)
 	job_changed(j);
 }
 
+static void on_time(void *arg)
+{
+	ask_step(arg);
+}
+
+/* One that is not for VMs that stay paused is left out. */
+static void begin_step(struct save *s)
+{
+	while (steps[s->step].running && suspends(s))
+		s->step++;
+	if (steps[s->step].wait_ns)
+		loop_set_timer(s->timer, steps[s->step].wait_ns, 0);
+	else
+		ask_step(s);
+}
+
 static void next(struct save *s)
 {
-	json_object_set_new(s->steps, steps[s->step].name,
-			    json_integer((json_int_t)((io_now_ns() - s->since) / 1000000)));
+	if (!steps[s->step].may_fail)
+		json_object_set_new(s->steps, steps[s->step].name,
+				    json_integer((json_int_t)((io_now_ns() - s->since) / 1000000)));
 	if (s->step + 1 < ARRAY_SIZE(steps)) {
 		s->step++;
-		ask_step(s);
+		begin_step(s);
 	} else if (!is_whole(s)) {
 		finish(s, -EPROTO, "a node did not say what it has saved", NULL);
 	} else {
@@ -241,10 +318,8 @@ static void on_step(void *arg, const struct gather *answer)
 	const json_t *one = json_array_get(answer->errors, 0);
 	struct error err;
 
-	if (gather_is_good(answer)) {
-		merge(s, answer);
-		if (s->step == 1)
-			s->tasks = program_tasks(s->job);
+	if (gather_is_good(answer) || steps[s->step].may_fail) {
+		steps[s->step].take(s, answer);
 		next(s);
 		return;
 	}
@@ -258,12 +333,9 @@ static void on_step(void *arg, const struct gather *answer)
 static void ask_step(struct save *s)
 {
 	CLEANUP_FREE char *to = job_holders(s->job);
-	json_t *request;
+	json_t *request = s->step ? json_object() : json_copy(s->options);
 
-	if (steps[s->step].running && suspends(s))
-		s->step++;
-	request = s->step ? json_object() : json_copy(s->options);
-	json_object_set_new(request, "op", json_string("save"));
+	json_object_set_new(request, "op", json_string(steps[s->step].op));
 	json_object_set_new(request, "step", json_string(steps[s->step].name));
 	json_object_set_new(request, "cluster", json_string(s->job->id));
 	s->since = io_now_ns();
@@ -354,6 +426,8 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 		s->options = find_options(j, request, s->path);
 		r = save_folder_create(j->loop, s->path, j->spec.name, j->job, &s->folder, err);
 	}
+	if (!r && loop_add_timer(j->loop, on_time, s, &s->timer))
+		r = error_set(err, -ENOMEM, "out of memory");
 	if (!r)
 		r = save_folder_open(s->folder, on_open, s, err);
 	if (r)

@@ -39,6 +39,7 @@ static int metrics(struct daemon *d, const struct asker *who, const json_t *requ
 	return r;
 }
 
+/* clang-format off */
 static const struct request {
 	const char *op;
 	bool operators; /* only they */
@@ -55,6 +56,7 @@ static const struct request {
 	{"pause", false, NULL, daemon_forward},
 	{"resume", false, NULL, daemon_forward},
 	{"save", false, NULL, daemon_forward},
+	{"tcp", false, NULL, daemon_forward},
 	{"send", false, NULL, daemon_forward},
 	{"receive", false, NULL, daemon_forward},
 	{"stop", false, NULL, daemon_forward},
@@ -66,6 +68,7 @@ static const struct request {
 	{"metrics", false, metrics, NULL},
 	{"connect", false, NULL, daemon_connect},
 };
+/* clang-format on */
 
 static const char *op_of(const json_t *request)
 {

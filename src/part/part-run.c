@@ -86,6 +86,19 @@ static int usage_one(int talk, void *arg, json_t **ret, struct error *err)
 	return 0;
 }
 
+/* Who does not answer, or knows of none, has no counters. */
+static int tcp_one(int talk, void *arg, json_t **ret, struct error *err)
+{
+	const struct one *one = arg;
+	CLEANUP_CLOSE int fd = vms_agent(one->name, NULL);
+	json_t *facts = NULL;
+
+	if (fd >= 0 && !client_facts(fd, &facts, NULL))
+		*ret = json_incref(json_object_get(facts, "tcp"));
+	json_decref(facts);
+	return 0;
+}
+
 static int attach_one(int talk, void *arg, json_t **ret, struct error *err)
 {
 	const struct one *one = arg;
@@ -157,8 +170,8 @@ void part_list(struct part *p, json_int_t id, const json_t *request)
 	run(p, id, request, describe_one, NULL, work_end);
 }
 
-/* Of those that run. */
-static void have_usage(struct work *w)
+/* Of those that have some. */
+static void have_counters(struct work *w)
 {
 	for (size_t i = 0; i < w->nvms; i++)
 		if (!json_object_size(json_object_get(w->values, w->vms[i]->name)))
@@ -168,7 +181,12 @@ static void have_usage(struct work *w)
 
 void part_usage(struct part *p, json_int_t id, const json_t *request)
 {
-	run(p, id, request, usage_one, NULL, have_usage);
+	run(p, id, request, usage_one, NULL, have_counters);
+}
+
+void part_tcp(struct part *p, json_int_t id, const json_t *request)
+{
+	run(p, id, request, tcp_one, NULL, have_counters);
 }
 
 void part_attach(struct part *p)

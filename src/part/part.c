@@ -221,6 +221,7 @@ static const struct request {
 	{"resume", part_resume},   {"save", part_save},	      {"send", part_send},
 	{"receive", part_receive}, {"stop", part_stop},	      {"connect", part_connect},
 	{"list", part_list},	   {"usage", part_usage},     {"image", part_image},
+	{"tcp", part_tcp},
 };
 
 static void do_request(struct part *p, json_int_t id, const json_t *request)

@@ -81,7 +81,7 @@ part_fn part_start, part_stop;
 /* part-restore.c */
 part_fn part_restore;
 /* part-run.c */
-part_fn part_pause, part_resume, part_list, part_usage;
+part_fn part_pause, part_resume, part_list, part_tcp, part_usage;
 /* A part that was killed in a cut may have left VMs without their shares. */
 void part_attach(struct part *part);
 /* part-save.c */

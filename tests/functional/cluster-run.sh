@@ -43,12 +43,22 @@ printf 'mpi: mpich\nranks: 2\nprogram: [hostname]\n' >mpich.yaml
 expect "MPICH" "$(run -q -f mpich.yaml lu.yaml | sort | tr '\n' ' ')" "lu-0 lu-1 "
 
 echo "A checkpoint while it works"
-run -d lu.yaml -- sh -c 'i=0; until [ -e /go ]; do i=$((i+1)); echo $i; sleep 0.2; done; echo over; exit 9' >/dev/null
+run -d lu.yaml -- sh -c '(while echo text; do sleep 0.1; done) | wisp-rsh lu-1 "cat >/dev/null" &
+	i=0; until [ -e /go ]; do i=$((i+1)); echo $i; sleep 0.2; done; echo over; exit 9' >/dev/null
 expect "exec" "$(wisp cluster exec lu-1 hostname)" lu-1
 echo text >file
 wisp cluster cp -q file lu-1:/file
 expect "cp" "$(wisp cluster exec lu-1 cat /file)" text
-wisp cluster checkpoint lu --to "$TMP/saved" --live
+wisp cluster checkpoint lu --to "$TMP/saved" --live --json >report.json
+python3 - report.json <<'END'
+import json, sys
+report = json.load(open(sys.argv[1]))
+print(report["skew_ns"], report["tcp"])
+assert sorted(report["vms"]) == sorted(report["tcp"]["vms"]) == ["lu-0", "lu-1"]
+assert report["tcp"]["ms"] >= 1000
+assert all(0 <= vm["retransmitted"] and 0 < vm["sent"] for vm in report["tcp"]["vms"].values())
+END
+wisp checkpoint show saved | grep -q "^tcp  .* segments sent again" || fail "the manifest does not tell of TCP"
 last=$(wisp cluster logs lu | tail -n 1)
 wisp checkpoint verify saved
 wisp cluster stop lu

@@ -124,6 +124,11 @@ class Peer:
             values = {str(k): {vm: {"at": time.time_ns(), "pause_ns": 5000000, "epoch": self.epoch, "digest": "sha256:" + 64 * "a"}
                                for vm in held[m["cluster"]][k]} for k in good}
             good = []
+        if op == "tcp":
+            self.sent = 100 + getattr(self, "sent", 0)
+            values = {str(k): {vm: {"sent": self.sent, "retransmitted": self.sent // 100 * (k + 1), "timeouts": 0}
+                               for vm in held[m["cluster"]][k]} for k in good}
+            good = []
         self.holds = op != "release"
         if op == "start" or op == "release" and m["cluster"] in held and not how("release", "keep"):
             end_task()

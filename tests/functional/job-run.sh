@@ -252,12 +252,16 @@ grep -q "ends with their grace time" err || fail "nobody says what becomes of th
 
 start_nodes 2 release=keep
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; until [ -e "$0" ]; do sleep 0.1; done; echo over; exit 9' "$TMP/go"
-wisp cluster checkpoint lu --to saved --live | grep -q "^checkpoint 1 in $TMP/saved: .* skew .* longest pause 5.0 ms" ||
-	fail "the checkpoint does not say what it took"
+wisp cluster checkpoint lu --to saved --live >report
+grep -q "^checkpoint 1 in $TMP/saved: .* skew .* longest pause 5.0 ms" report || fail "the checkpoint does not say what it took"
+grep -q "^VM .* TCP SENT AGAIN IN 1\.[0-9] s$" report || fail "it does not say how long TCP was looked at"
+grep -q "^lu-0  *n0  *+[0-9.]* ms  *5.0 ms  1 of 100 segments$" report || fail "it does not tell of lu-0"
+grep -q "^lu-1  *n1  *+[0-9.]* ms  *5.0 ms  2 of 100 segments$" report || fail "it does not tell of lu-1"
+wisp checkpoint show saved | grep -q "^tcp  *3 of 200 segments sent again within 1\.. s$" || fail "the manifest does not tell of TCP"
 expect "steps" "$(grep save asked | tr '\n' ' ')" "save begin 0,1 save cut 0,1 save resume 0,1 save commit 0,1 "
 wisp checkpoint list saved | grep -q "^ *1  lu  *2 " || fail "wisp checkpoint list does not show it"
 wisp cluster suspend lu --to saved --json >suspended
-expect "the next" "$(python3 -c 'import json; print(json.load(open("suspended"))["checkpoint"])')" 2
+expect "the next" "$(python3 -c 'import json; s = json.load(open("suspended")); print(s["checkpoint"], s["vms"]["lu-1"]["node"], "tcp" in s)')" "2 n1 False"
 wisp cluster show lu | grep -q "lu-1 .* paused" || fail "a suspended VM is not paused"
 wisp cluster resume lu
 wisp cluster show lu | grep -q "lu-1 .* ready" || fail "a resumed VM does not run"
@@ -320,7 +324,7 @@ refuse 2 "give the folder" wisp cluster restart
 refuse 1 "has no checkpoint of a whole job" wisp cluster restart "$TMP/failed"
 printf 'vms: 2\ncheckpoint: {interval: 1s, keep: 2, directory: %s}\n' "$TMP/clock" >clock.yaml
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- sh -c 'echo runs; sleep 100'
-until_true test -e clock/checkpoint-4.json
+until_true test -e clock/checkpoint-3.json
 wisp cluster stop clock
 wait $pid || :
 expect "what is kept" "$(ls clock | grep -c checkpoint)" 2

@@ -17,6 +17,7 @@
 #include "job/input.h"
 #include "job/mpi.h"
 #include "job/output.h"
+#include "job/save-tcp.h"
 #include "job/spec.h"
 #include "lib/error.h"
 
@@ -51,6 +52,48 @@ static void test_gather(void **state)
 	assert_non_null(gather_value(&g, 9));
 	assert_null(gather_value(&g, 0));
 	gather_done(&g);
+}
+
+static void take_counters(struct save_tcp *tcp, const char *text,
+			  void (*take)(struct save_tcp *tcp, const struct gather *answer))
+{
+	struct gather g;
+
+	assert_int_equal(gather_init(&g), 0);
+	add(&g, text);
+	take(tcp, &g);
+	gather_done(&g);
+}
+
+/* One is new, one began anew, one does not say all: these are left out. */
+static void test_tcp(void **state)
+{
+	struct save_tcp tcp = {0};
+	json_t *all, *one;
+
+	assert_null(save_tcp_describe(&tcp));
+	take_counters(&tcp,
+		      "{\"done\": true, \"values\": {\"0\": {"
+		      "\"a\": {\"sent\": 10, \"retransmitted\": 1, \"timeouts\": 0},"
+		      "\"b\": {\"sent\": 9, \"retransmitted\": 1, \"timeouts\": 0}},"
+		      "\"3\": {\"d\": {\"sent\": 1}}}}",
+		      save_tcp_before);
+	assert_null(save_tcp_describe(&tcp));
+	take_counters(&tcp,
+		      "{\"done\": true, \"values\": {\"0\": {"
+		      "\"a\": {\"sent\": 30, \"retransmitted\": 4, \"timeouts\": 2},"
+		      "\"b\": {\"sent\": 3, \"retransmitted\": 1, \"timeouts\": 0},"
+		      "\"c\": {\"sent\": 3, \"retransmitted\": 1, \"timeouts\": 0}},"
+		      "\"3\": {\"d\": {\"sent\": 2, \"retransmitted\": \"x\"}}}}",
+		      save_tcp_after);
+	all = save_tcp_describe(&tcp);
+	assert_int_equal(json_object_size(json_object_get(all, "vms")), 1);
+	one = json_object_get(json_object_get(all, "vms"), "a");
+	assert_int_equal(json_integer_value(json_object_get(one, "sent")), 20);
+	assert_int_equal(json_integer_value(json_object_get(one, "retransmitted")), 3);
+	assert_int_equal(json_integer_value(json_object_get(one, "timeouts")), 2);
+	json_decref(all);
+	save_tcp_done(&tcp);
 }
 
 static void test_refused(void **state)
@@ -314,11 +357,11 @@ static void test_spec(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_gather),	    cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_lies),	    cmocka_unit_test(test_output),
-		cmocka_unit_test(test_long_output), cmocka_unit_test(test_mpi),
-		cmocka_unit_test(test_hosts),	    cmocka_unit_test(test_spec),
-		cmocka_unit_test(test_input),
+		cmocka_unit_test(test_gather),	cmocka_unit_test(test_tcp),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_output),	cmocka_unit_test(test_long_output),
+		cmocka_unit_test(test_mpi),	cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_spec),	cmocka_unit_test(test_input),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
