@@ -271,18 +271,17 @@ static int make_vms(struct job *j)
 
 	j->nvms = j->spec.vms;
 	j->vm = calloc(j->nvms, sizeof(*j->vm));
-	j->hosts = json_array();
-	if (!j->vm || !j->hosts || subnet_parse(j->spec.subnet, &subnet, NULL))
+	if (!j->vm || subnet_parse(j->spec.subnet, &subnet, NULL))
 		return -ENOMEM;
 	for (size_t i = 0; i < j->nvms; i++) {
 		struct guest *vm = &j->vm[i];
 
 		snprintf(vm->name, sizeof(vm->name), "%s-%zu", j->spec.name, i);
 		subnet_format(subnet.base + 2 + (uint32_t)i, vm->address);
-		json_array_append_new(j->hosts, json_pack("{s:s, s:s}", "name", vm->name, "address",
-							  vm->address));
 	}
-	return 0;
+	j->hosts = json_pack("[{s:s, s:s, s:I}]", "name", j->vm->name, "address", j->vm->address,
+			     "count", (json_int_t)j->nvms);
+	return j->hosts ? 0 : -ENOMEM;
 }
 
 static int open_log(struct job *j, const char *path, struct error *err)

@@ -70,7 +70,7 @@ struct job {
 	size_t nnodes;
 	struct guest *vm;
 	size_t nvms;
-	json_t *hosts; /* [{name, address}] of all VMs */
+	json_t *hosts; /* of all VMs: vms/hosts.h */
 
 	const struct stage *stage; /* NULL: it is over */
 	uint64_t since;		   /* when that began */

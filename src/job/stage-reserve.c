@@ -5,6 +5,10 @@
 #include <sys/random.h>
 
 #include "job/job.h"
+#include "lib/cleanup.h"
+#include "vms/subnet.h"
+
+#define NETWORK_MS 120000u
 
 /* -------- reserve -------- */
 
@@ -46,28 +50,63 @@ static size_t holders(const struct job *j)
 	return n;
 }
 
-/* The addresses of all nodes with VMs, this one's first; none where there is no other. */
-static json_t *addresses(const struct job *j, uint32_t place)
+static void add_range(json_t *list, uint32_t first, uint32_t last)
+{
+	char from[16], to[16];
+
+	if (first == last)
+		json_array_append_new(list, json_string(subnet_format(first, from)));
+	else
+		json_array_append_new(list, json_sprintf("%s-%s", subnet_format(first, from),
+							 subnet_format(last, to)));
+}
+
+/* Neighbours in the list mostly have addresses that are, too: ranges of them, in its order. */
+static json_t *addresses(const struct job *j)
 {
 	json_t *list = json_array();
+	uint32_t first = 0, last = 0, address; /* 0.0.0.0 is nobody's */
 
-	if (holders(j) < 2)
-		return list;
-	json_array_append(list, json_array_get(j->spec.addresses, place));
-	for (size_t i = 0; i < j->nnodes; i++)
-		if (i != place && j->node[i].vms)
-			json_array_append(list, json_array_get(j->spec.addresses, i));
+	for (size_t i = 0; i < j->nnodes; i++) {
+		const char *text = json_string_value(json_array_get(j->spec.addresses, i));
+
+		if (!j->node[i].vms || !text || subnet_parse_ipv4(text, &address))
+			continue;
+		if (first && address != last + 1)
+			add_range(list, first, last);
+		if (!first || address != last + 1)
+			first = address;
+		last = address;
+	}
+	add_range(list, first, last);
 	return list;
 }
 
-static json_t *network_of(const struct job *j, uint32_t place)
+/* The same for all, and a network of this node alone where there is no other. */
+static json_t *request_network(const struct job *j, const char *places)
 {
-	return json_pack("{s:s, s:I, s:s, s:o}", "op", "network", "vni", (json_int_t)j->vni,
-			 "subnet", j->spec.subnet, "nodes", addresses(j, place));
+	json_t *request = json_pack("{s:s, s:I, s:s}", "op", "network", "vni", (json_int_t)j->vni,
+				    "subnet", j->spec.subnet);
+
+	if (holders(j) < 2) {
+		json_object_set_new(request, "nodes", json_array());
+	} else {
+		json_object_set_new(request, "nodes", addresses(j));
+		json_object_set_new(request, "places", json_string(places));
+	}
+	return request;
+}
+
+static void on_network(void *arg, const struct gather *answer)
+{
+	if (!job_failed(arg, answer, "network"))
+		job_next(arg);
 }
 
 static void network(struct job *j)
 {
+	CLEANUP_FREE char *places = job_holders(j);
+
 	for (size_t i = 0; i < j->nvms; i++)
 		j->vm[i].state = VM_RESERVED;
 	do {
@@ -77,7 +116,7 @@ static void network(struct job *j)
 		}
 		j->vni &= 0xffffff;
 	} while (!j->vni);
-	job_ask_each(j, network_of);
+	job_ask(j, request_network(j, places), NULL, NETWORK_MS, on_network);
 }
 
 const struct stage stage_network = {.name = "network", .begin = network};

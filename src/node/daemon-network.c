@@ -17,6 +17,7 @@
 #include "node/cluster.h"
 #include "node/daemon-cluster.h"
 #include "node/store.h"
+#include "tree/nodeset.h"
 #include "vms/subnet.h"
 
 #define VNI_MAX 0xffffff
@@ -173,24 +174,72 @@ static void go(struct network_making *m)
 
 /* -------- the request -------- */
 
-static int read_nodes(const struct daemon *d, json_t *nodes, struct error *err)
+/* "10.0.0.1", or "10.0.0.1-10.0.0.9": nine of them. */
+static int add_addresses(json_t *list, const char *text, struct error *err)
 {
-	uint32_t address;
-	json_t *node;
-	size_t i;
+	CLEANUP_FREE char *first = strndup(text, strcspn(text, "-"));
+	const char *dash = strchr(text, '-');
+	uint32_t from, to;
+	char address[16];
 
-	if (!json_is_array(nodes) || json_array_size(nodes) > NODES_MAX)
-		return error_set(err, -EINVAL, "\"nodes\" has to be a list of at most %u addresses",
-				 NODES_MAX);
-	json_array_foreach (nodes, i, node)
-		if (!json_is_string(node) || subnet_parse_ipv4(json_string_value(node), &address))
-			return error_set(err, -EINVAL,
-					 "\"nodes\": \"%s\" is not the IPv4 address of a node",
-					 json_is_string(node) ? json_string_value(node) : "");
-	if (!d->p.networks && json_array_size(nodes) > 1)
-		return error_set(err, -EPERM,
-				 "a network on several nodes needs root's wispd on each");
+	if (!first || subnet_parse_ipv4(first, &from) ||
+	    subnet_parse_ipv4(dash ? dash + 1 : first, &to) || to < from)
+		return error_set(err, -EINVAL,
+				 "\"nodes\": \"%s\" is not the IPv4 address of a node, nor "
+				 "FIRST-LAST of several",
+				 text);
+	if (to - from >= NODES_MAX - json_array_size(list))
+		return error_set(err, -E2BIG, "\"nodes\" are more than %u", NODES_MAX);
+	for (uint32_t i = 0; i <= to - from; i++)
+		json_array_append_new(list, json_string(subnet_format(from + i, address)));
 	return 0;
+}
+
+/* Who was asked with all others finds its own by its place, and has it first. */
+static int find_own(json_t *nodes, const char *places, uint32_t place, struct error *err)
+{
+	struct nodeset set = {0}, before = {0};
+	int r = nodeset_parse(places, &set, err);
+	uint32_t own = 0;
+
+	if (r)
+		return error_prefix(err, r, "\"places\"");
+	if (nodeset_count(&set) != json_array_size(nodes) || !nodeset_has(&set, place))
+		r = error_set(
+			err, -EINVAL,
+			"\"places\" (%s) are not those of the \"nodes\", or not this one's (%u)",
+			places, place);
+	if (!r && place)
+		r = nodeset_slice(&set, 0, place - 1, &before);
+	own = r ? 0 : nodeset_count(&before);
+	nodeset_done(&before);
+	nodeset_done(&set);
+	if (own) {
+		json_array_insert(nodes, 0, json_array_get(nodes, own));
+		json_array_remove(nodes, own + 1);
+	}
+	return r;
+}
+
+/* All addresses, this node's own first. */
+static int read_nodes(const struct network_making *m, const json_t *request, json_t *ret,
+		      struct error *err)
+{
+	const json_t *nodes = json_object_get(request, "nodes"), *node;
+	const char *places = json_string_value(json_object_get(request, "places"));
+	size_t i;
+	int r = 0;
+
+	if (!json_is_array(nodes))
+		return error_set(err, -EINVAL, "\"nodes\" has to be a list of addresses");
+	json_array_foreach (nodes, i, node)
+		if (!r)
+			r = add_addresses(ret, json_string_value(node) ?: "", err);
+	if (!r && places)
+		r = find_own(ret, places, m->reply->place, err);
+	if (!r && !m->c->d->p.networks && json_array_size(ret) > 1)
+		r = error_set(err, -EPERM, "a network on several nodes needs root's wispd on each");
+	return r;
 }
 
 /* The taps as src/vms/network.c opens them. */
@@ -231,7 +280,7 @@ static int read_gateway(struct network_making *m, const struct subnet *subnet, s
 static int read_request(struct network_making *m, const json_t *request, struct error *err)
 {
 	const json_t *vni = json_object_get(request, "vni");
-	json_t *nodes = json_object_get(request, "nodes"), *vms = NULL;
+	json_t *vms = NULL;
 	const char *text = json_string_value(json_object_get(request, "subnet"));
 	struct subnet subnet;
 	int r;
@@ -242,14 +291,14 @@ static int read_request(struct network_making *m, const json_t *request, struct 
 	m->vni = (uint32_t)json_integer_value(vni);
 	r = text ? subnet_parse(text, &subnet, err)
 		 : error_set(err, -EINVAL, "\"subnet\" is missing");
+	m->nodes = json_array();
 	if (!r)
 		r = read_gateway(m, &subnet, err);
 	if (!r)
-		r = read_nodes(m->c->d, nodes, err);
+		r = read_nodes(m, request, m->nodes, err);
 	if (!r)
 		r = cluster_addresses(m->c->d->store, m->c->id, &vms, err);
 	m->subnet = json_incref(json_object_get(request, "subnet"));
-	m->nodes = json_copy(nodes);
 	m->taps = json_array();
 	if (!r)
 		r = read_taps(m, &subnet, vms, err);

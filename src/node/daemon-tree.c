@@ -132,7 +132,9 @@ static void on_reply(const struct reply *reply, int code, const char *reason, js
 static void on_request(void *arg, struct tree_request *request, const json_t *message)
 {
 	struct tree_session *t = arg;
-	struct reply model = {.asker = &t->who, .fn = on_reply, .to = request}, *reply;
+	struct reply model = {
+		.asker = &t->who, .place = tree_place(t->member), .fn = on_reply, .to = request};
+	struct reply *reply;
 	struct error err;
 	int r = reply_create(t->d, &model, &reply, &err);
 

@@ -161,6 +161,7 @@ struct reply {
 	struct asker *asker; /* as it is now; NULL: it has gone, and what it wanted may be undone */
 	struct conn *conn;   /* on which it asked; NULL: through the tree, or it has gone */
 	json_int_t id;	     /* of the request */
+	uint32_t place;	     /* of this node, in the tree by which it came */
 	/* Private. */
 	struct daemon *d;
 	struct reply *next;

@@ -19,6 +19,7 @@
 #include "part/begin.h"
 #include "part/part.h"
 #include "part/work.h"
+#include "vms/hosts.h"
 #include "vms/record.h"
 
 #define TOKEN_DIGITS 64
@@ -271,10 +272,13 @@ static json_t *describe(const struct work *w, const json_t *spec)
 {
 	const struct setup *s = &w->part->setup;
 	json_t *vm = json_copy((json_t *)spec), *tls = json_object_get(w->request, "tls");
+	json_t *hosts = NULL;
 
-	json_object_update_new(vm, json_pack("{ss,ss,si,sO*}", "network", s->network, "network_id",
+	/* They were looked at when it was prepared. */
+	hosts_expand(json_object_get(w->request, "hosts"), &hosts, NULL);
+	json_object_update_new(vm, json_pack("{ss,ss,si,so*}", "network", s->network, "network_id",
 					     s->network_id, "prefix", (int)s->subnet.prefix,
-					     "hosts", json_object_get(w->request, "hosts")));
+					     "hosts", hosts));
 	return json_pack("{si,so,ss,ss,sb,sb,sb}", "version", 1, "vm", vm, "token",
 			 record_text(w->request, "token"), "listen",
 			 record_text(w->request, "listen"), "link", 0, "tls", !json_is_false(tls),

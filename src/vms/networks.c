@@ -20,13 +20,13 @@
 #include "net/state.h"
 #include "net/vxlan.h"
 #include "vms/guard.h"
+#include "vms/hosts.h"
 #include "vms/network.h"
 #include "vms/record.h"
 #include "vms/vms.h"
 
 #define NETWORK_PATIENCE_NS 10000000000ULL
 #define LOOK_MS 20
-#define EXPECTED_MAX 4096 /* VMs of a network whose names are told to it */
 #define EXPECTED_ONCE 400 /* fit into a request */
 
 /* 16 hexadecimal digits, or a new one. */
@@ -164,12 +164,8 @@ static int expect_some(const struct vms_network *network, bool make, const json_
 	json_t *some = json_array(), *request = json_pack("{ss,so}", "op", "hosts", "hosts", some);
 	int r;
 
-	for (size_t i = first; i < first + EXPECTED_ONCE && i < json_array_size(hosts); i++) {
-		const json_t *host = json_array_get(hosts, i);
-
-		json_array_append_new(some, json_pack("{ss,ss}", "name", record_text(host, "name"),
-						      "address", record_text(host, "address")));
-	}
+	for (size_t i = first; i < first + EXPECTED_ONCE && i < json_array_size(hosts); i++)
+		json_array_append(some, json_array_get(hosts, i));
 	r = request ? vms_network_call(network, make, request, NULL, err) : -ENOMEM;
 	json_decref(request);
 	return r;
@@ -177,15 +173,16 @@ static int expect_some(const struct vms_network *network, bool make, const json_
 
 int vms_expect(const struct vms_network *network, bool make, const json_t *hosts, struct error *err)
 {
-	size_t i = 0, n = json_array_size(hosts);
-	int r = 0;
+	json_t *all = NULL;
+	size_t i = 0;
+	int r = hosts_expand(hosts, &all, err);
 
-	if (n > EXPECTED_MAX)
-		return error_set(err, -E2BIG, "the VMs of a network know %d names, not %zu",
-				 EXPECTED_MAX, n);
+	if (r)
+		return r;
 	do
-		r = expect_some(network, make, hosts, i, err);
-	while (!r && (i += EXPECTED_ONCE) < n);
+		r = expect_some(network, make, all, i, err);
+	while (!r && (i += EXPECTED_ONCE) < json_array_size(all));
+	json_decref(all);
 	return r;
 }
 

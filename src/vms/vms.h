@@ -88,8 +88,9 @@ int vms_network_call(const struct vms_network *network, bool make, const json_t 
 		     json_t **ret, struct error *err);
 
 /*
- * Tells a network the names and addresses ([{"name", "address"}]) of VMs, here or elsewhere, that
- * all its VMs are to know from their start; make as for vms_network_call(). -E2BIG: too many.
+ * Tells a network the names and addresses (as vms/hosts.h has them) of VMs, here or elsewhere, that
+ * all its VMs are to know from their start; make as for vms_network_call(). -EINVAL, -E2BIG: too
+ * many.
  */
 int vms_expect(const struct vms_network *network, bool make, const json_t *hosts,
 	       struct error *err);

@@ -54,6 +54,13 @@ def end_task():
         pass
 
 
+def compact(m):
+    """What a request that is the same for all nodes says of each."""
+    if m["op"] == "network" and "places" in m:
+        return *m["nodes"], "of", m["places"]
+    return [f"{h['name']} {h['address']} x {h['count']}" for h in m.get("hosts", [])]
+
+
 class Peer:
     def __init__(self, sock):
         self.sock, self.lock, self.streams, self.credit = sock, threading.Lock(), {}, {}
@@ -95,7 +102,7 @@ class Peer:
 
     def tree(self, m):
         op, to = m["op"], places(m.get("to"))
-        print(op, *filter(None, [m.get("step")]), ",".join(map(str, to)), flush=True)
+        print(op, *filter(None, [m.get("step")]), ",".join(map(str, to)), *compact(m), flush=True)
         if set(how(op, "silent")) & set(to):
             return
         bad = [{"node": k, "errno": 16, "error": f"no {op} here"} for k in how(op, "fail") if k in to]

@@ -93,7 +93,9 @@ for stage in resolve place reserve network image start ready prepare; do
 	grep -q "^lu: $stage .* s$" err || fail "stage $stage is not told"
 done
 expect "requests" "$(grep -v -e connect -e left asked | cut -d' ' -f1 | tr '\n' ' ')" \
-	"listens join facts reserve reserve network network image start stop release "
+	"listens join facts reserve reserve network image start stop release "
+grep -q "^network 0,1 127.0.0.0-127.0.0.1 of 0-1$" asked || fail "the network is not told as ranges: $(grep ^network asked)"
+grep -q "^start 0,1 lu-0 10.78.0.2 x 2$" asked || fail "names and addresses are not told as a range: $(grep ^start asked)"
 cleaned
 expect "the environment's program" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
 expect "label" "$(run -q -l --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- printf 'a\nb\n' </dev/null | tr '\n' ' ')" "lu-0: a lu-0: b "

@@ -344,6 +344,39 @@ def test_lost(daemon):
     ann.close()
 
 
+def linked(cluster):
+    """Other nodes that the cluster's network here leads to."""
+    shown = subprocess.run(["nsenter", f"--net={STATE}/net/{cluster}", "bridge", "fdb", "show"], stdout=subprocess.PIPE, text=True,
+                           check=True)
+    return sorted({line.split(" dst ")[1].split()[0] for line in shown.stdout.splitlines() if " dst " in line})
+
+
+def test_all_at_once(daemon):
+    say("who is asked for a network with all others finds its own address by its place")
+    cluster = f"all-{RUN}"
+    ann = user(ANN)
+    reserve(ann, cluster, 2)
+    ann.ask("join", session=SECRET + str(ANN), place=4, nodes=[ann.node], fan=16)
+
+    def ask(nodes, places):
+        answer = Client.ask(ann, "network", cluster=cluster, vni=VNI + 3, subnet="10.78.0.0/24", nodes=nodes, places=places)
+        return answer["errors"].get(4, {}).get("error", "")
+
+    for nodes, places, reason in ((["127.0.0.1-127.0.0.3"], "0-1,3", "not this one's (4)"), (["127.0.0.1-127.0.0.3"], "0,4", "not those"),
+                                  (["127.0.0.3-127.0.0.1"], "0,3-4", "FIRST-LAST"), (["127.0.0.1-x"], "4", "FIRST-LAST"),
+                                  (["10.0.0.0-10.255.255.255"], "4", "more than"), (["127.0.0.1"], "x", "places")):
+        got = ask(nodes, places)
+        if reason not in got:
+            sys.exit(f"FAIL: {nodes} of {places}: {got!r}, not {reason!r}")
+    expect("network", ask(["127.0.0.1-127.0.0.3", "127.0.1.9"], "0,3-4,7"), "")
+    expect("links", linked(cluster), ["127.0.0.1", "127.0.0.2", "127.0.1.9"])
+    expect("again", ask(["127.0.0.1-127.0.0.4", "127.0.1.9"], "0,3-4,6-7"), "")
+    expect("links", linked(cluster), ["127.0.0.1", "127.0.0.2", "127.0.0.4", "127.0.1.9"])
+    ann.ask("release", cluster=cluster)
+    nothing_left(cluster)
+    ann.close()
+
+
 def test_own():
     say("a user's own daemon: one node, no root anywhere")
     state = f"{STATE}/user/{ANN}/own"
@@ -379,7 +412,7 @@ def test_own():
 def main():
     daemon = Daemon()
     try:
-        for test in (test_two_users, test_part_killed, test_daemon_killed, test_lost):
+        for test in (test_two_users, test_part_killed, test_daemon_killed, test_lost, test_all_at_once):
             test(daemon)
         daemon.end()
         test_own()

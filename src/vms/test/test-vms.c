@@ -21,6 +21,7 @@
 #include "vms/footprint.h"
 #include "vms/handover.h"
 #include "vms/heard.h"
+#include "vms/hosts.h"
 #include "vms/links.h"
 #include "vms/network.h"
 #include "vms/place.h"
@@ -50,6 +51,52 @@ static void test_subnet(void **state)
 	assert_int_equal(subnet_parse_address(&s, "x", &a, &err), -EINVAL);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(subnet_parse(bad[i], &s, &err), -EINVAL);
+}
+
+/* What comes of hosts, "name=address ..."; or the error. */
+static int expand(const char *text, char *ret, size_t size)
+{
+	json_t *hosts = json_loads(text, JSON_DECODE_ANY, NULL), *all = NULL, *host;
+	struct error err;
+	size_t i, n = 0;
+	int r = hosts_expand(hosts, &all, &err);
+
+	*ret = 0;
+	json_array_foreach (all, i, host)
+		n += (size_t)snprintf(ret + n, n < size ? size - n : 0, "%s=%s ",
+				      record_text(host, "name"), record_text(host, "address"));
+	json_decref(hosts);
+	json_decref(all);
+	return r;
+}
+
+static void test_hosts(void **state)
+{
+	static const char *const bad[] = {
+		"[{\"name\": \"lu\", \"address\": \"10.78.0.2\", \"count\": 2}]",
+		"[{\"name\": \"lu-01\", \"address\": \"10.78.0.2\", \"count\": 2}]",
+		"[{\"name\": \"lu-1234567890\", \"address\": \"10.78.0.2\", \"count\": 2}]",
+		"[{\"name\": \"lu-0\", \"address\": \"255.255.255.254\", \"count\": 2}]",
+		"[{\"name\": \"lu-0\", \"address\": \"x\", \"count\": 2}]",
+		"[{\"name\": \"lu-0\", \"address\": \"10.78.0.2\", \"count\": 0}]",
+		"[{\"name\": \"lu-0\", \"address\": \"10.78.0.2\", \"count\": \"2\"}]",
+		"[{\"address\": \"10.78.0.2\", \"count\": 2}]",
+	};
+	char text[256];
+
+	assert_int_equal(expand("[{\"name\": \"lu-9\", \"address\": \"10.78.0.255\", \"count\": 2},"
+				"{\"name\": \"x\", \"address\": \"10.78.3.1\"}]",
+				text, sizeof(text)),
+			 0);
+	assert_string_equal(text, "lu-9=10.78.0.255 lu-10=10.78.1.0 x=10.78.3.1 ");
+	assert_int_equal(expand("null", text, sizeof(text)), 0);
+	assert_string_equal(text, "");
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(expand(bad[i], text, sizeof(text)), -EINVAL);
+	assert_int_equal(expand("[{\"name\": \"lu-0\", \"address\": \"10.0.0.2\", \"count\": 4096},"
+				"{\"name\": \"x\", \"address\": \"10.78.3.1\"}]",
+				text, sizeof(text)),
+			 -E2BIG);
 }
 
 static void test_identity(void **state)
@@ -332,11 +379,11 @@ static void test_place(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_subnet), cmocka_unit_test(test_identity),
-		cmocka_unit_test(test_heard),  cmocka_unit_test(test_args),
-		cmocka_unit_test(test_ends),   cmocka_unit_test(test_footprint),
-		cmocka_unit_test(test_record), cmocka_unit_test(test_hand_over),
-		cmocka_unit_test(test_place),
+		cmocka_unit_test(test_subnet),	  cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_identity),  cmocka_unit_test(test_heard),
+		cmocka_unit_test(test_args),	  cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_footprint), cmocka_unit_test(test_record),
+		cmocka_unit_test(test_hand_over), cmocka_unit_test(test_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
