@@ -282,8 +282,11 @@ static int open_run(char **socket, struct error *err)
 	return chmod(folder, 0711) ? error_errno(err, -errno, "cannot open %s", folder) : 0;
 }
 
-static int find_paths(const char *state, char **socket, char **database, struct error *err)
+/* A user's folders may be the same on all nodes. */
+static int find_paths(const char *state, const char *name, char **socket, char **database,
+		      struct error *err)
 {
+	CLEANUP_FREE char *file = io_format("node-%s.db", name);
 	int r;
 
 	if (state) {
@@ -297,7 +300,9 @@ static int find_paths(const char *state, char **socket, char **database, struct 
 		*database = strdup(ROOTS_DATABASE);
 		return io_make_dirs("/var/lib/wisp", 0755, err);
 	}
-	return r ? r : paths_data("node.db", database, err);
+	if (!r && !file)
+		r = error_set(err, -ENOMEM, "out of memory");
+	return r ? r : paths_data(file, database, err);
 }
 
 /* What root's daemon makes for users. The folder of run folders can be passed through. */
@@ -437,9 +442,10 @@ static int run(struct settings *s, const struct log *log, struct error *err)
 	CLEANUP_FREE char *interrupts = NULL;
 	char host[HOST_NAME_MAX + 1] = "";
 	struct topology *topology = NULL;
-	int r = find_paths(s->state, &socket, &database, err);
+	int r;
 
 	gethostname(host, sizeof(host) - 1);
+	r = find_paths(s->state, s->name ? s->name : host, &socket, &database, err);
 	if (!r)
 		r = make_folders(s->state, &users, &networks, err);
 	/* Of a machine that is made up none are moved. */
