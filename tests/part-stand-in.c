@@ -4,7 +4,8 @@
  * speaks the node protocol on descriptor 0 (docs/formats/node.md, "The part"). A VM is a process
  * that sleeps, holds the lock of its state directory and is in its control group; so it outlives
  * its part, and the next one finds it. Every request is done $WISP_STAND_IN_MS milliseconds after
- * it came (default: at once).
+ * it came (default: at once). The agent of each VM is the one at $WISP_STAND_IN_AGENT, an address
+ * as agent/client.h has it (default: there is none).
  */
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/client.h"
 #include "channel/conn.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -25,6 +27,7 @@
 #include "lib/loop.h"
 #include "lib/paths.h"
 #include "net/state.h"
+#include "part/pump.h"
 
 struct part;
 
@@ -47,6 +50,7 @@ struct late {
 struct part {
 	struct loop *loop;
 	struct conn *conn;
+	struct pumps *pumps;
 	json_t *setup;
 	struct vm *vms;
 	uint64_t delay_ns;
@@ -282,6 +286,23 @@ static void op_usage(struct part *p, const json_t *request)
 	answer(p, request, 0, NULL, all);
 }
 
+/* Both ends open the stream, also when it is refused. */
+static void op_connect(struct part *p, const json_t *request)
+{
+	uint32_t stream = (uint32_t)json_integer_value(json_object_get(request, "stream"));
+	const char *address = getenv("WISP_STAND_IN_AGENT");
+	struct error err = {"the stand-in has no agent"};
+	int fd = address ? client_connect(address, &err) : -ENOENT;
+
+	if (pump_open(p->pumps, stream, NULL))
+		die("a stream cannot be opened");
+	answer(p, request, fd < 0 ? fd : 0, err.text, NULL);
+	if (fd < 0)
+		pump_close(p->pumps, stream);
+	else
+		pump_connect(p->pumps, stream, fd);
+}
+
 static void op_setup(struct part *p, const json_t *request)
 {
 	p->setup = json_deep_copy(request);
@@ -295,7 +316,7 @@ static const struct {
 } ops[] = {
 	{"setup", op_setup}, {"start", op_start}, {"restore", op_start}, {"stop", op_stop},
 	{"usage", op_usage}, {"pause", NULL},	  {"resume", NULL},	 {"save", NULL},
-	{"send", NULL},	     {"image", NULL},	  {"receive", op_start},
+	{"send", NULL},	     {"image", NULL},	  {"receive", op_start}, {"connect", op_connect},
 };
 
 static void do_it(struct part *p, const json_t *request)
@@ -327,8 +348,14 @@ static void on_late(void *arg)
 static void on_message(void *arg, json_t *message)
 {
 	struct part *p = arg;
-	struct late *late = p->delay_ns ? calloc(1, sizeof(*late)) : NULL;
+	struct late *late;
 
+	if (json_object_get(message, "event")) { /* reset: who was behind a stream has gone */
+		pump_close(p->pumps,
+			   (uint32_t)json_integer_value(json_object_get(message, "stream")));
+		return;
+	}
+	late = p->delay_ns ? calloc(1, sizeof(*late)) : NULL;
 	if (!late) {
 		do_it(p, message);
 		return;
@@ -341,6 +368,16 @@ static void on_message(void *arg, json_t *message)
 
 static void on_data(void *arg, uint32_t stream, const uint8_t *data, size_t n)
 {
+	struct part *p = arg;
+
+	pumps_data(p->pumps, stream, data, n);
+}
+
+static void on_sent(void *arg, uint32_t stream, size_t n)
+{
+	struct part *p = arg;
+
+	pumps_sent(p->pumps, stream);
 }
 
 static void on_closed(void *arg, int code, const char *reason)
@@ -352,7 +389,7 @@ static void on_closed(void *arg, int code, const char *reason)
 
 int main(void)
 {
-	static const struct conn_ops conn_ops = {on_message, on_data, NULL, on_closed};
+	static const struct conn_ops conn_ops = {on_message, on_data, on_sent, on_closed};
 	const char *delay = getenv("WISP_STAND_IN_MS");
 	struct part p = {.delay_ns = delay ? strtoull(delay, NULL, 10) * 1000000 : 0};
 	struct conn_params params = {.ops = &conn_ops, .arg = &p, .dead_ms = 30000};
@@ -363,7 +400,7 @@ int main(void)
 	if (loop_create(&p.loop))
 		die("no loop");
 	params.loop = p.loop;
-	if (conn_create(&params, &p.conn, &err))
+	if (conn_create(&params, &p.conn, &err) || pumps_create(p.loop, p.conn, &p.pumps, &err))
 		die(err.text);
 	return loop_run(p.loop) ? 1 : 0;
 }

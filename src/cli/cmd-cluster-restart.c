@@ -25,6 +25,7 @@ enum {
 	OPT_STOP,
 	OPT_DETACH,
 	OPT_SOCKET,
+	OPT_LAUNCHER,
 	OPT_QUIET,
 	OPT_JSON
 };
@@ -32,7 +33,7 @@ enum {
 struct options {
 	json_t *nodes, *lost;
 	bool stop;
-	const char *socket;
+	const char *socket, *launcher;
 	uint64_t at; /* 0: the newest */
 	struct run_view view;
 };
@@ -56,6 +57,9 @@ static int set(struct options *o, int id, const char *value, struct error *err)
 		return 0;
 	case OPT_SOCKET:
 		o->socket = value;
+		return 0;
+	case OPT_LAUNCHER:
+		o->launcher = value;
 		return 0;
 	case OPT_QUIET:
 		o->view.quiet = true;
@@ -134,10 +138,11 @@ static int read_checkpoint(const char *path, const struct options *o, json_t **r
 
 static int complete(struct options *o, json_t *spec, struct error *err)
 {
-	CLEANUP_FREE char *socket = o->socket ? strdup(o->socket) : NULL;
+	const struct job_daemon wanted = {o->socket, o->launcher, !json_array_size(o->nodes)};
+	CLEANUP_FREE char *socket = NULL;
 	json_t *facts = NULL, *addresses = NULL;
 	bool self = true;
-	int r = job_find_daemon(&socket, !json_array_size(o->nodes), &facts, err);
+	int r = job_find_daemon(&wanted, &socket, &facts, err);
 
 	if (!r)
 		r = run_nodes_complete(o->nodes, facts, &self, err);
@@ -224,6 +229,7 @@ const struct command cmd_cluster_restart = {
 			{OPT_SOCKET, "socket", 0, "PATH",
 			 "Of this node's daemon (default: root's where it runs, else yours)",
 			 COMPLETE_FILE},
+			JOB_LAUNCHER_ROW(OPT_LAUNCHER),
 			{OPT_QUIET, "quiet", 'q', NULL, "Do not tell the stages", 0},
 			{OPT_JSON, "json", 0, NULL, "Tell them as JSON, on standard error", 0},
 			{0}},

@@ -32,6 +32,7 @@ enum {
 	OPT_DETACH,
 	OPT_READY,
 	OPT_SOCKET,
+	OPT_LAUNCHER,
 	OPT_QUIET,
 };
 
@@ -120,6 +121,9 @@ static int set(struct run_options *o, int id, const char *value, struct error *e
 	case OPT_SOCKET:
 		o->socket = value;
 		return 0;
+	case OPT_LAUNCHER:
+		o->launcher = value;
+		return 0;
 	case OPT_QUIET:
 		o->quiet = true;
 		return 0;
@@ -157,11 +161,12 @@ static struct run_view view_of(const struct run_options *o, const json_t *spec)
 
 static int run(const struct command *cmd, struct run_options *o, int argc, char **argv)
 {
-	CLEANUP_FREE char *socket = o->socket ? strdup(o->socket) : NULL;
+	const struct job_daemon wanted = {o->socket, o->launcher, !json_array_size(o->nodes)};
+	CLEANUP_FREE char *socket = NULL;
 	json_t *facts = NULL, *spec = NULL;
 	struct run_view view;
 	struct error err;
-	int code, r = job_find_daemon(&socket, !json_array_size(o->nodes), &facts, &err);
+	int code, r = job_find_daemon(&wanted, &socket, &facts, &err);
 
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
@@ -218,6 +223,7 @@ static const struct option_desc run_options_rows[] = {
 	{OPT_READY, "ready", 0, "SECONDS", "How long VMs may take to start (default 300)", 0},
 	{OPT_SOCKET, "socket", 0, "PATH",
 	 "Of this node's daemon (default: root's where it runs, else yours)", COMPLETE_FILE},
+	JOB_LAUNCHER_ROW(OPT_LAUNCHER),
 	{OPT_QUIET, "quiet", 'q', NULL, "Do not tell the stages", 0},
 	ENV_OPTIONS,
 	{0}};

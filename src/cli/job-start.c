@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/args.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -23,7 +24,8 @@
 
 #define ANSWER_MAX 65536u
 #define LOG_MAX (16u << 20)
-#define DAEMON_TRIES 100 /* of 100 ms */
+#define DAEMON_TRIES 100   /* of 100 ms */
+#define LAUNCHER_IDLE "60" /* seconds */
 
 /* -------- the user's daemon -------- */
 
@@ -43,41 +45,103 @@ static int ask_facts(const char *socket, json_t **ret, struct error *err)
 	return r;
 }
 
-static int open_log(struct error *err)
-{
-	CLEANUP_FREE char *path = NULL;
-	CLEANUP_FREE char *folder = NULL;
-	int fd, r = paths_run("node", NULL, &folder, err);
+/* One that is the user's: how it is started, and where it is. */
+struct own {
+	struct args options;
+	char *socket, *log;
+};
 
+static void own_done(struct own *own)
+{
+	args_done(&own->options);
+	free(own->socket);
+	free(own->log);
+}
+
+/* FNV-1a: of each launcher the user has another daemon. */
+static uint32_t hash(const char *text)
+{
+	uint32_t h = 0x811c9dc5;
+
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * 0x01000193;
+	return h;
+}
+
+static int launching_of(const char *launcher, struct own *own, struct error *err)
+{
+	CLEANUP_FREE char *folder = NULL;
+	char name[9];
+	int r;
+
+	if (!geteuid())
+		return error_set(err, -EINVAL,
+				 "--launcher is for ordinary users: root's wispd reaches other "
+				 "nodes by its own options (see wispd --help)");
+	snprintf(name, sizeof(name), "%08x", hash(launcher));
+	r = paths_run("launcher", name, &folder, err);
 	if (!r)
-		r = paths_run("node", "log", &path, err);
+		r = io_make_dirs(folder, 0700, err);
 	if (r)
 		return r;
-	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	return fd < 0 ? error_errno(err, -errno, "cannot open %s", path) : fd;
+	own->socket = io_format("%s/socket", folder);
+	own->log = io_format("%s/log", folder);
+	args_add(&own->options, "--state=%s", folder);
+	args_add(&own->options, "--launcher=%s", launcher);
+	args_add(&own->options, "--idle=" LAUNCHER_IDLE);
+	return 0;
+}
+
+static int usual_of(struct own *own, struct error *err)
+{
+	CLEANUP_FREE char *folder = NULL;
+	int r = ask_socket(&own->socket, err);
+
+	if (!r)
+		r = paths_run("node", NULL, &folder, err);
+	return r ? r : paths_run("node", "log", &own->log, err);
+}
+
+static int own_of(const struct job_daemon *wanted, struct own *ret, struct error *err)
+{
+	int r = wanted->launcher ? launching_of(wanted->launcher, ret, err) : usual_of(ret, err);
+
+	if (!r && (!ret->socket || !ret->log || ret->options.failed))
+		r = error_set(err, -ENOMEM, "out of memory");
+	return r;
 }
 
 /* Two that are started at once: one has the state, and the other ends. */
-static int start_daemon(pid_t *ret, struct error *err)
+static int start_daemon(const struct own *own, pid_t *ret, struct error *err)
 {
+	CLEANUP_CLOSE int log = open(own->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	CLEANUP_FREE char *program = NULL;
-	CLEANUP_CLOSE int log = open_log(err);
-	int fds[] = {-1, log, log}, r = log < 0 ? log : paths_program("wispd", &program, err);
-	const char *argv[] = {program, NULL};
-	struct process process = {.argv = argv, .fds = fds, .nfds = 3, .new_session = true};
+	struct args args = {0};
+	int fds[] = {-1, log, log};
+	struct process process = {.fds = fds, .nfds = 3, .new_session = true};
+	int r = log < 0 ? error_errno(err, -errno, "cannot open %s", own->log)
+			: paths_program("wispd", &program, err);
 
-	return r ? r : process_start(&process, ret, err);
+	if (r)
+		return r;
+	args_add(&args, "%s", program);
+	for (char *const *option = own->options.v; option && *option; option++)
+		args_add(&args, "%s", *option);
+	process.argv = (const char *const *)args.v;
+	r = args.failed ? error_set(err, -ENOMEM, "out of memory")
+			: process_start(&process, ret, err);
+	args_done(&args);
+	return r;
 }
 
 /* The last line of its log says why it has ended. */
-static int explain_end(struct error *err)
+static int explain_end(const struct own *own, struct error *err)
 {
-	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FREE char *text = NULL;
 	char *line;
 	size_t n;
 
-	if (paths_run("node", "log", &path, err) || io_read_file(path, LOG_MAX, &text, err) < 0)
+	if (io_read_file(own->log, LOG_MAX, &text, err) < 0)
 		return -ECHILD;
 	n = strlen(text);
 	if (n && text[n - 1] == '\n')
@@ -88,7 +152,7 @@ static int explain_end(struct error *err)
 }
 
 /* It has ended, and another one, started at the same time, is not there either. */
-static int wait_for_daemon(const char *socket, pid_t pid, json_t **facts, struct error *err)
+static int wait_for_daemon(const struct own *own, pid_t pid, json_t **facts, struct error *err)
 {
 	bool ended = false;
 	int r = -ENOENT;
@@ -96,25 +160,48 @@ static int wait_for_daemon(const char *socket, pid_t pid, json_t **facts, struct
 	for (unsigned i = 0; r == -ENOENT && i < DAEMON_TRIES && !(ended && i > 20); i++) {
 		poll(NULL, 0, 100);
 		ended = ended || waitpid(pid, NULL, WNOHANG) == pid;
-		r = ask_facts(socket, facts, err);
+		r = ask_facts(own->socket, facts, err);
 	}
 	if (r == -ENOENT && ended)
-		return explain_end(err);
+		return explain_end(own, err);
 	return r ? error_prefix(err, r, "a wispd of yours was started") : 0;
 }
 
-int job_find_daemon(char **socket, bool alone, json_t **facts, struct error *err)
+static int find_own(const struct job_daemon *wanted, struct own *own, json_t **facts,
+		    struct error *err)
 {
-	bool given = *socket;
 	pid_t pid = 0;
-	int r = given ? 0 : ask_socket(socket, err);
+	int r = ask_facts(own->socket, facts, err);
 
-	if (!r)
-		r = ask_facts(*socket, facts, err);
-	if (r != -ENOENT || given || !alone)
+	if (r != -ENOENT || !(wanted->alone || wanted->launcher))
 		return r;
-	r = start_daemon(&pid, err);
-	return r ? r : wait_for_daemon(*socket, pid, facts, err);
+	r = start_daemon(own, &pid, err);
+	return r ? r : wait_for_daemon(own, pid, facts, err);
+}
+
+int job_find_daemon(const struct job_daemon *wanted, char **socket, json_t **facts,
+		    struct error *err)
+{
+	struct own own = {0};
+	int r;
+
+	if (wanted->socket && wanted->launcher)
+		return error_set(err, -EINVAL,
+				 "--launcher and --socket: that daemon has its own way to others");
+	if (wanted->launcher && wanted->alone)
+		return error_set(err, -EINVAL, "--launcher: name nodes (--nodes or --hosts)");
+	if (wanted->socket) {
+		r = ask_facts(wanted->socket, facts, err);
+		own.socket = strdup(wanted->socket);
+	} else {
+		r = own_of(wanted, &own, err);
+		if (!r)
+			r = find_own(wanted, &own, facts, err);
+	}
+	if (!r)
+		*socket = take_ptr(own.socket);
+	own_done(&own);
+	return r;
 }
 
 /* -------- coordinators -------- */

@@ -14,7 +14,7 @@ struct run_options {
 	json_t *asked;		 /* a document of the command line's own fields, {FIELD: VALUE} */
 	json_t *variables, *nodes;
 	struct args documents; /* beside ENV */
-	const char *name, *image, *socket;
+	const char *name, *image, *socket, *launcher;
 	unsigned ready_s;
 	bool label, detach, quiet;
 };

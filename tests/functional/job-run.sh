@@ -11,16 +11,7 @@ cd "$TMP"
 
 # -------- what it needs: an image, an agent that sees another /etc, nodes --------
 
-mkdir -p home/images/tiny
-python3 - <<'END'
-import hashlib, json
-folder, parts = "home/images/tiny/", {}
-for name in ["vmlinux", "vmlinuz", "initrd", "root.squashfs"]:
-    open(folder + name, "w").write(name)
-    parts[name] = {"size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
-json.dump({"format": 1, "name": "tiny", "created": "now", "builder": "test", "key": "k", "parts": parts},
-          open(folder + "manifest.json", "w"))
-END
+tiny_image home
 cp -a /etc "$TMP/etc"
 unshare -m sh -c "mount --bind '$TMP/etc' /etc && exec '$WISP_BUILD/src/agent/wisp-agent' --listen 'unix:$TMP/agent'" &
 agent=$!

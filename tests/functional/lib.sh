@@ -66,3 +66,17 @@ in_lab() {
 	wisp lab exec --name "$WISP_TEST_LAB" node1 -- env "PATH=$PATH" "WISP_BUILD=$WISP_BUILD" \
 		${WISP_HOME:+"WISP_HOME=$WISP_HOME"} TMPDIR=/tmp "$@"
 }
+
+# tiny_image HOME: an image that is one by its form alone.
+tiny_image() {
+	mkdir -p "$1/images/tiny"
+	python3 - "$1/images/tiny/" <<'END'
+import hashlib, json, sys
+folder, parts = sys.argv[1], {}
+for name in ["vmlinux", "vmlinuz", "initrd", "root.squashfs"]:
+    open(folder + name, "w").write(name)
+    parts[name] = {"size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
+json.dump({"format": 1, "name": "tiny", "created": "now", "builder": "test", "key": "k", "parts": parts},
+          open(folder + "manifest.json", "w"))
+END
+}
