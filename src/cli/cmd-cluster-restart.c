@@ -38,8 +38,10 @@ struct options {
 	struct run_view view;
 };
 
-static int set(struct options *o, int id, const char *value, struct error *err)
+static int set(void *arg, int id, const char *value, struct error *err)
 {
+	struct options *o = arg;
+
 	switch (id) {
 	case OPT_AT:
 		return parse_u64(value, "--at", 1, UINT64_MAX, &o->at, err);
@@ -179,14 +181,11 @@ static int run_restart(const struct command *cmd, int argc, char **argv)
 {
 	struct options o = {.nodes = json_array(), .lost = json_array()};
 	struct option_parser parser;
-	const char *value;
 	struct error err;
-	int id, code, r = 0;
+	int code, r;
 
 	option_start(&parser, cmd, argc, argv);
-	while (!r && (id = option_next(&parser, &value, &err)) > 0)
-		r = id == OPTION_HELP ? id : set(&o, id, value, &err);
-	r = r ? r : id;
+	r = option_each(&parser, set, &o, &err);
 	if (!r && parser.argc != 1)
 		r = error_set(&err, -EINVAL, "give the folder of a cluster's checkpoints");
 	if (r)

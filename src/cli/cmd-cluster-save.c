@@ -36,8 +36,10 @@ static int set_folder(json_t *request, const char *value, struct error *err)
 		       : 0;
 }
 
-static int set(struct options *o, int id, const char *value, struct error *err)
+static int set(void *arg, int id, const char *value, struct error *err)
 {
+	struct options *o = arg;
+
 	switch (id) {
 	case OPT_TO:
 		return set_folder(o->request, value, err);
@@ -137,15 +139,12 @@ static int save(const struct command *cmd, int argc, char **argv, bool suspend)
 	struct options o = {
 		.request = json_pack("{s:s, s:b}", "op", "checkpoint", "suspend", suspend)};
 	struct option_parser parser;
-	const char *value;
 	json_t *saved = NULL;
 	struct error err;
-	int id, r = 0;
+	int r;
 
 	option_start(&parser, cmd, argc, argv);
-	while (!r && (id = option_next(&parser, &value, &err)) > 0)
-		r = id == OPTION_HELP ? id : set(&o, id, value, &err);
-	r = r ? r : id;
+	r = option_each(&parser, set, &o, &err);
 	if (!r && parser.argc != 1)
 		r = error_set(&err, -EINVAL, "give the name of a cluster");
 	if (r) {

@@ -46,8 +46,10 @@ static int set_user(struct options *o, const char *name, struct error *err)
 	return 0;
 }
 
-static int set(struct options *o, int id, const char *value, struct error *err)
+static int set(void *arg, int id, const char *value, struct error *err)
 {
+	struct options *o = arg;
+
 	switch (id) {
 	case OPT_SOCKET:
 		o->socket = value;
@@ -72,14 +74,12 @@ static int set(struct options *o, int id, const char *value, struct error *err)
 static int parse(const struct command *cmd, struct option_parser *parser, int argc, char **argv,
 		 int most, struct options *o, struct error *err)
 {
-	const char *value;
-	int id, r = 0;
+	int r;
 
 	option_start(parser, cmd, argc, argv);
-	while (!r && (id = option_next(parser, &value, err)) > 0)
-		r = id == OPTION_HELP ? id : set(o, id, value, err);
-	if (r || id)
-		return r ? r : id;
+	r = option_each(parser, set, o, err);
+	if (r)
+		return r;
 	if (parser->argc > most)
 		return error_set(err, -EINVAL, "unexpected argument %s", parser->argv[most]);
 	return 0;

@@ -84,8 +84,10 @@ static int request_option(struct run_options *o, int id, const char *value, stru
 	return r < 0 ? r : 0;
 }
 
-static int set(struct run_options *o, int id, const char *value, struct error *err)
+static int set(void *arg, int id, const char *value, struct error *err)
 {
+	struct run_options *o = arg;
+
 	switch (id) {
 	case OPT_VMS:
 		return ask_number(o, "vms", value, err);
@@ -135,14 +137,9 @@ static int set(struct run_options *o, int id, const char *value, struct error *e
 /* 0, OPTION_HELP, or -errno. */
 static int parse(struct option_parser *parser, struct run_options *o, struct error *err)
 {
-	const char *value;
-	int id, r = 0;
+	int r = option_each(parser, set, o, err);
 
-	while (!r && (id = option_next(parser, &value, err)) > 0)
-		r = id == OPTION_HELP ? id : set(o, id, value, err);
-	if (!r && !id && !parser->argc)
-		return error_set(err, -EINVAL, "give an environment");
-	return r ? r : id;
+	return r || parser->argc ? r : error_set(err, -EINVAL, "give an environment");
 }
 
 /* -------- the cluster -------- */

@@ -128,6 +128,16 @@ int option_next(struct option_parser *p, const char **value, struct error *err)
 	return 0;
 }
 
+int option_each(struct option_parser *parser, option_set_fn *set, void *arg, struct error *err)
+{
+	const char *value;
+	int id, r = 0;
+
+	while (!r && (id = option_next(parser, &value, err)) > 0)
+		r = id == OPTION_HELP ? id : set(arg, id, value, err);
+	return r ? r : id;
+}
+
 /* The number of words of argv that spell the command's name, 0 when they do not. */
 static int words_matching(const char *name, int argc, char **argv)
 {

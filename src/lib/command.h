@@ -71,6 +71,12 @@ void option_start(struct option_parser *parser, const struct command *cmd, int a
 #define OPTION_HELP 0x10000
 int option_next(struct option_parser *parser, const char **value, struct error *err);
 
+/* Takes an option for arg: 0 or -errno. */
+typedef int option_set_fn(void *arg, int id, const char *value, struct error *err);
+
+/* All options to set, up to the first that it does not take. 0, OPTION_HELP or -errno. */
+int option_each(struct option_parser *parser, option_set_fn *set, void *arg, struct error *err);
+
 /* Finds the command that the words of argv name; *used is the number of words. Or NULL. */
 const struct command *command_find(const struct command *const *table, int argc, char **argv,
 				   int *used);

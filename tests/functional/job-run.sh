@@ -110,6 +110,7 @@ refuse 2 "--vms" wisp run -n 0 lu.yaml
 refuse 2 "named twice" wisp run --nodes a,a lu.yaml
 refuse 2 "not NAME=VALUE" wisp run -e A lu.yaml
 refuse 1 "do not fit, only 2: n0 takes 1; n1 takes 1" run -n 3 --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+refuse 1 "do not fit, only 2: n0 takes 1; n1 takes 1" run -q -n 3 --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 refuse 1 "conflict" run -n 4 -f lu.yaml --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 refuse 1 "no image none" run --image none --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 printf 'vms: 2\ncpus: 2\nmpi: openmpi\nranks: 5\nprogram: [x]\n' >mpi.yaml
@@ -142,7 +143,7 @@ fails start=dies@1 "VM lu-1 at node n1 has ended: panic" release
 fails start=never@0 "1 of 2 VMs are not ready after 2 s, of them lu-0 at node n0" release
 fails start=lost@1 "node n1 is lost, with VM lu-1" release
 start_nodes 2 start=dies@0
-refuse 1 "Kernel panic" run --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
+refuse 1 "Kernel panic" run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 start_nodes 1
 stop_nodes
 refuse 1 "nothing answers at $TMP/socket" run --nodes n0@127.0.0.1 lu.yaml
