@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -26,26 +28,61 @@ static int write_proc(const char *path, const char *text)
 	return fd < 0 ? -errno : io_write_full(fd, text, strlen(text));
 }
 
-/* Makes the user root of a new user namespace (user_namespaces(7), "Defining mappings"). */
+/* One user and one group, who are ours outside (user_namespaces(7), "Defining mappings"). */
+static int map_user(uid_t outside, gid_t group_outside, uid_t inside, gid_t group_inside)
+{
+	char uids[40], gids[40];
+	int r = write_proc("/proc/self/setgroups", "deny");
+
+	snprintf(uids, sizeof(uids), "%u %u 1", inside, outside);
+	snprintf(gids, sizeof(gids), "%u %u 1", group_inside, group_outside);
+	if (!r)
+		r = write_proc("/proc/self/uid_map", uids);
+	return r ? r : write_proc("/proc/self/gid_map", gids);
+}
+
+/* Makes the user root of a new user namespace. */
 static int become_root(struct error *err)
 {
-	CLEANUP_FREE char *uids = io_format("0 %u 1", (unsigned)geteuid());
-	CLEANUP_FREE char *gids = io_format("0 %u 1", (unsigned)getegid());
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
 	int r;
 
-	if (!uids || !gids)
-		return -ENOMEM;
 	if (unshare(CLONE_NEWUSER) < 0)
 		return error_errno(err, -errno,
 				   "cannot make a user namespace (be root, or allow them: sysctl "
 				   "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
 				   "kernel.apparmor_restrict_unprivileged_userns)");
-	r = write_proc("/proc/self/setgroups", "deny");
-	if (!r)
-		r = write_proc("/proc/self/uid_map", uids);
-	if (!r)
-		r = write_proc("/proc/self/gid_map", gids);
+	r = map_user(uid, gid, 0, 0);
 	return r ? error_errno(err, r, "cannot become root of a user namespace") : 0;
+}
+
+/* Others than root lose their capabilities with the next program, but for ambient ones. */
+static int keep_capabilities(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data))
+		return -errno;
+	for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
+		data[i].inheritable = data[i].permitted;
+	if (syscall(SYS_capset, &header, data))
+		return -errno;
+	for (unsigned i = 0; i < 32 * ARRAY_SIZE(data); i++)
+		if ((data[i / 32].permitted & 1u << i % 32) &&
+		    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0) < 0)
+			return -errno;
+	return 0;
+}
+
+int namespace_own_user(void)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	int r = unshare(CLONE_NEWUSER) < 0 ? -errno : map_user(uid, gid, uid, gid);
+
+	return r ? r : keep_capabilities();
 }
 
 int namespace_enter_private(struct error *err)
@@ -67,11 +104,13 @@ int namespace_make_read_only(void)
 	return 0;
 }
 
-int namespace_ignore_setgroups(void)
+int namespace_stay_user(void)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setgroups, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setgroups, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setresuid, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setresgid, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO), /* errno 0: success */
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};

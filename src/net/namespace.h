@@ -16,10 +16,18 @@ int namespace_enter_private(struct error *err);
 int namespace_make_read_only(void);
 
 /*
- * From now on setgroups() does nothing and succeeds: an ordinary user's namespace refuses it, and
- * some programs give up then. Their groups are the user's own. 0 or -errno; async-signal-safe.
+ * A new user namespace in which the user is who it was, nobody else is anybody, and the next
+ * program has all capabilities: over that user's files and what it makes itself, so chroot() works.
+ * 0 or -errno; async-signal-safe. The process must be single-threaded.
  */
-int namespace_ignore_setgroups(void);
+int namespace_own_user(void);
+
+/*
+ * From now on setgroups(), setresuid() and setresgid() do nothing and succeed: an ordinary user's
+ * namespace refuses them, and some programs give up then. Who they are stays the user, with the
+ * user's own groups. 0 or -errno; async-signal-safe.
+ */
+int namespace_stay_user(void);
 
 /* Moves into the user (if other than ours), network and PID namespaces of a process. */
 int namespace_join(int pidfd, struct error *err);

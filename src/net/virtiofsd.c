@@ -75,16 +75,20 @@ static int connection_pair(int *listener, int *connected)
 	return 0;
 }
 
-/* In the child that becomes virtiofsd, which is single-threaded: setenv() is fine. */
+/*
+ * In the child that becomes virtiofsd, which is single-threaded: setenv() is fine. Who is not root,
+ * not even of a user namespace, needs one to leave the rest of the file tree behind.
+ */
 static int enter_sandbox(void *arg)
 {
 	const struct virtiofsd *fs = arg;
-	int r = fs->read_only ? namespace_make_read_only() : 0;
+	int r = geteuid() ? namespace_own_user() : 0;
 
+	if (!r && fs->read_only)
+		r = namespace_make_read_only();
 	if (!r && fs->preload && setenv("LD_PRELOAD", fs->preload, 1) < 0)
 		r = -errno;
-	/* Root of a user namespace is not root to setgroups(). */
-	return r || !fs->preload ? r : namespace_ignore_setgroups();
+	return r || !fs->preload ? r : namespace_stay_user();
 }
 
 int virtiofsd_start(const struct virtiofsd *fs, pid_t *pid, int *connected, struct error *err)
@@ -108,5 +112,10 @@ int virtiofsd_start(const struct virtiofsd *fs, pid_t *pid, int *connected, stru
 	r = process_start(&process, pid, err);
 	if (!r)
 		*connected = take_fd(&client);
+	else if (geteuid() && (r == -EPERM || r == -EACCES || r == -ENOSPC))
+		error_prefix(err, r,
+			     "a share needs a user namespace (are they allowed? sysctl "
+			     "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+			     "kernel.apparmor_restrict_unprivileged_userns)");
 	return r;
 }

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <grp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,8 +13,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <linux/capability.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <pthread.h>
@@ -29,6 +34,7 @@
 #include "net/client.h"
 #include "net/keeper.h"
 #include "net/message.h"
+#include "net/namespace.h"
 #include "net/state.h"
 #include "net/virtiofsd.h"
 
@@ -239,6 +245,45 @@ static void test_killed(void **state)
 	close(leash);
 }
 
+/* In a child: 0, or the line that is not so. */
+static int look_at_own_user(void)
+{
+	const uid_t nobody = 65534;
+	uid_t r, e, s;
+
+	if (!geteuid() && (setresgid(nobody, nobody, nobody) || setresuid(nobody, nobody, nobody)))
+		return __LINE__;
+	e = geteuid();
+	prctl(PR_SET_DUMPABLE, 1);
+	if (namespace_own_user())
+		return -1;
+	if (geteuid() != e || !prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_SYS_CHROOT, 0, 0))
+		return __LINE__;
+	if (chroot("/") || !setresuid(0, 0, 0) || !access("/proc/1/root/etc", F_OK))
+		return __LINE__;
+	if (namespace_stay_user() || setresuid(0, 0, 0) || setgroups(0, NULL))
+		return __LINE__;
+	if (getresuid(&r, &e, &s) || !r || r != e || e != s)
+		return __LINE__;
+	return 0;
+}
+
+static void test_own_user(void **state)
+{
+	int status, line;
+	pid_t pid = fork();
+
+	if (!pid) {
+		line = look_at_own_user();
+		_exit(line < 0 ? 77 : line && line % 256 == 77 ? 1 : line % 256);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void test_virtiofsd(void **state)
 {
 	const struct virtiofsd fs = {.program = "/fs", .source = "/a,b", .cached = true};
@@ -260,6 +305,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keeper, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_leash, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
+		cmocka_unit_test(test_own_user),
 		cmocka_unit_test(test_virtiofsd),
 	};
 
