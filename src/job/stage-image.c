@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "image/plan.h"
 #include "job/job.h"
@@ -74,21 +73,25 @@ static void tell_progress(struct job *j)
 				 (json_int_t)(total >> MIB_SHIFT), "unit", "MiB"));
 }
 
+static struct fetcher *find(const struct images *m, const json_t *place)
+{
+	for (size_t i = 0; m && json_is_integer(place) && i < m->n; i++)
+		if (m->node[i].place == json_integer_value(place))
+			return &m->node[i];
+	return NULL;
+}
+
 void image_hear(struct job *j, const json_t *event)
 {
-	const char *name = json_string_value(json_object_get(event, "node"));
 	json_int_t done = json_integer_value(json_object_get(event, "done"));
 	json_int_t total = json_integer_value(json_object_get(event, "total"));
-	struct images *m = j->images;
+	struct fetcher *node = find(j->images, json_object_get(event, "node"));
 
-	if (!m || !name || done < 0 || total < done)
+	if (!node || done < 0 || total < done)
 		return;
-	for (size_t i = 0; i < m->n; i++)
-		if (!strcmp(j->node[m->node[i].place].name, name)) {
-			m->node[i].done = (uint64_t)done;
-			m->node[i].total = (uint64_t)total;
-			tell_progress(j);
-		}
+	node->done = (uint64_t)done;
+	node->total = (uint64_t)total;
+	tell_progress(j);
 }
 
 /* -------- fetching -------- */
@@ -172,14 +175,11 @@ static void fetch(struct job *j)
 /* Of an error that says no more than that it is not there. */
 static bool lacks(struct job *j, const json_t *error)
 {
-	json_int_t place = json_integer_value(json_object_get(error, "node"));
-	struct images *m = j->images;
+	struct fetcher *node = find(j->images, json_object_get(error, "node"));
 
-	if (json_integer_value(json_object_get(error, "errno")) != ENOENT)
+	if (!node || json_integer_value(json_object_get(error, "errno")) != ENOENT)
 		return false;
-	for (size_t i = 0; i < m->n; i++)
-		if (m->node[i].place == place)
-			m->node[i].has = false;
+	node->has = false;
 	return true;
 }
 

@@ -51,12 +51,14 @@ static int check_image(struct daemon *d, const struct cluster *c, const json_t *
 {
 	static const char *const takers[] = {"image", "start", "restore", "receive"};
 	const char *op = json_string_value(json_object_get(request, "op"));
+	const json_t *image = json_object_get(request, "image");
 
+	/* What goes on has its image. */
+	if (!image && json_is_true(json_object_get(request, "again")) && !strcmp(op, "receive"))
+		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(takers); i++)
 		if (!strcmp(op, takers[i]))
-			return cluster_check_image(
-				d->store, c->id,
-				json_string_value(json_object_get(request, "image")), err);
+			return cluster_check_image(d->store, c->id, json_string_value(image), err);
 	return 0;
 }
 

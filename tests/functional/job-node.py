@@ -118,7 +118,7 @@ class Peer:
             good = [k for k in to if k not in [b["node"] for b in bad]]
         if op == "image" and m.get("from"):
             print("from", *m["from"], flush=True)
-            self.send({"event": "progress", "op": "image", "cluster": m["cluster"], "node": f"n{to[0]}", "done": 1 << 20, "total": 3 << 20})
+            self.send({"event": "progress", "op": "image", "cluster": m["cluster"], "node": to[0], "done": 1 << 20, "total": 3 << 20})
         if op == "reserve":
             for k in good:
                 held.setdefault(m["cluster"], {})[k] = [v["name"] for v in m["vms"]]
