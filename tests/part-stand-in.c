@@ -310,6 +310,12 @@ static void op_setup(struct part *p, const json_t *request)
 	answer(p, request, 0, NULL, NULL);
 }
 
+static void op_vms(struct part *p, const json_t *request)
+{
+	json_object_set(p->setup, "vms", json_object_get(request, "vms"));
+	answer(p, request, 0, NULL, NULL);
+}
+
 static const struct {
 	const char *op;
 	void (*fn)(struct part *p, const json_t *request); /* NULL: there is nothing to do */
@@ -317,6 +323,7 @@ static const struct {
 	{"setup", op_setup}, {"start", op_start}, {"restore", op_start}, {"stop", op_stop},
 	{"usage", op_usage}, {"pause", NULL},	  {"resume", NULL},	 {"save", NULL},
 	{"send", NULL},	     {"image", NULL},	  {"receive", op_start}, {"connect", op_connect},
+	{"vms", op_vms},
 };
 
 static void do_it(struct part *p, const json_t *request)

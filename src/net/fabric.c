@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +15,6 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-#include <linux/magic.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -88,7 +89,12 @@ static int inside(const char *path, const struct action *a, struct error *err)
 
 static int add_tap(const struct action *a, struct error *err)
 {
-	int r = link_make_tap(a->name, a->uid, err);
+	int r;
+
+	/* A VM may have it open: it is not touched. */
+	if (if_nametoindex(a->name))
+		return 0;
+	r = link_make_tap(a->name, a->uid, err);
 
 	if (!r)
 		r = link_join(a->name, BRIDGE, err);

@@ -36,7 +36,10 @@ int fabric_remove_nodes(const char *path, const uint32_t *nodes, size_t n, struc
  */
 int fabric_lead_out(const char *path, uint32_t gateway, unsigned prefix, struct error *err);
 
-/* A tap that uid may open with fabric_open_tap() from inside, and a reboot of its VM survives. */
+/*
+ * A tap that uid may open with fabric_open_tap() from inside, and a reboot of its VM survives. One
+ * that is there stays as it is.
+ */
 int fabric_add_tap(const char *path, const char *name, uid_t uid, struct error *err);
 int fabric_remove_tap(const char *path, const char *name, struct error *err);
 

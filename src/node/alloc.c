@@ -18,13 +18,6 @@ static int take_number(const struct store_row *row, void *arg)
 	return 0;
 }
 
-static int number(struct alloc *a, int64_t *ret, struct error *err, const char *sql,
-		  const char *text)
-{
-	*ret = 0;
-	return store_each(a->store, take_number, ret, err, sql, text ? "t" : "", text);
-}
-
 static int insert_cpus(struct alloc *a, const struct place_vm *at, int64_t vm, struct error *err)
 {
 	const struct topology *t = a->topology;
@@ -70,7 +63,7 @@ static int insert(struct alloc *a, const struct claim *claim, const struct place
 {
 	int r = store_run(a->store, err,
 			  "INSERT INTO cluster (id, user, state, since, until) VALUES (?, ?, "
-			  "'reserved', ?, ?)",
+			  "'reserved', ?, ?) ON CONFLICT (id) DO NOTHING",
 			  "tiii", claim->cluster, (int64_t)claim->user, now, until);
 
 	for (unsigned v = 0; !r && v < claim->nvms; v++)
@@ -99,19 +92,36 @@ static int find(struct alloc *a, const struct claim *claim, struct placement **r
 
 static int expire(struct alloc *a, int64_t now, struct error *err);
 
+/* More of a cluster is fine, but it is its user's, and a VM is there once. */
+static int check_new(struct alloc *a, const struct claim *claim, struct error *err)
+{
+	int64_t user = claim->user, there;
+	int r = store_each(a->store, take_number, &user, err,
+			   "SELECT user FROM cluster WHERE id = ?", "t", claim->cluster);
+
+	if (!r && user != claim->user)
+		r = error_set(err, -EEXIST, "%s has resources of this node already: another user's",
+			      claim->cluster);
+	for (unsigned v = 0; !r && v < claim->nvms; v++) {
+		there = 0;
+		r = store_each(a->store, take_number, &there, err,
+			       "SELECT 1 FROM vm WHERE cluster = ? AND name = ?", "tt",
+			       claim->cluster, claim->vms[v].name);
+		if (!r && there)
+			r = error_set(err, -EEXIST,
+				      "VM %s of %s has resources of this node already",
+				      claim->vms[v].name, claim->cluster);
+	}
+	return r;
+}
+
 static int claim_in_transaction(struct alloc *a, const struct claim *claim, int64_t now,
 				int64_t until, json_t **missing, struct error *err)
 {
 	struct placement *p = NULL;
-	int64_t there;
 	int r = expire(a, now, err);
 
-	r = r < 0 ? r : 0;
-	if (!r)
-		r = number(a, &there, err, "SELECT 1 FROM cluster WHERE id = ?", claim->cluster);
-	if (!r && there)
-		r = error_set(err, -EEXIST, "%s has resources of this node already",
-			      claim->cluster);
+	r = r < 0 ? r : check_new(a, claim, err);
 	if (!r)
 		r = find(a, claim, &p, missing, err);
 	if (!r)

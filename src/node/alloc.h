@@ -29,7 +29,8 @@ struct alloc {
 /*
  * Meets a claim whole: *ret is a new object as of alloc_describe(). Times are seconds since 1970; a
  * reservation that is not confirmed ends at until. -EBUSY: others have what is missing, -E2BIG:
- * this node never has it, -EEXIST: the cluster has resources here already. *missing is then a new
+ * this node never has it, -EEXIST: one of the VMs has resources here already (others of its
+ * cluster may: these are more of it), or the cluster is another user's. *missing is then a new
  * list that says what, how much and who holds it (docs/formats/node.md, Claims); it stays NULL
  * otherwise.
  */

@@ -321,6 +321,22 @@ static int take_environment(const struct store_row *row, void *arg)
 	return *(json_t **)arg ? 0 : -EBADMSG;
 }
 
+int cluster_check_environment(struct store *s, const char *cluster, const json_t *environment,
+			      struct error *err)
+{
+	json_t *there = NULL;
+	int r = store_each(s, take_environment, &there, err,
+			   "SELECT environment FROM cluster WHERE id = ?", "t", cluster);
+
+	if (!r && !json_equal(there, environment))
+		r = error_set(err, -EEXIST,
+			      "%s has resources of this node already, for another "
+			      "environment",
+			      cluster);
+	json_decref(there);
+	return r;
+}
+
 /* "lu" of "lu-3f2a9c01". */
 static int name_length(const char *cluster)
 {

@@ -44,6 +44,10 @@ int cluster_check_image(struct store *s, const char *cluster, const char *refere
 /* What cluster_keep() noted: a new reference. *ret NULL: there is no such cluster. */
 int cluster_environment(struct store *s, const char *cluster, json_t **ret, struct error *err);
 
+/* -EEXIST: what is here of the cluster was reserved for another environment. */
+int cluster_check_environment(struct store *s, const char *cluster, const json_t *environment,
+			      struct error *err);
+
 /* From now on it has to be ended before it is released; its end has begun. */
 int cluster_set_made(struct store *s, const char *cluster, struct error *err);
 int cluster_set_ending(struct store *s, const char *cluster, struct error *err);

@@ -76,6 +76,8 @@ void groups_gone(struct daemon *d);
  * does not matter. fn comes once, not out of this, also when the part dies.
  */
 int part_ask(struct cluster *c, const json_t *request, part_fn *fn, void *arg, struct error *err);
+/* It hears which VMs there are from now on; one that is not there will. Accepts NULL. */
+void part_tell_vms(struct cluster *c);
 /* A stream of its connection (daemon.h). */
 part_connect_fn part_connect;
 /* Starts it where it is not there; whether it answers. */
@@ -93,6 +95,8 @@ void network_forget(struct cluster *c);
 
 /* A request of the part has been done. */
 void life_done(struct cluster *c, const json_t *request);
+/* Of these VMs what they had comes back. -EBUSY: one of them runs; nothing has changed then. */
+int life_release(struct cluster *c, const json_t *names, struct error *err);
 /* The part says something by itself. */
 void life_event(struct cluster *c, const json_t *event);
 

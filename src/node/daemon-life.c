@@ -204,6 +204,52 @@ static bool is_ours(struct cluster *c, const char *vm)
 	return found;
 }
 
+static int check_release(struct cluster *c, const json_t *names, struct error *err)
+{
+	const json_t *name;
+	size_t i;
+
+	if (!json_is_array(names))
+		return error_set(err, -EINVAL, "\"vms\" has to be a list of names");
+	json_array_foreach (names, i, name) {
+		if (!json_is_string(name))
+			return error_set(err, -EINVAL, "a name in \"vms\" is no text");
+		if (is_ours(c, json_string_value(name)) && runs(c, json_string_value(name)))
+			return error_set(err, -EBUSY, "VM %s runs here: stop it first",
+					 json_string_value(name));
+	}
+	return 0;
+}
+
+static int release_one(struct cluster *c, const char *vm, struct error *err)
+{
+	struct daemon *d = c->d;
+	int r = 0;
+
+	if (account_is_open(d->store, c->id, vm)) {
+		accounts_refresh(d);
+		r = account_close(d->store, c->id, vm, "released", daemon_now(), err);
+	}
+	group_vm_ended(c, vm);
+	return r ? r : alloc_release_vm(&d->alloc, c->id, vm, daemon_now(), err);
+}
+
+int life_release(struct cluster *c, const json_t *names, struct error *err)
+{
+	int r = check_release(c, names, err);
+	const json_t *name;
+	size_t i;
+
+	json_array_foreach (names, i, name)
+		if (!r && is_ours(c, json_string_value(name)))
+			r = release_one(c, json_string_value(name), err);
+	if (r)
+		return r;
+	groups_refresh(c->d);
+	part_tell_vms(c);
+	return 0;
+}
+
 static void on_vm_ended(struct cluster *c, const json_t *event)
 {
 	const char *vm = text_of(event, "vm");

@@ -25,6 +25,7 @@
 
 enum step {
 	STEP_NODES, /* links that are new */
+	STEP_TAPS,  /* of VMs that are new */
 	STEP_MAKE,
 	STEP_KEEPER,
 	STEP_UNDO,
@@ -91,6 +92,9 @@ static json_t *job_of(struct network_making *m, const char *path, struct error *
 	case STEP_NODES:
 		return json_pack("{s:s, s:s, s:O}", "op", "network-nodes", "path", path, "add",
 				 m->more);
+	case STEP_TAPS:
+		return json_pack("{s:s, s:s, s:i, s:O}", "op", "network-taps", "path", path, "user",
+				 (int)m->c->user, "add", m->taps);
 	case STEP_MAKE:
 		return json_pack("{s:s, s:s, s:I, s:O*, s:O*, s:O, s:i, s:O}", "op", "network-make",
 				 "path", path, "vni", (json_int_t)m->vni, "local",
@@ -150,7 +154,7 @@ static void on_done(void *arg, int code, const char *reason)
 	} else if (code) {
 		fail(m, code, reason);
 	} else if (m->step != STEP_KEEPER) {
-		m->step = STEP_KEEPER;
+		m->step = m->step == STEP_NODES ? STEP_TAPS : STEP_KEEPER;
 		go(m);
 	} else {
 		finish(m, cluster_set_nodes(m->c->d->store, m->c->id, m->nodes, &err), &err);

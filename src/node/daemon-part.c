@@ -388,6 +388,36 @@ int part_ask(struct cluster *c, const json_t *request, part_fn *fn, void *arg, s
 	return r;
 }
 
+/* It does without: what is asked of a VM that it does not know fails. */
+static void on_told(void *arg, int code, const char *reason, json_t *answer)
+{
+	const struct cluster *c = arg;
+
+	if (code && c->part && !c->part->unwanted)
+		log_warn(c->d->p.log, "part", "%s: %s", c->id, reason);
+}
+
+void part_tell_vms(struct cluster *c)
+{
+	json_t *setup = NULL, *request = NULL;
+	struct error err = {"out of memory"};
+	int r;
+
+	if (!c || c->end || !part_is_there(c))
+		return;
+	r = cluster_setup(&c->d->alloc, c->id, &setup, &err);
+	if (!r)
+		request = json_pack("{s:s, s:O, s:O}", "op", "vms", "vms",
+				    json_object_get(setup, "vms"), "grants",
+				    json_object_get(setup, "grants"));
+	if (!r)
+		r = request ? ask(c->part, request, on_told, c, &err) : -ENOMEM;
+	if (r)
+		log_error(c->d->p.log, "part", "%s: %s", c->id, err.text);
+	json_decref(setup);
+	json_decref(request);
+}
+
 bool part_is_there(const struct cluster *c)
 {
 	return c->part && c->part->conn;

@@ -93,6 +93,35 @@ static int check_nodes(const struct daemon *d, const json_t *environment, const 
 	return 0;
 }
 
+/* More of a cluster that is here: for the same session, and as it was. *ret: it is here. */
+static int may_grow(struct daemon *d, const struct asker *who, const struct claim *claim,
+		    const json_t *environment, bool *ret, struct error *err)
+{
+	struct cluster_state state;
+	int r = alloc_expire(&d->alloc, daemon_now(), err);
+
+	if (r >= 0)
+		r = cluster_read(d->store, claim->cluster, &state, err);
+	*ret = !r;
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	if (state.user != who->uid || strcmp(state.session, who->session))
+		return error_set(err, -EEXIST,
+				 "%s has resources of this node already, of another session",
+				 claim->cluster);
+	if (state.ending)
+		return error_set(err, -ESHUTDOWN, "cluster %s is being ended", claim->cluster);
+	return cluster_check_environment(d->store, claim->cluster, environment, err);
+}
+
+static void untake(struct daemon *d, const struct claim *claim, bool more, int64_t now)
+{
+	if (!more)
+		alloc_release(&d->alloc, claim->cluster, now, NULL);
+	for (unsigned v = 0; more && v < claim->nvms; v++)
+		alloc_release_vm(&d->alloc, claim->cluster, claim->vms[v].name, now, NULL);
+}
+
 /* Until it has its session it ends by itself: a daemon that is killed here leaves nothing. */
 static int take(struct daemon *d, const struct asker *who, const struct claim *claim,
 		const json_t *environment, const json_t *request, json_t **ret, json_t **missing,
@@ -101,18 +130,21 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 	const json_t *image = json_object_get(request, "image");
 	int64_t now = daemon_now();
 	json_t *lease = NULL;
-	int r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
+	bool more = false;
+	int r = may_grow(d, who, claim, environment, &more, err);
 
+	if (!r)
+		r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
 	if (!r) {
 		r = check_nodes(d, environment, lease, err);
 		if (!r)
 			r = cluster_keep(d->store, claim->cluster, environment,
 					 json_string_value(json_object_get(image, "digest")),
 					 json_object_get(request, "vms"), err);
-		if (!r)
+		if (!r && !more)
 			r = lease_assign(d->store, claim->cluster, who->session, err);
 		if (r)
-			alloc_release(&d->alloc, claim->cluster, now, NULL);
+			untake(d, claim, more, now);
 	}
 	if (!r)
 		*ret = json_pack("{s:o}", "grants", cluster_grants(lease));
@@ -134,8 +166,10 @@ int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *requ
 		r = claim_of(d, who, request, &claim, &environment, &conflicts, err);
 	if (!r)
 		r = take(d, who, claim, environment, request, ret, &missing, err);
-	if (!r)
+	if (!r) {
 		groups_refresh(d);
+		part_tell_vms(cluster_known(d, claim->cluster));
+	}
 	if (conflicts)
 		*ret = json_pack("{s:o}", "conflicts", conflicts);
 	if (missing)
@@ -159,6 +193,7 @@ static int release_now(struct daemon *d, const char *cluster, struct error *err)
 
 void daemon_release(struct daemon *d, struct reply *reply, const json_t *request)
 {
+	const json_t *vms = json_object_get(request, "vms");
 	const char *id = cluster_of(request);
 	struct cluster_state state;
 	struct cluster *c;
@@ -168,6 +203,13 @@ void daemon_release(struct daemon *d, struct reply *reply, const json_t *request
 
 	if (!r && state.user != reply->who.uid && !reply->who.operator)
 		r = error_set(&err, -EPERM, "cluster %s is another user's", id);
+	if (!r && vms && !state.ending) {
+		r = cluster_get(d, id, &c, &err);
+		if (!r)
+			r = life_release(c, vms, &err);
+		reply_send(reply, r, NULL, &err);
+		return;
+	}
 	if (!r && state.made) {
 		r = cluster_get(d, id, &c, &err);
 		if (!r) {

@@ -32,7 +32,8 @@ struct guests {
 	void *arg;
 	int inotify;
 	struct loop_source *changes, *soon, *anyway;
-	struct guest *guest;
+	struct guest *guest; /* room for SETUP_VMS_MAX */
+	size_t n;
 	bool lingers; /* one has an end record and its lock */
 };
 
@@ -103,7 +104,7 @@ static void look_at_dead(struct guests *g, struct guest *guest)
 static void look_at_all(struct guests *g)
 {
 	g->lingers = false;
-	for (size_t i = 0; i < g->setup->nvms; i++)
+	for (size_t i = 0; i < g->n; i++)
 		look(g, &g->guest[i]);
 	if (g->lingers)
 		loop_set_timer(g->soon, SOON_NS, 0);
@@ -144,6 +145,19 @@ static int watch(struct guests *g)
 	return r ? r : loop_set_timer(g->anyway, ANYWAY_NS, ANYWAY_NS);
 }
 
+int guests_more(struct guests *g, struct error *err)
+{
+	int r = 0;
+
+	for (; !r && g->n < g->setup->nvms; g->n += !r) {
+		struct guest *guest = &g->guest[g->n];
+
+		guest->vm = &g->setup->vms[g->n];
+		r = paths_run("vm", guest->vm->name, &guest->dir, err);
+	}
+	return r;
+}
+
 int guests_create(struct loop *loop, const struct setup *setup, guest_fn *fn, void *arg,
 		  struct guests **ret, struct error *err)
 {
@@ -153,20 +167,18 @@ int guests_create(struct loop *loop, const struct setup *setup, guest_fn *fn, vo
 	if (!g)
 		return error_set(err, -ENOMEM, "out of memory");
 	*g = (struct guests){.loop = loop, .setup = setup, .fn = fn, .arg = arg, .inotify = -1};
-	g->guest = calloc(setup->nvms + 1, sizeof(*g->guest));
+	g->guest = calloc(SETUP_VMS_MAX, sizeof(*g->guest));
 	r = g->guest ? watch(g) : -ENOMEM;
 	if (r)
 		error_errno(err, r, "cannot watch VMs");
-	for (size_t i = 0; !r && i < setup->nvms; i++) {
-		g->guest[i].vm = &setup->vms[i];
-		r = paths_run("vm", setup->vms[i].name, &g->guest[i].dir, err);
-	}
+	else
+		r = guests_more(g, err);
 	if (r) {
 		guests_destroy(g);
 		return r;
 	}
 	look_at_all(g);
-	for (size_t i = 0; i < setup->nvms; i++)
+	for (size_t i = 0; i < g->n; i++)
 		look_at_dead(g, &g->guest[i]);
 	*ret = g;
 	return 0;
@@ -180,7 +192,7 @@ void guests_destroy(struct guests *g)
 	loop_remove(&g->soon);
 	loop_remove(&g->anyway);
 	cleanup_close_fd(&g->inotify);
-	for (size_t i = 0; g->guest && i < g->setup->nvms; i++)
+	for (size_t i = 0; i < g->n; i++)
 		free(g->guest[i].dir);
 	free(g->guest);
 	free(g);

@@ -32,6 +32,8 @@ typedef void guest_fn(void *arg, const struct setup_vm *vm, enum guest_state sta
 /* Looks at all VMs of the setup, which lives longer, and tells what is there already. */
 int guests_create(struct loop *loop, const struct setup *setup, guest_fn *fn, void *arg,
 		  struct guests **ret, struct error *err);
+/* The setup has more VMs than before. 0 or -ENOMEM. */
+int guests_more(struct guests *guests, struct error *err);
 void guests_destroy(struct guests *guests);
 
 /* Something was done to VMs: looks soon. */

@@ -19,6 +19,8 @@
 #include "part/begin.h"
 #include "part/part.h"
 #include "part/work.h"
+#include "vms/control.h"
+#include "vms/handover.h"
 #include "vms/hosts.h"
 #include "vms/record.h"
 
@@ -118,6 +120,40 @@ static int run(struct args *args, json_t **ret, struct error *err)
 	return 0;
 }
 
+/*
+ * What a hand-over that is asked for again came to, if nobody works on it any more: 0: *record: its
+ * record is there, and says how to go on; else *here: the VM runs, or has come back to that.
+ * -EAGAIN: it is still under way.
+ */
+static int look(const char *name, const char *file, bool *record, bool *here, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	json_t *vm = NULL, *status = NULL;
+	const char *state;
+	bool alive, back;
+	int r = vms_describe(name, &vm, err);
+
+	*record = *here = false;
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	state = record_text(vm, "state");
+	alive = strcmp(state, "ended") && strcmp(state, "lost");
+	if (!vms_hand_over_dir(name, &dir, NULL)) {
+		*record = record_exists(dir, file);
+		control_call(dir, "status", &status, NULL, NULL);
+	}
+	state = record_text(status, "state");
+	*here = alive && (!strcmp(state, "running") || !strcmp(state, "paused"));
+	back = *record && *here && hand_over_look(dir) == HAND_OVER_STAYED;
+	if (back)
+		*record = false;
+	else if (json_object_get(vm, "operation") || (alive && !*record && !*here))
+		r = error_set(err, -EAGAIN, "it is still under way");
+	json_decref(status);
+	json_decref(vm);
+	return r;
+}
+
 /* -------- send -------- */
 
 static int write_token(const char *dir, const json_t *request, struct args *args, struct error *err)
@@ -142,12 +178,11 @@ static void tell_left(const struct part *p, const char *name)
 	json_decref(request);
 }
 
-static int send_one(int talk, void *arg, json_t **ret, struct error *err)
+static int send_now(const struct move *m, json_t **ret, struct error *err)
 {
 	static const char *const options[] = {"streams",  "bandwidth", "max-downtime", "rounds",
 					      "precopy",  "hybrid",    "postcopy",     "compress",
 					      "throttle", "clock",     "timeout",      "again"};
-	const struct move *m = arg;
 	CLEANUP_FREE char *dir = NULL;
 	struct args args = {0};
 	int r = vms_hand_over_dir(m->name, &dir, err);
@@ -167,11 +202,25 @@ static int send_one(int talk, void *arg, json_t **ret, struct error *err)
 	args_add(&args, "--json");
 	args_add(&args, "--");
 	args_add(&args, "%s", m->name);
-	args_add(&args, "%s", record_text(m->request, "to"));
+	args_add(&args, "%s", record_text(m->request, "target"));
 	r = run(&args, ret, err);
 	if (!r)
 		tell_left(m->part, m->name);
 	return r;
+}
+
+/* Again, without a record: it has gone, or nothing has come of it. */
+static int send_one(int talk, void *arg, json_t **ret, struct error *err)
+{
+	const struct move *m = arg;
+	bool record = true, here = true;
+	int r = json_is_true(json_object_get(m->request, "again"))
+			? look(m->name, RECORD_SEND, &record, &here, err)
+			: 0;
+
+	if (r || record)
+		return r ? r : send_now(m, ret, err);
+	return here ? error_set(err, -EALREADY, "it runs here") : 0;
 }
 
 /*
@@ -216,12 +265,12 @@ static void have_sent(struct work *w)
 
 void part_send(struct part *p, json_int_t id, const json_t *request)
 {
-	const char *name = record_text(request, "vm"), *to = record_text(request, "to");
+	const char *name = record_text(request, "vm"), *target = record_text(request, "target");
 	struct move m = {p, request, name};
 	struct work *w;
 
-	if (strncmp(to, "tcp:", 4) && strncmp(to, "unix:", 5)) {
-		part_refuse(p, id, -EINVAL, "\"to\" is not tcp:HOST:PORT or unix:PATH", NULL);
+	if (strncmp(target, "tcp:", 4) && strncmp(target, "unix:", 5)) {
+		part_refuse(p, id, -EINVAL, "\"target\" is not tcp:HOST:PORT or unix:PATH", NULL);
 		return;
 	}
 	if (json_object_get(p->moving, name)) {
@@ -242,8 +291,13 @@ static int receive_again(int talk, void *arg, json_t **ret, struct error *err)
 {
 	const struct move *m = arg;
 	struct args args = {0};
-	int r = program(&args, "receive", err);
+	bool record, here;
+	int r = look(m->name, RECORD_RECEIVE, &record, &here, err);
 
+	if (!r && !record)
+		return here ? 0 : error_set(err, -ENOENT, "it is not here");
+	if (!r)
+		r = program(&args, "receive", err);
 	if (r)
 		return r;
 	args_add(&args, "--again");

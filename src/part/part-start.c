@@ -259,15 +259,38 @@ static void leave_network(struct work *w)
 	work_go(w, have_stopped);
 }
 
+static bool is_named(const json_t *names, const char *vm)
+{
+	const json_t *name;
+	size_t i;
+
+	json_array_foreach (names, i, name)
+		if (json_is_string(name) && !strcmp(json_string_value(name), vm))
+			return true;
+	return false;
+}
+
+/* Whether it is about one of the VMs that are to be stopped. */
+static bool concerns(const struct work *w, const json_t *stop)
+{
+	const json_t *names = json_object_get(stop, "vms");
+
+	for (size_t i = 0; names && i < w->nvms; i++)
+		if (is_named(names, w->vms[i]->name))
+			return true;
+	return !names;
+}
+
 /* What begins does not begin any more when the VMs are ended. */
-static bool cancel_beginnings(struct part *p)
+static bool cancel_beginnings(struct part *p, const json_t *stop)
 {
 	bool any = false;
 
 	for (struct work *w = p->works; w; w = w->next) {
-		if (w->begins)
-			work_cancel(w, "the VMs are stopped");
-		any |= w->begins;
+		if (!w->begins || !concerns(w, stop))
+			continue;
+		work_cancel(w, "the VMs are stopped");
+		any = true;
 	}
 	return any;
 }
@@ -277,7 +300,7 @@ void part_stop(struct part *p, json_int_t id, const json_t *request)
 	struct work *w;
 
 	part_save_stop(p);
-	if (cancel_beginnings(p)) {
+	if (cancel_beginnings(p, request)) {
 		json_array_append(p->stops, (json_t *)request);
 		return;
 	}

@@ -97,10 +97,9 @@ int part_vms(const struct part *p, const json_t *request, const struct setup_vm 
 	else if (names)
 		r = pick(p, names, list, n, err);
 	else
-		while (*n < p->setup.nvms) {
-			list[*n] = &p->setup.vms[*n];
-			++*n;
-		}
+		for (size_t i = 0; i < p->setup.nvms; i++)
+			if (!p->setup.vms[i].gone)
+				list[(*n)++] = &p->setup.vms[i];
 	if (!r)
 		*ret = take_ptr(list);
 	return r;
@@ -211,6 +210,20 @@ static void part_setup(struct part *p, json_int_t id, const json_t *request)
 	p->early = NULL;
 }
 
+/* VMs come from other nodes, and have gone there. */
+static void part_change(struct part *p, json_int_t id, const json_t *request)
+{
+	struct error err;
+	int r = setup_change(&p->setup, request, &err);
+
+	if (!r)
+		r = guests_more(p->guests, &err);
+	if (r)
+		part_refuse(p, id, r, err.text, NULL);
+	else
+		part_answer(p, id, NULL);
+}
+
 /* -------- what it is asked -------- */
 
 static const struct request {
@@ -221,7 +234,7 @@ static const struct request {
 	{"resume", part_resume},   {"save", part_save},	      {"send", part_send},
 	{"receive", part_receive}, {"stop", part_stop},	      {"connect", part_connect},
 	{"list", part_list},	   {"usage", part_usage},     {"image", part_image},
-	{"tcp", part_tcp},
+	{"tcp", part_tcp},	   {"vms", part_change},
 };
 
 static void do_request(struct part *p, json_int_t id, const json_t *request)
@@ -252,17 +265,13 @@ static void do_request(struct part *p, json_int_t id, const json_t *request)
 
 void part_go_on(struct part *p)
 {
-	json_t *request;
+	json_t *stops = p->stops, *request;
+	size_t i;
 
-	for (const struct work *w = p->works; w; w = w->next)
-		if (w->begins)
-			return;
-	while (json_array_size(p->stops)) {
-		request = json_incref(json_array_get(p->stops, 0));
-		json_array_remove(p->stops, 0);
+	p->stops = json_array();
+	json_array_foreach (stops, i, request)
 		part_stop(p, json_integer_value(json_object_get(request, "id")), request);
-		json_decref(request);
-	}
+	json_decref(stops);
 }
 
 /* Who was behind a stream is not there any more. */

@@ -48,6 +48,7 @@ static int parse_vm(const struct setup *s, const json_t *json, struct setup_vm *
 
 	if (r)
 		return r;
+	ret->json = (json_t *)json;
 	if (setup_find(s, ret->name))
 		return error_set(err, -EINVAL, "setup: VM %s is there twice", ret->name);
 	ret->address = text(json, "address");
@@ -56,10 +57,12 @@ static int parse_vm(const struct setup *s, const json_t *json, struct setup_vm *
 	r = subnet_parse_address(&s->subnet, ret->address, &address, err);
 	if (r)
 		return error_prefix(err, r, "VM %s", ret->name);
-	ret->grant = json_object_get(json_object_get(s->json, "grants"), ret->name);
-	return json_is_object(ret->grant)
-		       ? 0
-		       : error_set(err, -EINVAL, "setup: VM %s has no grant", ret->name);
+	ret->grant = ret->kept = json_object_get(json_object_get(s->json, "grants"), ret->name);
+	if (!json_is_object(ret->grant))
+		return error_set(err, -EINVAL, "setup: VM %s has no grant", ret->name);
+	json_incref(ret->json);
+	json_incref(ret->kept);
+	return 0;
 }
 
 static int parse_vms(const json_t *list, struct setup *s, struct error *err)
@@ -70,11 +73,11 @@ static int parse_vms(const json_t *list, struct setup *s, struct error *err)
 	if (!json_is_array(list) || n > SETUP_VMS_MAX)
 		return error_set(err, -EINVAL, "setup: \"vms\" is not a list of at most %d VMs",
 				 SETUP_VMS_MAX);
-	s->vms = calloc(n + 1, sizeof(*s->vms));
+	s->vms = calloc(SETUP_VMS_MAX, sizeof(*s->vms));
 	if (!s->vms)
 		return error_set(err, -ENOMEM, "out of memory");
 	while (!r && s->nvms < n) {
-		struct setup_vm vm;
+		struct setup_vm vm = {0};
 
 		r = parse_vm(s, json_array_get(list, s->nvms), &vm, err);
 		if (!r)
@@ -122,17 +125,80 @@ int setup_parse(const json_t *message, struct setup *ret, struct error *err)
 	return r;
 }
 
+static void forget(struct setup_vm *vm)
+{
+	json_decref(vm->json);
+	json_decref(vm->kept);
+}
+
+static void free_vms(struct setup *s)
+{
+	for (size_t i = 0; i < s->nvms; i++)
+		forget(&s->vms[i]);
+	free(s->vms);
+}
+
 void setup_done(struct setup *s)
 {
-	free(s->vms);
+	free_vms(s);
 	json_decref(s->json);
 	*s = (struct setup){0};
+}
+
+/* -------- what changes -------- */
+
+/* One that was here has its place still; else NULL. */
+static struct setup_vm *find_place(const struct setup *s, const char *name)
+{
+	for (size_t i = 0; i < s->nvms; i++)
+		if (!strcmp(s->vms[i].name, name))
+			return &s->vms[i];
+	return NULL;
+}
+
+/* Takes over what next has of its VMs. */
+static void take_vms(struct setup *s, const struct setup *next)
+{
+	for (size_t i = 0; i < s->nvms; i++)
+		s->vms[i].gone = !find_place(next, s->vms[i].name);
+	for (size_t i = 0; i < next->nvms; i++) {
+		struct setup_vm *vm = find_place(s, next->vms[i].name);
+		bool known = vm;
+
+		vm = known ? vm : &s->vms[s->nvms++];
+		if (known)
+			forget(vm);
+		*vm = next->vms[i];
+		json_incref(vm->json);
+		json_incref(vm->kept);
+	}
+}
+
+int setup_change(struct setup *s, const json_t *message, struct error *err)
+{
+	struct setup next = *s;
+	size_t more = 0;
+	int r;
+
+	next.json = (json_t *)message;
+	next.vms = NULL;
+	next.nvms = 0;
+	r = parse_vms(json_object_get(message, "vms"), &next, err);
+	for (size_t i = 0; !r && i < next.nvms; i++)
+		more += !find_place(s, next.vms[i].name);
+	if (!r && s->nvms + more > SETUP_VMS_MAX)
+		r = error_set(err, -E2BIG, "more than %d VMs of cluster %s have been here",
+			      SETUP_VMS_MAX, s->cluster);
+	if (!r)
+		take_vms(s, &next);
+	free_vms(&next);
+	return r;
 }
 
 const struct setup_vm *setup_find(const struct setup *s, const char *name)
 {
 	for (size_t i = 0; i < s->nvms; i++)
-		if (!strcmp(s->vms[i].name, name))
+		if (!s->vms[i].gone && !strcmp(s->vms[i].name, name))
 			return &s->vms[i];
 	return NULL;
 }

@@ -17,13 +17,15 @@ struct error;
 struct setup_vm {
 	const char *name, *address;
 	const json_t *grant;
+	json_t *json, *kept; /* what these point into */
+	bool gone;	     /* it was here, and may come back */
 };
 
 struct setup {
 	json_t *json; /* all of it; the rest points into it */
 	const char *cluster, *name, *node;
 	const json_t *environment; /* closed */
-	struct setup_vm *vms;
+	struct setup_vm *vms;	   /* with room for SETUP_VMS_MAX: they stay where they are */
 	size_t nvms;
 	const char *network, *network_id;
 	struct subnet subnet;
@@ -35,6 +37,12 @@ struct setup {
 /* A new reference of message is kept. -EINVAL names the member that is wrong. */
 int setup_parse(const json_t *message, struct setup *ret, struct error *err);
 void setup_done(struct setup *s);
+
+/*
+ * The VMs are those of message ("vms", "grants") from now on: those that are new come last, those
+ * that are not there are gone. -EINVAL, -E2BIG: nothing has changed.
+ */
+int setup_change(struct setup *s, const json_t *message, struct error *err);
 
 /* NULL: there is no VM of that name here. */
 const struct setup_vm *setup_find(const struct setup *s, const char *name);

@@ -86,7 +86,7 @@ def test_refused():
     p.refused("digest", "start", image="bare@sha256:" + "0" * 64)
     p.refused("no checkpoint is under way", "save", step="cut")
     p.refused("\"step\" is", "save", step="x")
-    p.refused("is not 64", "send", vm="lu-0", to="tcp:127.0.0.1:1")
+    p.refused("is not 64", "send", vm="lu-0", target="tcp:127.0.0.1:1")
     p.refused("\"what\" is", "connect", vm="lu-0", what="heart", stream=1)
     p.refused("there is no VM lu-0", "connect", vm="lu-0", what="console", stream=3)
     p.write(1, b"")
@@ -267,7 +267,7 @@ def test_move():
     receive = q.send("receive", vm="lu-0", image="bare", hosts=HOSTS, token=token,
                      listen="127.0.0.1")
     listening = q.event("progress", "lu-0")["listening"]
-    sent = p.send("send", vm="lu-0", to=listening, token=token)
+    sent = p.send("send", vm="lu-0", target=listening, token=token)
     q.answer(receive)
     p.answer(sent)
     expect("where it was", p.event("vm-ended", "lu-0")["end"]["reason"], "moved to another node")
