@@ -33,8 +33,8 @@ int cluster_parse(const struct command *cmd, int argc, char **argv, int least, i
 	return id ? cli_fail(cmd, EXIT_USAGE, &err) : 0;
 }
 
-static int ask_it(const char *name, json_t *request, unsigned seconds, json_t **ret,
-		  struct error *err)
+static int ask_it(const char *name, json_t *request, unsigned seconds, ask_event_fn *event,
+		  void *arg, json_t **ret, struct error *err)
 {
 	CLEANUP_FREE char *socket = NULL;
 	struct ask *coordinator = NULL;
@@ -45,6 +45,8 @@ static int ask_it(const char *name, json_t *request, unsigned seconds, json_t **
 		r = ask_open(socket, &coordinator, err);
 	if (!r && seconds)
 		ask_set_patience(coordinator, seconds);
+	if (!r)
+		ask_set_events(coordinator, event, arg);
 	if (!r)
 		r = ask(coordinator, request, &value, err);
 	ask_close(coordinator);
@@ -58,12 +60,18 @@ static int ask_it(const char *name, json_t *request, unsigned seconds, json_t **
 
 int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *err)
 {
-	return ask_it(name, request, 0, ret, err);
+	return ask_it(name, request, 0, NULL, NULL, ret, err);
 }
 
 int cluster_ask_long(const char *name, json_t *request, json_t **ret, struct error *err)
 {
-	return ask_it(name, request, LONG_S, ret, err);
+	return ask_it(name, request, LONG_S, NULL, NULL, ret, err);
+}
+
+int cluster_ask_watching(const char *name, json_t *request, ask_event_fn *event, void *arg,
+			 json_t **ret, struct error *err)
+{
+	return ask_it(name, request, LONG_S, event, arg, ret, err);
 }
 
 int cluster_tell(const struct command *cmd, int argc, char **argv, const char *op,

@@ -5,6 +5,7 @@
 /* What the commands of wisp cluster have in common. */
 
 #include "cli/commands.h"
+#include "node/ask.h"
 
 struct error;
 
@@ -24,6 +25,9 @@ cluster_ask_fn cluster_ask;
 
 /* The same of what may take hours. */
 cluster_ask_fn cluster_ask_long;
+/* And tells meanwhile how it gets on. */
+int cluster_ask_watching(const char *name, json_t *request, ask_event_fn *event, void *arg,
+			 json_t **ret, struct error *err);
 
 /* All of a command that tells one cluster to do something: its exit code. */
 int cluster_tell(const struct command *cmd, int argc, char **argv, const char *op,

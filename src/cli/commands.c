@@ -34,6 +34,7 @@ const struct command *const wisp_commands[] = {
 	&cmd_cluster_attach,
 	&cmd_cluster_detach,
 	&cmd_cluster_logs,
+	&cmd_cluster_migrate,
 	&cmd_cluster_checkpoint,
 	&cmd_cluster_suspend,
 	&cmd_cluster_resume,

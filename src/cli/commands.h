@@ -40,7 +40,7 @@ extern const struct command cmd_node_list, cmd_node_show, cmd_node_drain, cmd_no
 extern const struct command cmd_run, cmd_cluster_list, cmd_cluster_show, cmd_cluster_logs,
 	cmd_cluster_attach, cmd_cluster_detach, cmd_cluster_stop, cmd_cluster_checkpoint,
 	cmd_cluster_suspend, cmd_cluster_resume, cmd_cluster_restart, cmd_cluster_exec,
-	cmd_cluster_shell, cmd_cluster_cp;
+	cmd_cluster_shell, cmd_cluster_cp, cmd_cluster_migrate;
 
 struct error;
 

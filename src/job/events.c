@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "job/job.h"
+#include "job/migrate.h"
 #include "lib/cleanup.h"
 
 static const char *text(const json_t *object, const char *key)
@@ -40,13 +41,22 @@ static void tell_console(struct job *j, const struct guest *vm, const char *cons
 						       vm->name, "text", console));
 }
 
+/* Of one that has moved away, or has not come, nothing is to be told. */
+static bool is_of_its_node(const struct guest *vm, const json_t *event)
+{
+	const json_t *node = json_object_get(event, "node");
+
+	return !json_is_integer(node) || json_integer_value(node) == vm->place;
+}
+
 static void on_ended(struct job *j, const json_t *event)
 {
 	struct guest *vm = job_find_vm(j, text(event, "vm"));
 	const json_t *end = json_object_get(event, "end");
 	const char *said = text(end, "said");
 
-	if (!vm || vm->state == VM_ENDED)
+	if (!vm || vm->state == VM_ENDED || migrate_keeps(j, vm, event) ||
+	    !is_of_its_node(vm, event))
 		return;
 	vm->state = VM_ENDED;
 	job_changed(j);
@@ -70,7 +80,8 @@ static void set_gone(struct job *j, const struct nodeset *set, const char *reaso
 static const struct guest *vm_at(const struct job *j, const struct nodeset *set)
 {
 	for (size_t i = 0; i < j->nvms; i++)
-		if (nodeset_has(set, j->vm[i].place) && is_up(&j->vm[i]))
+		if (nodeset_has(set, j->vm[i].place) && is_up(&j->vm[i]) &&
+		    !migrate_moves(j, &j->vm[i]))
 			return &j->vm[i];
 	return NULL;
 }
@@ -111,6 +122,8 @@ void job_hear(struct job *j, const json_t *event)
 		on_ended(j, event);
 	else if (!strcmp(what, "progress") && !strcmp(text(event, "op"), "image"))
 		image_hear(j, event);
+	else if (!strcmp(what, "progress"))
+		migrate_hear(j, event);
 	else if (!strcmp(what, "node-lost") || !strcmp(what, "node-back"))
 		on_nodes(j, event, !strcmp(what, "node-lost"));
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "job/folder.h"
+#include "job/migrate.h"
 #include "job/nodelist.h"
 #include "job/save.h"
 #include "lib/cleanup.h"
@@ -79,6 +80,7 @@ void job_end(struct job *j, int code, const char *why)
 	j->code = code;
 	snprintf(j->why.text, sizeof(j->why.text), "%s", why ? why : "");
 	save_cancel(j);
+	migrate_cancel(j);
 	log_info(&j->log, "job", "ends with %d%s%s", code, why ? ": " : "", why ? why : "");
 	leave_stage(j);
 	begin_stage(j, &stage_end);
@@ -429,6 +431,7 @@ void job_destroy(struct job *j)
 	if (j->stage && j->stage->leave)
 		j->stage->leave(j);
 	save_cancel(j);
+	migrate_cancel(j);
 	job_leave_folder(j);
 	terminals_destroy(j->terminals);
 	tubes_destroy(j->tubes);

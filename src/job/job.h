@@ -26,6 +26,7 @@ struct loop;
 struct loop_source;
 struct images;
 struct job;
+struct migrate;
 struct prepare;
 struct program;
 struct save;
@@ -91,7 +92,8 @@ struct job {
 	int code;	  /* exit code, with ending */
 	struct error why; /* why it ends, or "": its program has ended */
 
-	struct save *save; /* a checkpoint that is under way */
+	struct save *save;	 /* a checkpoint that is under way */
+	struct migrate *migrate; /* VMs that move */
 	struct loop_source *clock;
 	struct images *images;
 	struct prepare *prepare;
@@ -168,6 +170,10 @@ extern const struct terminals_ops job_terminals_ops;
 
 /* stage-image.c: a node tells how much of the image has come. */
 void image_hear(struct job *j, const json_t *event);
+
+/* stage-reserve.c: requests to reserve these VMs (taken), and to link all who hold (places). */
+json_t *job_reservation(const struct job *j, json_t *vms);
+json_t *job_network(const struct job *j, const char *places);
 
 /* stage-start.c: the image by its digest. A VM has become ready. */
 json_t *job_image(const struct job *j);

@@ -12,6 +12,7 @@
 #include "agent/proto.h"
 #include "job/input.h"
 #include "job/job.h"
+#include "job/migrate.h"
 #include "job/mpi.h"
 #include "job/save.h"
 #include "job/talk.h"
@@ -28,6 +29,7 @@
 struct program {
 	struct job *job;
 	struct talk *talk;
+	uint32_t place; /* of the node that is talked to */
 	struct loop_source *again;
 	bool made;		      /* the task is there */
 	bool attached, exited, known; /* known: its positions are ours */
@@ -193,15 +195,21 @@ static void on_again(void *arg)
 	attach(arg);
 }
 
+/* Where it was asked for it is not any more, or soon will not be. */
+static bool is_moving(const struct program *p)
+{
+	return p->place != p->job->vm[0].place || migrate_moves(p->job, &p->job->vm[0]);
+}
+
 /* The VM may be there all the same, and its program. */
 static void lose(struct program *p, const char *reason)
 {
 	uint64_t now = io_now_ns();
 
-	if (!p->lost) {
-		p->lost = now;
+	if (!p->lost && !is_moving(p))
 		job_note(p->job, "the way to the program is lost: %s; trying again", reason);
-	}
+	if (!p->lost || is_moving(p))
+		p->lost = now;
 	if (now - p->lost > LOST_NS)
 		job_fail(p->job, "the program was lost: %s", reason);
 	else
@@ -218,7 +226,7 @@ static void on_over(void *arg, int code, const char *reason)
 		job_end(p->job, p->code, NULL);
 	else if (code == -ECANCELED)
 		job_fail(p->job, "somebody else has taken the program over");
-	else if (code == -ENOENT)
+	else if (code == -ENOENT && !is_moving(p))
 		job_fail(p->job, "the program is not there any more: %s", reason);
 	else
 		lose(p, code ? reason : "its agent has hung up");
@@ -231,6 +239,7 @@ static struct talk *talk_to(struct program *p, json_t *request, const struct tal
 	struct job *j = p->job;
 	const char *node = json_string_value(json_array_get(j->spec.nodes, j->vm[0].place));
 
+	p->place = j->vm[0].place;
 	return talk_start(j->tubes, node, j->vm[0].name, request, ops, p);
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "job/migrate.h"
 #include "job/save.h"
 #include "lib/cleanup.h"
 
@@ -85,7 +86,7 @@ static struct waiting *wait_for(struct job *j, struct terminal *terminal, json_i
 	return w;
 }
 
-static void on_saved(void *arg, int code, const char *reason, const json_t *value)
+static void on_over(void *arg, int code, const char *reason, const json_t *value)
 {
 	struct waiting *w = arg;
 
@@ -97,7 +98,27 @@ static void save(struct job *j, struct terminal *terminal, json_int_t id, const 
 {
 	struct waiting *w = wait_for(j, terminal, id);
 	struct error err;
-	int r = w ? save_begin(j, message, on_saved, w, &err) : 0;
+	int r = w ? save_begin(j, message, on_over, w, &err) : 0;
+
+	if (!r)
+		return;
+	terminal_answer(terminal, id, r, err.text, NULL);
+	free(w);
+}
+
+static void on_move(void *arg, const json_t *event)
+{
+	const struct waiting *w = arg;
+
+	terminal_tell(w->terminal, event);
+}
+
+static void migrate(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message)
+{
+	static const struct migrate_ops ops = {on_move, on_over};
+	struct waiting *w = wait_for(j, terminal, id);
+	struct error err;
+	int r = w ? migrate_begin(j, message, &ops, w, &err) : 0;
 
 	if (!r)
 		return;
@@ -152,6 +173,7 @@ static const struct {
 	void (*fn)(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message);
 } later[] = {
 	{"checkpoint", save},
+	{"migrate", migrate},
 	{"resume", resume},
 };
 

@@ -396,6 +396,8 @@ static int check(const struct job *j, const char *folder, struct error *err)
 	if (j->save)
 		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
 				 j->spec.name);
+	if (j->migrate)
+		return error_set(err, -EBUSY, "VMs of cluster %s are being moved", j->spec.name);
 	if (j->ending || j->stage != &stage_run)
 		return error_set(err, -EAGAIN, "cluster %s does not run (stage %s)", j->spec.name,
 				 j->stage ? j->stage->name : "end");

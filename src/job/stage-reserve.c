@@ -23,13 +23,18 @@ static json_t *vms_at(const struct job *j, uint32_t place)
 	return list;
 }
 
-static json_t *reservation(const struct job *j, uint32_t place)
+json_t *job_reservation(const struct job *j, json_t *vms)
 {
 	return json_pack("{s:s, s:O, s:O*, s:O*, s:s, s:O, s:O, s:O*, s:o}", "op", "reserve",
 			 "documents", j->spec.documents, "waivers", j->spec.waivers, "facts",
 			 j->spec.facts, "digest", j->spec.digest, "environment",
 			 j->spec.environment, "image", j->spec.image, "proof", j->spec.proof, "vms",
-			 vms_at(j, place));
+			 vms);
+}
+
+static json_t *reservation(const struct job *j, uint32_t place)
+{
+	return job_reservation(j, vms_at(j, place));
 }
 
 static void reserve(struct job *j)
@@ -40,15 +45,6 @@ static void reserve(struct job *j)
 const struct stage stage_reserve = {.name = "reserve", .begin = reserve};
 
 /* -------- network -------- */
-
-static size_t holders(const struct job *j)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < j->nnodes; i++)
-		n += j->node[i].vms > 0;
-	return n;
-}
 
 static void add_range(json_t *list, uint32_t first, uint32_t last)
 {
@@ -70,7 +66,7 @@ static json_t *addresses(const struct job *j)
 	for (size_t i = 0; i < j->nnodes; i++) {
 		const char *text = json_string_value(json_array_get(j->spec.addresses, i));
 
-		if (!j->node[i].vms || !text || subnet_parse_ipv4(text, &address))
+		if (!j->node[i].holds || !text || subnet_parse_ipv4(text, &address))
 			continue;
 		if (first && address != last + 1)
 			add_range(list, first, last);
@@ -82,13 +78,13 @@ static json_t *addresses(const struct job *j)
 	return list;
 }
 
-/* The same for all, and a network of this node alone where there is no other. */
-static json_t *request_network(const struct job *j, const char *places)
+/* The same for all, and a network of this node alone where VMs could never come to another. */
+json_t *job_network(const struct job *j, const char *places)
 {
 	json_t *request = json_pack("{s:s, s:I, s:s}", "op", "network", "vni", (json_int_t)j->vni,
 				    "subnet", j->spec.subnet);
 
-	if (holders(j) < 2) {
+	if (j->nnodes < 2) {
 		json_object_set_new(request, "nodes", json_array());
 	} else {
 		json_object_set_new(request, "nodes", addresses(j));
@@ -116,7 +112,7 @@ static void network(struct job *j)
 		}
 		j->vni &= 0xffffff;
 	} while (!j->vni);
-	job_ask(j, request_network(j, places), NULL, NETWORK_MS, on_network);
+	job_ask(j, job_network(j, places), NULL, NETWORK_MS, on_network);
 }
 
 const struct stage stage_network = {.name = "network", .begin = network};

@@ -28,6 +28,8 @@ struct ask {
 	unsigned patience_s;
 	json_int_t id;
 	json_t *answer;
+	ask_event_fn *event; /* or NULL */
+	void *event_arg;
 	bool done;
 	int code; /* why it ended */
 	struct error why;
@@ -43,6 +45,8 @@ static void on_message(void *arg, json_t *message)
 {
 	struct ask *a = arg;
 
+	if (a->event && json_is_string(json_object_get(message, "event")))
+		a->event(a->event_arg, message);
 	if (json_integer_value(json_object_get(message, "re")) != a->id ||
 	    !json_is_true(json_object_get(message, "done")))
 		return;
@@ -92,6 +96,12 @@ static void wait_for(struct ask *a)
 void ask_set_patience(struct ask *a, unsigned seconds)
 {
 	a->patience_s = seconds;
+}
+
+void ask_set_events(struct ask *a, ask_event_fn *fn, void *arg)
+{
+	a->event = fn;
+	a->event_arg = arg;
 }
 
 static int greet(struct ask *a, int fd, struct error *err)

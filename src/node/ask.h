@@ -18,6 +18,10 @@ void ask_close(struct ask *ask);
 /* How long it waits for an answer; a minute, unless it is said. */
 void ask_set_patience(struct ask *ask, unsigned seconds);
 
+/* Hears what it says unasked while an answer is waited for: valid in the call. */
+typedef void ask_event_fn(void *arg, const json_t *event);
+void ask_set_events(struct ask *ask, ask_event_fn *fn, void *arg);
+
 /*
  * The request stays the caller's and gets an id. 0 and *ret (may be NULL itself): the answer's
  * `value`, a new reference or NULL; -errno of the daemon with its reason, and *ret: the whole

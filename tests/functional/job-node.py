@@ -9,6 +9,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image net
     dies@K      (start) the VMs of node K end when they should become ready
     never@K     (start) the VMs of node K do not become ready
     keep        (release) the programs in VMs live on, as they do in checkpoints
+    open@K      (send) node K does not know how it ends until it is asked again
     lost@K      (start) node K is lost a second after its VMs are ready
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
@@ -121,7 +122,21 @@ class Peer:
             self.send({"event": "progress", "op": "image", "cluster": m["cluster"], "node": to[0], "done": 1 << 20, "total": 3 << 20})
         if op == "reserve":
             for k in good:
-                held.setdefault(m["cluster"], {})[k] = [v["name"] for v in m["vms"]]
+                held.setdefault(m["cluster"], {}).setdefault(k, []).extend(v["name"] for v in m["vms"])
+        if op == "receive" and good and not m.get("again"):
+            self.coming = m["id"], good
+            self.send({"event": "progress", "op": "receive", "node": to[0], "cluster": m["cluster"], "vm": m["vm"],
+                       "listening": "tcp:127.0.0.1:1"})
+            return
+        if op == "send" and not m.get("again"):
+            bad += [{"node": k, "errno": 115, "error": "cut off", "unsettled": "undecided"} for k in how(op, "open") if k in to]
+            good = [k for k in good if k not in [b["node"] for b in bad]]
+            last, there = self.coming
+            self.answer({"id": last}, [] if bad else there, [{"node": there[0], "errno": 115 if good or how(op, "open") else 5,
+                        "error": "nothing has come"}] if bad else [])
+        if op == "send" and good:
+            self.send({"event": "vm-ended", "node": to[0], "cluster": m["cluster"], "vm": m["vm"], "end": {"reason": "moved"}})
+            values, good = {str(k): {m["vm"]: {"rounds": 2}} for k in good}, []
         if op == "save" and m["step"] == "begin":
             self.epoch, self.folder = 1 + getattr(self, "epoch", 0), m["folder"]
         if op == "save":
@@ -137,9 +152,12 @@ class Peer:
                                for vm in held[m["cluster"]][k]} for k in good}
             good = []
         self.holds = op != "release"
-        if op == "start" or op == "release" and m["cluster"] in held and not how("release", "keep"):
+        if op == "start" or op == "release" and m["cluster"] in held and len(to) == len(held[m["cluster"]]) and not how("release", "keep"):
             end_task()
-        if op == "release":
+        if op == "release" and "vms" not in m and len(to) < NODES:
+            for k in good:
+                held.get(m["cluster"], {}).pop(k, None)
+        elif op == "release" and "vms" not in m:
             held.pop(m["cluster"], None)
         self.answer(m, good, bad, values)
         if op == "start" or op == "resume" and m.get("clock"):

@@ -25,7 +25,7 @@ stop_nodes() {
 at_exit stop_nodes
 at_failure=logs
 logs() {
-	cat "$TMP/err" "$WISP_RUN"/job/*/log
+	cat "$TMP/err" "$TMP/err.move" "$TMP/out" "$WISP_RUN"/job/*/log
 }
 
 # start_nodes N [OP=BEHAVIOUR...]
@@ -334,3 +334,50 @@ refuse 1 "checkpoints of cluster clock: give cluster lu another folder" wisp clu
 expect "what it has" "$(ls clock)" "$(cat before)"
 wisp cluster stop lu
 wait $pid || :
+
+# -------- VMs move --------
+
+printf 'vms: 2\n' >mover.yaml
+# move BEHAVIOUR...: a cluster of two VMs on three nodes, whose first one moves to the third
+move() {
+	start_nodes 3 "$@"
+	begin --nodes 'n[0-2]@127.0.0.[1-3]' --name mover mover.yaml -- sh -c 'echo runs; cat /proc/uptime >/dev/null; while [ ! -e "$0" ]; do sleep 0.1; done; exit 5' "$TMP/may-end"
+	rc=0
+	wisp cluster migrate mover mover-0 --to n2 --bandwidth 100M --json >moved 2>err.move || rc=$?
+}
+place_of_first() {
+	wisp cluster show mover --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["vms"][0]["node"])'
+}
+end_move() {
+	touch may-end
+	rc=0
+	wait "$pid" || rc=$?
+	expect "exit code of what has not noticed" $rc 5
+	rm may-end
+	cleaned
+}
+
+move
+expect "migrate" "$rc $(python3 -c 'import json; v = json.load(open("moved"))["vms"][0]; print(v["from"], v["to"], v["state"], v["report"])')" "0 n0 n2 moved {'rounds': 2}"
+expect "its place" "$(place_of_first)" n2
+grep -q '^release 0$' asked || fail "the node that it left has not been released"
+rc=0
+wisp cluster migrate mover mover-0 --to n2 2>err.move || rc=$?
+expect "where it is already" "$rc $(grep -c already err.move)" "1 1"
+end_move
+
+move reserve=fail@2
+expect "a node that has no room" "$rc $(grep -c 'no reserve here' err.move)" "1 1"
+expect "its place" "$(place_of_first)" n0
+grep -q '^send' asked && fail "it was sent all the same"
+end_move
+
+move send=fail@0
+expect "a VM that does not move" "$rc $(python3 -c 'import json; print(json.load(open("moved"))["vms"][0]["state"])')" "1 stayed"
+expect "its place" "$(place_of_first)" n0
+grep -q '^release 2$' asked || fail "the node that it did not come to has not been released"
+end_move
+
+move send=open@0
+expect "a hand-over that is asked for again" "$rc $(place_of_first)" "0 n2"
+end_move
