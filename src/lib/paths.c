@@ -8,6 +8,7 @@
 #include <string.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "build-config.h"
 #include "lib/cleanup.h"
@@ -84,6 +85,24 @@ static char *made_by_root(void)
 	if (!path || lstat(path, &st) || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
 		return NULL;
 	return take_ptr(path);
+}
+
+int paths_give_run(const char *path, uid_t uid, gid_t gid, struct error *err)
+{
+	struct stat st;
+
+	if (!mkdir(path, 0700) && lchown(path, uid, gid)) {
+		int r = -errno;
+
+		rmdir(path);
+		return error_errno(err, r, "cannot give %s to user %u", path, uid);
+	}
+	if (lstat(path, &st))
+		return error_errno(err, -errno, "cannot make %s", path);
+	if (!S_ISDIR(st.st_mode) || st.st_uid != uid)
+		return error_set(err, -EEXIST,
+				 "%s is there, and is no folder of user %u: remove it", path, uid);
+	return 0;
 }
 
 static int base_of_run(char **ret, struct error *err)

@@ -17,6 +17,8 @@
  * part (those of run are private to the user), never the last part itself. Any thread.
  */
 
+#include <sys/types.h>
+
 struct error;
 
 /* RUN/kind/name; with name NULL RUN/kind, which is made. kind: "lab", "vm", "net". */
@@ -51,5 +53,11 @@ int paths_program(const char *name, char **ret, struct error *err);
  * first a letter or digit. 0, or -EINVAL; what names the kind of thing in the error.
  */
 int paths_check_name(const char *name, const char *what, struct error *err);
+
+/*
+ * By root: the run folder of a user (0700), in a folder of root's in which nobody else can put
+ * anything in its place. Fine when it is there and the user's; -EEXIST when it is another's.
+ */
+int paths_give_run(const char *path, uid_t uid, gid_t gid, struct error *err);
 
 #endif

@@ -16,6 +16,8 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/log.h"
+#include "lib/paths.h"
+#include "node/daemon-cluster.h"
 #include "node/daemon.h"
 #include "node/nodename.h"
 
@@ -81,6 +83,22 @@ static int know_remote(const struct sockaddr_storage *from, struct caller *ret, 
 	return 0;
 }
 
+/*
+ * The folder of a user who comes to root's daemon is there before anything of the user's looks for
+ * it: all that a user has, VMs and coordinators, is then in the same place from the first cluster
+ * on.
+ */
+static int make_run_folder(const struct door *door, const struct caller *caller, struct error *err)
+{
+	CLEANUP_FREE char *run = NULL;
+
+	if (door->remote || geteuid() || !caller->uid || !door->d->p.users)
+		return 0;
+	run = cluster_run_folder(door->d, caller->uid);
+	return run ? paths_give_run(run, caller->uid, (gid_t)-1, err)
+		   : error_set(err, -ENOMEM, "out of memory");
+}
+
 static void accept_more(struct door *door)
 {
 	acceptor_pause(door->acceptor, door->greetings >= DAEMON_GREETINGS);
@@ -103,6 +121,8 @@ static void on_connection(void *arg, int fd, const struct sockaddr_storage *from
 
 	if (!r)
 		r = check(door, &caller, &err);
+	if (!r && make_run_folder(door, &caller, &err) && log_due(&door->d->unheard))
+		log_warn(door->d->p.log, "peer", "%s", err.text); /* its clusters will say so */
 	if (!r && door->remote)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (r)

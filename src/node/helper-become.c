@@ -23,6 +23,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/paths.h"
 #include "net/fabric.h"
 #include "node/cgroup.h"
 #include "node/helper.h"
@@ -81,25 +82,6 @@ static int find_user(struct become *b, struct error *err)
 
 /* -------- as root -------- */
 
-/* A folder of the user's in one of root's, in which nobody else can put anything in its place. */
-static int make_run(const struct become *b, struct error *err)
-{
-	struct stat st;
-
-	if (!mkdir(b->run, 0700) && lchown(b->run, b->uid, b->gid)) {
-		int r = -errno;
-
-		rmdir(b->run);
-		return error_errno(err, r, "cannot give %s to %s", b->run, b->name);
-	}
-	if (lstat(b->run, &st))
-		return error_errno(err, -errno, "cannot make %s", b->run);
-	if (!S_ISDIR(st.st_mode) || st.st_uid != b->uid)
-		return error_set(err, -EEXIST, "%s is there, and is no folder of %s's: remove it",
-				 b->run, b->name);
-	return 0;
-}
-
 static int enter_group(const struct become *b, struct error *err)
 {
 	const char *base = helper_text(b->job, "cgroups"), *cluster, *part;
@@ -154,7 +136,7 @@ static int take_rights(struct become *b, struct error *err)
 	int r = find_user(b, err);
 
 	if (!r && b->run)
-		r = make_run(b, err);
+		r = paths_give_run(b->run, b->uid, b->gid, err);
 	if (!r)
 		r = enter_group(b, err);
 	if (!r)
