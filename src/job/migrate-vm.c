@@ -139,13 +139,13 @@ static void clear_target(struct move *v)
 	    0, NULL);
 }
 
-/* One that never called leaves the target waiting. */
+/* One that has stayed leaves the target waiting for it. */
 static void on_sent(void *arg, const struct gather *answer)
 {
 	struct move *v = arg;
 
 	take(v, &v->source, answer, v->from);
-	if (v->source.state == SIDE_FAILED && is_asked(&v->target) && !v->tries) {
+	if (v->source.state == SIDE_FAILED && is_asked(&v->target)) {
 		v->why = v->source.why;
 		clear_target(v);
 	}
@@ -202,11 +202,12 @@ static void try_again(struct move *v)
 static void on_again(void *arg)
 {
 	struct move *v = arg;
+	bool goes = v->state == MOVE_GOES;
 
 	/* Who is not settled meets the other only while that listens. */
-	if (v->target.state != SIDE_DONE)
+	if (goes && v->target.state != SIDE_DONE && !is_asked(&v->target))
 		ask_receive(v, true);
-	if (v->source.state != SIDE_DONE && v->source.state != SIDE_NONE)
+	if (goes && (v->source.state == SIDE_OPEN || v->source.state == SIDE_FAILED))
 		ask_send(v, true);
 }
 
@@ -236,9 +237,11 @@ static void decide(struct move *v)
 	enum side_state source = v->source.state, target = v->target.state;
 	bool enough = v->tries >= TRIES / 4;
 
-	if (is_asked(&v->source) || is_asked(&v->target))
+	if (is_asked(&v->source) || (is_asked(&v->target) && source != SIDE_OPEN))
 		return;
-	if (source == SIDE_OPEN)
+	if (is_asked(&v->target)) /* for a source that may have been killed before it called */
+		try_again(v);
+	else if (source == SIDE_OPEN)
 		decide_without_source(v, enough);
 	else if (target == SIDE_OPEN && !enough)
 		try_again(v);

@@ -10,6 +10,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image net
     never@K     (start) the VMs of node K do not become ready
     keep        (release) the programs in VMs live on, as they do in checkpoints
     open@K      (send) node K does not know how it ends until it is asked again
+    gone@K      (send) the part of node K dies before it calls the other node
     lost@K      (start) node K is lost a second after its VMs are ready
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
@@ -128,6 +129,11 @@ class Peer:
             self.send({"event": "progress", "op": "receive", "node": to[0], "cluster": m["cluster"], "vm": m["vm"],
                        "listening": "tcp:127.0.0.1:1"})
             return
+        if op == "send" and how(op, "gone"):
+            self.answer(m, [], [{"node": to[0], "errno": 114 if m.get("again") else 104, "error": "it runs here"}])
+            return
+        if op == "stop" and "vms" in m:
+            self.answer({"id": self.coming[0]}, [], [{"node": to[0], "errno": 125, "error": "the VMs are stopped"}])
         if op == "send" and not m.get("again"):
             bad += [{"node": k, "errno": 115, "error": "cut off", "unsettled": "undecided"} for k in how(op, "open") if k in to]
             good = [k for k in good if k not in [b["node"] for b in bad]]

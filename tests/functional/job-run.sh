@@ -378,6 +378,11 @@ expect "its place" "$(place_of_first)" n0
 grep -q '^release 2$' asked || fail "the node that it did not come to has not been released"
 end_move
 
+move send=gone@0
+expect "a source that never calls" "$rc $(python3 -c 'import json; v = json.load(open("moved"))["vms"][0]; print(v["state"], v["error"])')" "1 stayed node n0: it runs here"
+expect "its place" "$(place_of_first)" n0
+end_move
+
 move send=open@0
 expect "a hand-over that is asked for again" "$rc $(place_of_first)" "0 n2"
 end_move
