@@ -45,4 +45,4 @@ unshare --mount --net sh -eu -c '
 	mount --bind "$TMP/passwd" /etc/passwd
 	mount --bind "$TMP/group" /etc/group
 	exec timeout 200 python3 "$@"
-' sh "$(dirname "$0")/node-part.py" "$WISP_BUILD/src/node/wispd" "$TMP/state" "$cgroups" "$TMP/home"
+' sh "$(dirname "$0")/${SCRIPT:-node-part}.py" "$WISP_BUILD/src/node/wispd" "$TMP/state" "$cgroups" "$TMP/home"
