@@ -51,7 +51,7 @@ class Node(Daemon):
             os.chown(path, NOBODY, NOBODY)
         super().__init__(build, folder, f"n{number}", "--key", f"{folder}/key", user=NOBODY,
                          env={"WISP_HOME": self.home, "WISP_RUN": f"{folder}/run{number}", "HOME": self.home,
-                              "WISP_CONFIG": self.home})
+                              "WISP_CONFIG": self.home, "WISP_CACHE": self.home})
         self.says = self.client()
         self.says.ask("session", session=f"the secret of node {number}")
         vm = {"name": f"lu-{number}", "address": f"10.78.0.{number + 2}"}
