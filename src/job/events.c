@@ -14,7 +14,7 @@ static const char *text(const json_t *object, const char *key)
 	return value ? value : "";
 }
 
-static bool is_up(const struct guest *vm)
+bool guest_is_up(const struct guest *vm)
 {
 	return vm->state == VM_STARTED || vm->state == VM_READY || vm->state == VM_PAUSED;
 }
@@ -80,7 +80,7 @@ static void set_gone(struct job *j, const struct nodeset *set, const char *reaso
 static const struct guest *vm_at(const struct job *j, const struct nodeset *set)
 {
 	for (size_t i = 0; i < j->nvms; i++)
-		if (nodeset_has(set, j->vm[i].place) && is_up(&j->vm[i]) &&
+		if (nodeset_has(set, j->vm[i].place) && guest_is_up(&j->vm[i]) &&
 		    !migrate_moves(j, &j->vm[i]))
 			return &j->vm[i];
 	return NULL;

@@ -46,6 +46,11 @@ struct guest {
 	json_t *times; /* of its start; or NULL */
 };
 
+/* recount.c: who asks what has become of VMs; no stage's question. */
+struct recount {
+	struct job *job;
+};
+
 struct job_node {
 	char name[64];
 	json_t *facts;
@@ -84,6 +89,7 @@ struct job {
 	uint32_t vni;	 /* VXLAN number */
 	int64_t started; /* seconds since 1970 */
 	bool joined;
+	struct recount recount;
 
 	bool detached;
 	bool attended; /* somebody has attached */
@@ -163,7 +169,11 @@ json_t *job_describe(const struct job *j);
 void job_attended(struct job *j);
 
 /* events.c: what nodes say unasked. */
+bool guest_is_up(const struct guest *vm);
 void job_hear(struct job *j, const json_t *event);
+
+/* recount.c: the nodes were joined again: what has become of the VMs that had been started? */
+void job_recount(struct job *j);
 
 /* requests.c: what terminals ask for. */
 extern const struct terminals_ops job_terminals_ops;

@@ -74,6 +74,7 @@ void cluster_destroy(struct cluster *c)
 	end_destroy(c);
 	part_destroy(c);
 	network_forget(c);
+	json_decref(c->ready);
 	free(c);
 }
 

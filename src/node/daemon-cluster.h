@@ -25,8 +25,9 @@ struct cluster {
 	struct daemon *d;
 	char id[CLAIM_NAME];
 	uid_t user;
-	bool grouped;		       /* it has a control group */
-	struct part *part;	       /* daemon-part.c; NULL: there was never one */
+	bool grouped;	   /* it has a control group */
+	json_t *ready;	   /* {VM: times} of those whose agents have answered; NULL: none */
+	struct part *part; /* daemon-part.c; NULL: there was never one */
 	struct network_making *making; /* daemon-network.c: its network is being made */
 	struct cluster_end *end;       /* daemon-end.c: it is being ended */
 };

@@ -179,6 +179,7 @@ static void vm_gone(struct cluster *c, const char *vm, const char *how, const js
 		log_error(d->p.log, "vms", "%s: %s", vm, err.text);
 	group_vm_ended(c, vm);
 	groups_refresh(d);
+	json_object_del(c->ready, vm);
 	cluster_event(c, json_pack("{s:s, s:s, s:O?}", "event", "vm-ended", "vm", vm, "end", end));
 }
 
@@ -261,12 +262,52 @@ static void on_vm_ended(struct cluster *c, const json_t *event)
 		vm_gone(c, vm, how[0] ? how : "ended", end);
 }
 
+/* Whoever comes back may have missed it. */
+static void note_ready(struct cluster *c, const json_t *event)
+{
+	json_t *times = json_object_get(event, "times");
+
+	if (!is_ours(c, text_of(event, "vm")))
+		return;
+	if (!c->ready)
+		c->ready = json_object();
+	json_object_set_new(c->ready, text_of(event, "vm"),
+			    times ? json_incref(times) : json_object());
+}
+
 void life_event(struct cluster *c, const json_t *event)
 {
-	if (!strcmp(text_of(event, "event"), "vm-ended"))
+	if (!strcmp(text_of(event, "event"), "vm-ended")) {
 		on_vm_ended(c, event);
-	else
-		cluster_event(c, json_deep_copy(event));
+		return;
+	}
+	if (!strcmp(text_of(event, "event"), "ready"))
+		note_ready(c, event);
+	cluster_event(c, json_deep_copy(event));
+}
+
+int daemon_vms(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
+	       struct error *err)
+{
+	json_t *names = NULL, *name;
+	struct cluster *c = NULL;
+	size_t i;
+	int r = cluster_of_request(d, who, request, &c, err);
+
+	if (!r)
+		r = cluster_vms(d->store, c->id, &names, err);
+	if (r)
+		return r;
+	*ret = json_object();
+	json_array_foreach (names, i, name) {
+		const char *vm = json_string_value(name);
+		json_t *times = json_object_get(c->ready, vm);
+
+		json_object_set_new(
+			*ret, vm, json_pack("{s:b, s:O*}", "ready", times != NULL, "times", times));
+	}
+	json_decref(names);
+	return 0;
 }
 
 /* -------- looking -------- */

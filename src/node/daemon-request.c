@@ -61,6 +61,7 @@ static const struct request {
 	{"receive", false, NULL, daemon_forward},
 	{"stop", false, NULL, daemon_forward},
 	{"release", false, NULL, daemon_release},
+	{"vms", false, daemon_vms, NULL},
 	{"list", false, daemon_list, NULL},
 	{"account", false, daemon_account, NULL},
 	{"drain", true, drain, NULL},

@@ -266,6 +266,7 @@ void trees_tell(struct daemon *d, const struct asker *who, json_t *event);
 request_later_fn daemon_network, daemon_forward;
 
 /* daemon-life.c: VMs run, and have ended. */
+request_now_fn daemon_vms;
 int life_start(struct daemon *d, struct error *err);
 int life_recover(struct daemon *d, struct error *err);
 
