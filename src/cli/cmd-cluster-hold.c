@@ -91,20 +91,34 @@ static int wait_for_end(const char *name, const char *folder, struct error *err)
 	return 0;
 }
 
+/* By a node that is lost, as far as is known. */
+static bool is_held(const char *folder)
+{
+	json_t *state = folder_state(folder), *node;
+	bool held = false;
+	size_t i;
+
+	json_array_foreach (json_object_get(state, "nodes"), i, node)
+		held = held || json_is_true(json_object_get(node, "holds"));
+	json_decref(state);
+	return held;
+}
+
 int cluster_stop(const char *name, bool wait, struct error *err)
 {
 	CLEANUP_FREE char *folder = NULL;
+	bool alive;
 	int r = folder_path(name, &folder, err);
 
 	if (!r)
 		r = cluster_find(name, folder, err);
-	if (!r && folder_is_alive(folder)) {
+	alive = !r && folder_is_alive(folder);
+	if (alive)
 		r = cluster_ask(name, json_pack("{s:s}", "op", "stop"), NULL, err);
-		if (!r && wait)
-			r = wait_for_end(name, folder, err);
-	}
-	/* Its record is of no use any more. */
-	if (!r && wait)
+	if (alive && !r && wait)
+		r = wait_for_end(name, folder, err);
+	/* Its record is of no use any more; but who uses its name has the rest ended. */
+	if (!r && wait && !(alive && is_held(folder)))
 		folder_sweep(folder);
 	return r;
 }

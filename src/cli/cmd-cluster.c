@@ -49,15 +49,6 @@ static json_t *describe(const char *name)
 	return state;
 }
 
-/* What was lost is told once. */
-static void sweep(const char *name)
-{
-	CLEANUP_FREE char *folder = NULL;
-
-	if (!folder_path(name, &folder, NULL) && !folder_is_alive(folder))
-		folder_sweep(folder);
-}
-
 /* -------- list -------- */
 
 static void print_line(const json_t *state)
@@ -93,8 +84,6 @@ static int list(unsigned flags, struct error *err)
 			json_array_append(all, state);
 		else
 			print_line(state);
-		if (!strcmp(text_of(state, "state"), "lost"))
-			sweep(*name);
 		json_decref(state);
 	}
 	state_list_free(names);
@@ -122,9 +111,9 @@ const struct command cmd_cluster_list = {
 	.args = "",
 	.summary = "List your virtual clusters on this machine",
 	.details =
-		"One that is lost (its coordinator has died, and its nodes end it) is shown once, "
-		"and forgotten. One that ended while nobody held it is shown until its name is "
-		"used again or it is stopped.",
+		"One that is lost (its coordinator has died, and its nodes end it), or ended while "
+		"nobody held it or one of its nodes was lost, is shown until its name is used "
+		"again or it is stopped.",
 	.options =
 		(const struct option_desc[]){{OPT_NAMES, "names", 0, NULL, "Print names alone", 0},
 					     {OPT_JSON, "json", 0, NULL, "Print JSON", 0},

@@ -57,8 +57,8 @@ int folder_socket(const char *name, char **ret, struct error *err)
 	if (!folder_is_alive(folder))
 		return error_set(err, -ECHILD,
 				 "the coordinator of cluster %s has died: its nodes end it, and "
-				 "\"wisp cluster list\" forgets it",
-				 name);
+				 "\"wisp cluster stop %s\" forgets it",
+				 name, name);
 	*ret = folder_file(folder, FOLDER_SOCKET);
 	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
 }

@@ -22,6 +22,7 @@
 #include "lib/loop.h"
 #include "vms/subnet.h"
 
+#define ENDING_NS (30ull * 1000000000)
 #define FAILURES_TOLD 16u /* nodes of which terminals hear what failed there */
 
 static const struct stage *const stages[] = {
@@ -310,12 +311,39 @@ static int make_files(struct job *j, struct error *err)
 	return r ? r : output_create(&j->output[1], errors, err);
 }
 
+/* What its nodes still have of it is in the way: they end it only after their grace time. */
+static void look_back(struct job *j, const json_t *state)
+{
+	const char *id = json_string_value(json_object_get(state, "id"));
+
+	if (id && strlen(id) < sizeof(j->before))
+		strcpy(j->before, id);
+}
+
+/* One of that name that is ending just now is soon over. */
+static int take_folder(struct job *j, struct error *err)
+{
+	uint64_t until = io_now_ns() + ENDING_NS;
+	bool ending = true;
+	int r = -EBUSY;
+
+	while (r == -EBUSY && ending && io_now_ns() < until) {
+		json_t *state = folder_state(j->folder);
+
+		ending = json_object_get(state, "end");
+		look_back(j, state);
+		json_decref(state);
+		r = folder_take(j->spec.name, j->folder, err);
+	}
+	return r;
+}
+
 static int make_folder(struct job *j, struct error *err)
 {
 	int r = folder_path(j->spec.name, &j->folder, err);
 
 	if (!r)
-		r = j->lock = folder_take(j->spec.name, j->folder, err);
+		r = j->lock = take_folder(j, err);
 	if (r < 0)
 		return r;
 	j->socket = folder_file(j->folder, FOLDER_SOCKET);
@@ -411,14 +439,25 @@ static void free_lists(struct job *j)
 	json_decref(j->past);
 }
 
-/* Whoever was not there when it ended can ask for that until the name is used again. */
+static bool is_held(const struct job *j)
+{
+	for (size_t i = 0; i < j->nnodes && j->node; i++)
+		if (j->node[i].holds)
+			return true;
+	return false;
+}
+
+/*
+ * Whoever was not there when it ended can ask for that until the name is used again; and who uses
+ * it has nodes that were away then end what they have of it.
+ */
 void job_leave_folder(struct job *j)
 {
 	if (j->lock < 0)
 		return;
 	if (j->terminals)
 		terminals_close(j->terminals);
-	if (j->detached && j->ending)
+	if ((j->detached || is_held(j)) && j->ending)
 		job_changed(j);
 	else
 		folder_remove(j->folder);

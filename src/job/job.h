@@ -64,8 +64,9 @@ struct job {
 	struct log log;
 	struct spec spec;
 	char id[JOB_CLUSTER_ID], session[JOB_SESSION];
-	char job[JOB_ID];      /* a restart has that of the checkpoint */
-	char *folder, *socket; /* state directory, and the control socket in it */
+	char before[JOB_CLUSTER_ID]; /* the last one of that name, or "" */
+	char job[JOB_ID];	     /* a restart has that of the checkpoint */
+	char *folder, *socket;	     /* state directory, and the control socket in it */
 	int lock, log_fd;
 	struct output output[2];
 	struct nodes *nodes;

@@ -220,8 +220,9 @@ wait $pid || rc=$?
 expect "no coordinator" $rc 1
 grep -q "the coordinator of cluster lu has died" err || fail "nobody says that the coordinator has died"
 wisp cluster list | grep -q "^lu  *lost" || fail "it is not shown as lost"
-expect "swept" "$(wisp cluster list)" ""
 expect "again" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
+expect "what the dead one had" "$(grep -e release -e reserve asked | tail -n 4 | cut -d' ' -f1 | tr '\n' ' ')" "release reserve reserve release "
+expect "swept" "$(wisp cluster list)" ""
 
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'trap "echo heard; exit 6" INT; echo runs; while :; do sleep 0.1; done'
 stop_nodes
