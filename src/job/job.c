@@ -214,6 +214,8 @@ static void on_down(void *arg, const char *reason)
 
 	if (j->joined)
 		job_note(j, "the daemon of this node is gone: %s; calling it again", reason);
+	for (size_t i = 0; j->joined && i < j->nnodes; i++)
+		error_set(&j->node[i].gone, 0, "the daemon of the first node is gone");
 	j->joined = false;
 }
 

@@ -11,6 +11,7 @@
 #define STOP_MS 60000u
 #define RELEASE_MS 20000u
 #define BACK_NS (5ull * 1000000000)	 /* for the daemon of this node to come back */
+#define BACK_TIMES 3u			 /* that it may do so */
 #define FAREWELL_NS (10ull * 1000000000) /* for terminals to read the rest */
 #define ATTEND_NS (3ull * 1000000000)	 /* for whoever started it to attach */
 #define LOOK_NS 20000000ull
@@ -59,10 +60,21 @@ static void tell_failures(struct job *j, const struct gather *answer, const char
 				 json_string_value(json_object_get(one, "error")));
 }
 
+/* The daemon of this node died meanwhile: all begins anew when it is back. */
+static bool is_cut_off(struct job *j, const struct gather *answer)
+{
+	if (!answer->code || j->joined || j->waits >= BACK_TIMES)
+		return false;
+	loop_set_timer(j->timer, BACK_NS, 0);
+	return true;
+}
+
 static void on_released(void *arg, const struct gather *answer)
 {
 	struct job *j = arg;
 
+	if (is_cut_off(j, answer))
+		return;
 	/* What is not released here ends by itself with the grace time of its node. */
 	tell_failures(j, answer, "release");
 	for (size_t i = 0; i < j->nnodes; i++)
@@ -95,6 +107,8 @@ static bool leaves_files(const struct job *j)
 
 static void on_stopped(void *arg, const struct gather *answer)
 {
+	if (is_cut_off(arg, answer))
+		return;
 	tell_failures(arg, answer, "stop");
 	release(arg);
 }
@@ -147,8 +161,10 @@ static void on_time(struct job *j)
 
 static void rejoined(struct job *j)
 {
-	if (!j->released && !j->unheard && !j->waits++)
-		give_back(j);
+	if (j->released || j->unheard || j->waits++ >= BACK_TIMES)
+		return;
+	nodes_forget(j->nodes, j);
+	give_back(j);
 }
 
 const struct stage stage_end = {
