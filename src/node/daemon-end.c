@@ -23,6 +23,7 @@
 #include "node/daemon-cluster.h"
 
 #define STOP_NS 10000000000ull /* that the part has to stop VMs in order */
+#define SOON_NS 200000000ull   /* once: a helper that was killed */
 #define AGAIN_NS 10000000000ull
 
 enum step {
@@ -42,6 +43,7 @@ struct cluster_end {
 	struct helper_call *call;
 	struct loop_source *timer;
 	enum step step;
+	unsigned tries; /* of the last step */
 };
 
 static void go(struct cluster_end *e);
@@ -117,6 +119,8 @@ static void on_helper(void *arg, int code, const char *reason)
 	if (e->step == STEP_KEEPER) {
 		e->step = STEP_CLEAN;
 		go(e);
+	} else if (code && !e->tries++) {
+		loop_set_timer(e->timer, SOON_NS, 0);
 	} else if (code) {
 		error_set(&err, code, "%s", reason);
 		answer(e, code, &err);
