@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/cluster-lost.h"
 #include "cli/cmd-cluster.h"
 #include "cli/job-terminal.h"
 #include "job/folder.h"
@@ -91,17 +92,17 @@ static int wait_for_end(const char *name, const char *folder, struct error *err)
 	return 0;
 }
 
-/* By a node that is lost, as far as is known. */
-static bool is_held(const char *folder)
+/*
+ * What nodes still have of it is ended. Where that cannot be, its record stays for whoever stops it
+ * again or uses its name.
+ */
+static int forget(const char *name, const char *folder, struct error *err)
 {
-	json_t *state = folder_state(folder), *node;
-	bool held = false;
-	size_t i;
+	int r = cluster_is_held(folder) ? cluster_end_lost(folder, err) : 0;
 
-	json_array_foreach (json_object_get(state, "nodes"), i, node)
-		held = held || json_is_true(json_object_get(node, "holds"));
-	json_decref(state);
-	return held;
+	if (!r)
+		folder_sweep(folder);
+	return r ? error_prefix(err, r, "what is left of cluster %s", name) : 0;
 }
 
 int cluster_stop(const char *name, bool wait, struct error *err)
@@ -117,10 +118,7 @@ int cluster_stop(const char *name, bool wait, struct error *err)
 		r = cluster_ask(name, json_pack("{s:s}", "op", "stop"), NULL, err);
 	if (alive && !r && wait)
 		r = wait_for_end(name, folder, err);
-	/* Its record is of no use any more; but who uses its name has the rest ended. */
-	if (!r && wait && !(alive && is_held(folder)))
-		folder_sweep(folder);
-	return r;
+	return !r && wait ? forget(name, folder, err) : r;
 }
 
 static int run_stop(const struct command *cmd, int argc, char **argv)

@@ -191,7 +191,9 @@ static int take(struct ask *a, json_t **ret, struct error *err)
 	const char *reason = json_string_value(json_object_get(a->answer, "error"));
 
 	if (ret)
-		*ret = json_incref(code ? a->answer : json_object_get(a->answer, "value"));
+		*ret = json_incref(code || json_object_get(a->answer, "ok")
+					   ? a->answer
+					   : json_object_get(a->answer, "value"));
 	return code ? error_set(err, code > 0 ? -code : -EPROTO, "%s", reason ? reason : "?") : 0;
 }
 

@@ -24,8 +24,8 @@ void ask_set_events(struct ask *ask, ask_event_fn *fn, void *arg);
 
 /*
  * The request stays the caller's and gets an id. 0 and *ret (may be NULL itself): the answer's
- * `value`, a new reference or NULL; -errno of the daemon with its reason, and *ret: the whole
- * answer.
+ * `value`, a new reference or NULL; of a tree the whole last answer, with `errors`; -errno of the
+ * daemon with its reason, and *ret: the whole answer.
  */
 int ask(struct ask *ask, json_t *request, json_t **ret, struct error *err);
 

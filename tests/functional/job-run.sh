@@ -237,11 +237,17 @@ cleaned
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
 stop_nodes
 until_true grep -q "the daemon of this node is gone" err
-wisp cluster stop lu
+rc=0
+wisp cluster stop lu 2>err.stop || rc=$?
+expect "what it had cannot be ended" "$rc $(grep -c "what is left of cluster lu: no wispd runs on this node" err.stop)" "1 1"
 rc=0
 wait $pid || rc=$?
 expect "no daemon" $rc 143
 grep -q "ends with their grace time" err || fail "nobody says what becomes of the nodes"
+start_nodes 2
+wisp cluster stop lu
+expect "what it had" "$(grep -c release asked)" 1
+expect "nothing left" "$(wisp cluster list)" ""
 
 # -------- checkpoints --------
 
