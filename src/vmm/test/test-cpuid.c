@@ -193,9 +193,11 @@ static void test_hypervisor(void **state)
 	features = leaf(&c, 0x40000001, 0)->eax;
 	assert_int_equal(features & (BIT(4) | BIT(10) | BIT(14)), 0);
 	assert_true(features & BIT(15) && features & BIT(3) && features & BIT(24));
+	assert_true(features & BIT(6));
 	params.ext_dest_id = false;
+	params.eoi_exits = true;
 	cpuid_configure(&c, &params);
-	assert_int_equal(leaf(&c, 0x40000001, 0)->eax & BIT(15), 0);
+	assert_int_equal(leaf(&c, 0x40000001, 0)->eax & (BIT(6) | BIT(15)), 0);
 }
 
 /* Sharing and cores of leaf 4, levels of leaves 0xb and 0x1f. */

@@ -42,6 +42,8 @@ static int build_cpuid(struct vm *vm, const char *model, struct cpuid *c, struct
 		.tsc_deadline =
 			ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
 		.ext_dest_id = vm->ioapic != NULL,
+		/* Between an injected interrupt and the next exit, QEMU may inject it again. */
+		.eoi_exits = cpuid_host_emulated(),
 	};
 	int r = cpuid_supported(vm->kvm_fd, c, err);
 

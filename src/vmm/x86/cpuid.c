@@ -29,6 +29,7 @@
  * gets, and our memory is not swapped: not offered.
  */
 #define KVM_FEATURES_HIDDEN (BIT(4) | BIT(10) | BIT(14))
+#define KVM_FEATURE_PV_EOI_BIT BIT(6)
 #define KVM_FEATURE_MSI_EXT_DEST_ID_BIT BIT(15)
 
 struct kvm_cpuid_entry2 *cpuid_find(struct cpuid *c, uint32_t leaf, uint32_t subleaf)
@@ -298,6 +299,8 @@ static void set_hypervisor(struct cpuid *c, const struct cpuid_params *p)
 	e->eax &= ~(KVM_FEATURES_HIDDEN | KVM_FEATURE_MSI_EXT_DEST_ID_BIT);
 	if (p->ext_dest_id)
 		e->eax |= KVM_FEATURE_MSI_EXT_DEST_ID_BIT;
+	if (p->eoi_exits)
+		e->eax &= ~KVM_FEATURE_PV_EOI_BIT;
 }
 
 /* KVM leaves out the brand string and the old cache leaves: they are the host's. */
@@ -354,4 +357,12 @@ bool cpuid_host_invariant_tsc(void)
 	unsigned a, b, c, d;
 
 	return __get_cpuid(0x80000007, &a, &b, &c, &d) && (d & EXT7_EDX_INVARIANT_TSC);
+}
+
+bool cpuid_host_emulated(void)
+{
+	unsigned a, name[3];
+
+	__cpuid(KVM_SIGNATURE, a, name[0], name[1], name[2]);
+	return !memcmp(name, "TCGTCGTCGTCG", sizeof(name));
 }

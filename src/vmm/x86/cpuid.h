@@ -32,6 +32,7 @@ struct cpuid_params {
 	bool invariant_tsc; /* the host's TSC is invariant */
 	bool tsc_deadline;  /* KVM's LAPIC has the TSC deadline timer */
 	bool ext_dest_id;   /* 15-bit MSI destinations work: the irqchip is split */
+	bool eoi_exits;	    /* the guest ends each interrupt by an exit: no kvm.pv_eoi */
 };
 
 /* Turns the supported CPUID into the VM's: all but the fields that differ per vCPU. */
@@ -45,5 +46,8 @@ struct kvm_cpuid_entry2 *cpuid_find(struct cpuid *cpuid, uint32_t leaf, uint32_t
 
 /* The CPU this process runs on has an invariant TSC. */
 bool cpuid_host_invariant_tsc(void);
+
+/* QEMU emulates the CPU that this process runs on (a node of a lab, say). */
+bool cpuid_host_emulated(void);
 
 #endif
