@@ -5,7 +5,7 @@ PREFIX = /usr/local
 ARGS =
 
 help:
-	@echo "make demo      set up, build, run MPI jobs across two virtual machines, move one"
+	@echo "make demo      set up, build, run an MPI job that moves, is saved and outlives a node"
 	@echo "make build     build into $(BUILD)/"
 	@echo "make check     everything that must pass: builds, unit, fuzz and functional tests, style"
 	@echo "make soak      the long tests"

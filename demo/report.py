@@ -93,11 +93,14 @@ class Plot:
         self.parts.append(f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"/>')
 
     def marks(self, steps):
+        written = 0
         for n, step in enumerate(steps, 1):
             x = self.x(step["at"])
             self.parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{self.top}" y2="{self.top + self.height}" '
                               'stroke="currentColor" stroke-opacity="0.5" stroke-dasharray="2 3"/>')
-            self.parts.append(text(x, self.top - 5, n, "dim", "middle"))
+            if x > written + 14:
+                self.parts.append(text(x, self.top - 5, n, "dim", "middle"))
+                written = x
 
     def svg(self):
         return (f'<svg viewBox="0 0 {WIDTH} {self.top + self.height + 22}" role="img">'

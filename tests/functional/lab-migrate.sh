@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab-lib.sh"
 mkdir "$TMP/share"
-mpicc.openmpi -O2 -o "$TMP/share/exchange" "$TOP/demo/exchange.c"
+mpicc.openmpi -O2 -o "$TMP/share/exchange" "$TOP/tests/exchange.c"
 wisp image build -q "$TOP/images/mpi.yaml" -o mpi
 lab up --nodes 2 --ssh --memory 3G --share "$TMP/share" 2>"$TMP/log" || fail "up: $(cat "$TMP/log")"
 node1() {
@@ -24,7 +24,7 @@ at_failure=nodes_consoles
 
 echo "demo2 moves, and comes back from the dead, while a program runs in it"
 node1 wisp vm start demo1 demo2 --image mpi --memory 256M
-node1 "$TOP/demo/move" "$TMP/share" "$(date +%s)" 256M
+node1 "$TOP/tests/functional/lab-migrate-moves" "$TMP/share" 256M
 grep -q "of 2 ranks.*: right" "$TMP/share/exchange.txt" || fail "the answer is not right"
 expect "VMs of node2" "$(node2 wisp vm list --names)" ""
 expect "VMs of node1" "$(node1 wisp vm list --names | tr '\n' ' ')" "demo1 demo2 "

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The program that the demo moves about: ranks hand arrays round a ring, adding 1 at each step,
+ * What lab-migrate moves about: ranks hand arrays round a ring, adding 1 at each step,
  * until /tmp/finish is there. What they then must hold follows from the number of steps alone.
  * usage: exchange [WORDS]
  */
