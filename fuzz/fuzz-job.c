@@ -283,7 +283,7 @@ static void agent(struct play *p, unsigned code)
 		!frame_append(&frames, FRAME_STARTED, started, sizeof(started)) &&
 		!frame_append(&frames, FRAME_EXIT, exit, sizeof(exit)));
 	send_stream(p->streamed, p->stream, frames.data + frames.start, buffer_used(&frames));
-	send_stream(p->streamed, p->stream, NULL, 0);
+	send_stream(p->streamed, p->stream, "", 0);
 	buffer_done(&frames);
 }
 
