@@ -43,4 +43,4 @@ unshare --mount --net sh -eu -c '
 	mount --bind "$TMP/kvm" /dev/kvm
 	ip link set lo up
 	exec timeout -k 5 "${FAULTS_SECONDS:-280}" python3 "$@"
-' sh "$(dirname "$0")/cluster-faults.py" "$WISP_BUILD/src/node/wispd" "$TMP" "$cgroups" "${WISP_FAULTS:-some}"
+' sh "$(dirname "$0")/${SCRIPT:-cluster-faults}.py" "$WISP_BUILD/src/node/wispd" "$TMP" "$cgroups"
