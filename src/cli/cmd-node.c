@@ -289,7 +289,12 @@ static int run_drain(const struct command *cmd, int argc, char **argv)
 const struct command cmd_node_drain = {
 	.name = "node drain",
 	.args = "BECAUSE",
-	.summary = "Let the node take nothing new; what is there stays",
+	.summary = "Let the node take nothing new; VMs go to other nodes of their clusters",
+	.details =
+		"Clusters whose program runs move their VMs at once, as \"wisp cluster migrate\" "
+		"does. Where there is no room the VMs stay, their users are told why, and it is "
+		"tried again every 30 s; said again, at once. \"wisp node show --all\" has what is "
+		"still there.",
 	.options = (const struct option_desc[]){SOCKET_ROW, {0}},
 	.run = run_drain,
 };

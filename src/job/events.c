@@ -124,6 +124,8 @@ void job_hear(struct job *j, const json_t *event)
 		image_hear(j, event);
 	else if (!strcmp(what, "progress"))
 		migrate_hear(j, event);
+	else if (!strcmp(what, "drain"))
+		drain_look(j);
 	else if (!strcmp(what, "node-lost") || !strcmp(what, "node-back"))
 		on_nodes(j, event, !strcmp(what, "node-lost"));
 }

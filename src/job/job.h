@@ -51,6 +51,14 @@ struct recount {
 	struct job *job;
 };
 
+/* drain.c: VMs leave nodes that drain. */
+struct drain {
+	struct loop_source *timer; /* NULL: the cluster does not run */
+	bool moves;		   /* some of them are on their way */
+	bool wanted;		   /* a node may have begun to drain since they were looked for */
+	struct error kept;	   /* why VMs have stayed */
+};
+
 struct job_node {
 	char name[64];
 	json_t *facts;
@@ -102,6 +110,7 @@ struct job {
 	struct save *save;	 /* a checkpoint that is under way */
 	struct migrate *migrate; /* VMs that move */
 	struct loop_source *clock;
+	struct drain drain;
 	struct images *images;
 	struct prepare *prepare;
 	struct program *program;

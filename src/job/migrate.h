@@ -32,6 +32,11 @@ bool migrate_keeps(struct job *j, const struct guest *vm, const json_t *event);
 /* The event progress: where somebody listens for a VM. */
 void migrate_hear(struct job *j, const json_t *event);
 
+/* While the cluster runs: drain.c. A node drains, or may have begun to: VMs leave it. */
+void drain_start(struct job *j);
+void drain_stop(struct job *j);
+void drain_look(struct job *j);
+
 /* -------- between its files -------- */
 
 enum side_state { SIDE_NONE, SIDE_ASKED, SIDE_DONE, SIDE_FAILED, SIDE_OPEN };

@@ -326,6 +326,7 @@ static void start(struct program *p)
 static void run(struct job *j)
 {
 	save_clock_start(j);
+	drain_start(j);
 	/* Without a program it is there until somebody ends it. */
 	if (!json_array_size(j->spec.program))
 		return;
@@ -339,6 +340,7 @@ static void run(struct job *j)
 static void leave(struct job *j)
 {
 	save_clock_stop(j);
+	drain_stop(j);
 	loop_set_timer(j->program->again, 0, 0);
 	talk_end(take_ptr(j->program->talk));
 	j->program->attached = false;

@@ -53,6 +53,7 @@ void job_recount(struct job *j)
 		any = any || guest_is_up(&j->vm[i]);
 	if (!any || j->ending)
 		return;
+	drain_look(j);
 	j->recount.job = j;
 	nodes_ask(j->nodes, json_pack("{s:s, s:s}", "op", "vms", "cluster", j->id), to, 0, on_vms,
 		  &j->recount);

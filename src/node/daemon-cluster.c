@@ -107,6 +107,13 @@ json_t *cluster_become(const struct cluster *c, const char *part, json_t *argv)
 			 "argv", argv);
 }
 
+void clusters_tell(struct daemon *d, json_t *event)
+{
+	for (struct cluster *c = d->clusters; c; c = c->next)
+		cluster_event(c, json_deep_copy(event));
+	json_decref(event);
+}
+
 void cluster_event(struct cluster *c, json_t *event)
 {
 	struct cluster_state state;

@@ -55,6 +55,8 @@ json_t *cluster_become(const struct cluster *c, const char *part, json_t *argv);
 char *cluster_network_file(const struct cluster *c);
 /* Says something of it to its session; takes the event. */
 void cluster_event(struct cluster *c, json_t *event);
+/* Takes the event; for all of them. */
+void clusters_tell(struct daemon *d, json_t *event);
 
 /* -------- daemon-group.c -------- */
 

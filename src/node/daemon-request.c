@@ -6,7 +6,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
-#include "node/daemon.h"
+#include "node/daemon-cluster.h"
 #include "node/lease.h"
 
 #define BECAUSE_MAX 200
@@ -15,11 +15,15 @@ static int drain(struct daemon *d, const struct asker *who, const json_t *reques
 		 struct error *err)
 {
 	const char *because = json_string_value(json_object_get(request, "because"));
+	int r;
 
 	if (!because || !*because || strlen(because) > BECAUSE_MAX)
 		return error_set(err, -EINVAL, "say why: \"because\", a text of 1 to %d bytes",
 				 BECAUSE_MAX);
-	return lease_drain(d->store, because, err);
+	r = lease_drain(d->store, because, err);
+	if (!r)
+		clusters_tell(d, json_pack("{s:s, s:s}", "event", "drain", "because", because));
+	return r;
 }
 
 static int undrain(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,

@@ -12,6 +12,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image net
     open@K      (send) node K does not know how it ends until it is asked again
     gone@K      (send) the part of node K dies before it calls the other node
     lost@K      (start) node K is lost a second after its VMs are ready
+    drains@K    (start) node K drains a second after its VMs are ready
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
 """
@@ -29,6 +30,7 @@ for word in sys.argv[4:]:
     op, what = word.split("=")
     name, _, place = what.partition("@")
     HOW.setdefault(op, []).append((name, int(place or 0)))
+drained = set()
 held = {}  # cluster -> {place: [vm names]}
 
 
@@ -113,7 +115,7 @@ class Peer:
         values = {}
         if op == "facts":
             good, values = [], {str(k): {
-                "name": f"n{k}", "type": "compute", "labels": [], "draining": None,
+                "name": f"n{k}", "type": "compute", "labels": [], "draining": "repairs" if k in drained else None,
                 "topology": {"threads": 8, "cores": 8}, "free": {"threads": 8, "memory": 8 << 30}} for k in good}
         if op == "image" and not m.get("from"):
             bad += [{"node": k, "errno": 2, "error": "no image here"} for k in how(op, "lacks") if k in to]
@@ -180,6 +182,10 @@ class Peer:
         for k in how("start", "lost"):
             time.sleep(1)
             self.send({"event": "node-lost", "nodes": str(k)})
+        for k in how("start", "drains"):
+            time.sleep(1)
+            drained.add(k)
+            self.send({"event": "drain", "node": k, "cluster": cluster, "because": "repairs"})
 
     # -------- streams --------
 

@@ -373,6 +373,19 @@ wisp cluster migrate mover mover-0 --to n2 2>err.move || rc=$?
 expect "where it is already" "$rc $(grep -c already err.move)" "1 1"
 end_move
 
+start_nodes 3 start=drains@0
+begin --nodes 'n[0-2]@127.0.0.[1-3]' --name mover mover.yaml -- sh -c 'echo runs; while [ ! -e "$0" ]; do sleep 0.1; done; exit 5' "$TMP/may-end"
+gone_from_first() {
+	[ "$(place_of_first)" = n2 ]
+}
+until_true gone_from_first
+end_move
+start_nodes 3 start=drains@0 reserve=fail@2
+begin --nodes 'n[0-2]@127.0.0.[1-3]' --name mover mover.yaml -- sh -c 'echo runs; while [ ! -e "$0" ]; do sleep 0.1; done; exit 5' "$TMP/may-end"
+until_true grep -q "VMs stay at nodes that drain: reserve: node n2: no reserve here" err
+expect "its place at a node that drains" "$(place_of_first)" n0
+end_move
+
 move reserve=fail@2
 expect "a node that has no room" "$rc $(grep -c 'no reserve here' err.move)" "1 1"
 expect "its place" "$(place_of_first)" n0
