@@ -90,19 +90,23 @@ static void on_released(void *arg, const struct gather *answer)
 		former_ended(j);
 }
 
-/* Whoever is there is asked, also who was said to be lost. */
+/*
+ * Whoever is there is asked: VMs may have moved since the checkpoint, and who was said to be lost
+ * may be back. Who is not there must not have had any of them.
+ */
 static void choose(struct job *j, struct nodeset *ask, struct silent *silent)
 {
 	const json_t *name;
 	size_t i;
 
+	for (i = 0; i < j->nnodes; i++)
+		if (!*j->node[i].gone.text)
+			nodeset_add(ask, (uint32_t)i, (uint32_t)i);
 	json_array_foreach (json_object_get(j->spec.former, "nodes"), i, name) {
 		const char *text = json_string_value(name);
 		int place = find_place(j, text);
 
-		if (place >= 0 && !*j->node[place].gone.text)
-			nodeset_add(ask, (uint32_t)place, (uint32_t)place);
-		else if (!is_lost(j, text))
+		if ((place < 0 || *j->node[place].gone.text) && !is_lost(j, text))
 			add_silent(silent, text,
 				   place < 0 ? "it is not one of the nodes"
 					     : j->node[place].gone.text);

@@ -307,7 +307,7 @@ wisp cluster stop lu
 cleaned
 start_nodes 3
 wisp cluster restart again -d -q --lost n1 --socket "$TMP/socket" --nodes n0@127.0.0.1,n2@127.0.0.3
-expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "release 0 reserve 0 reserve 1 "
+expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "release 0,1 reserve 0 reserve 1 "
 wisp cluster stop lu
 cleaned
 
