@@ -188,6 +188,9 @@ void job_recount(struct job *j);
 /* requests.c: what terminals ask for. */
 extern const struct terminals_ops job_terminals_ops;
 
+/* stage-resolve.c: whether the node of that place gets no VM, whatever it has. */
+bool place_is_out(const struct job *j, size_t place);
+
 /* stage-image.c: a node tells how much of the image has come. */
 void image_hear(struct job *j, const json_t *event);
 

@@ -35,7 +35,7 @@ static unsigned room_at(const struct migrate *m, uint32_t place, char *why)
 	json_int_t most = json_integer_value(json_object_get(j->spec.environment, "vms-per-node"));
 	unsigned have = j->node[place].vms, coming = 0, room;
 	const struct plan_node node = {.name = j->node[place].name,
-				       .out = place == 0 && !j->spec.self,
+				       .out = place_is_out(j, place),
 				       .gone = *j->node[place].gone.text ? j->node[place].gone.text
 					       : j->node[place].facts	 ? NULL
 								      : "it says nothing of itself",

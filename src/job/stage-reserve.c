@@ -100,7 +100,7 @@ json_t *job_network(const struct job *j, const char *places)
 	json_t *request = json_pack("{s:s, s:I, s:s}", "op", "network", "vni", (json_int_t)j->vni,
 				    "subnet", j->spec.subnet);
 
-	if (j->nnodes < 2) {
+	if (j->nnodes - j->spec.others < 2) {
 		json_object_set_new(request, "nodes", json_array());
 	} else {
 		json_object_set_new(request, "nodes", addresses(j));

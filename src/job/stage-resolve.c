@@ -71,6 +71,11 @@ const struct stage stage_resolve = {
 
 /* -------- place -------- */
 
+bool place_is_out(const struct job *j, size_t place)
+{
+	return (place == 0 && !j->spec.self) || place >= j->nnodes - j->spec.others;
+}
+
 static int find_places(struct job *j, struct error *err)
 {
 	CLEANUP_FREE struct plan_node *nodes = calloc(j->nnodes, sizeof(*nodes));
@@ -80,13 +85,13 @@ static int find_places(struct job *j, struct error *err)
 	if (!nodes || !plan)
 		return error_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < j->nnodes; i++)
-		nodes[i] = (struct plan_node){
-			.name = j->node[i].name,
-			.out = (i == 0 && !j->spec.self) || i >= j->nnodes - j->spec.others,
-			.gone = *j->node[i].gone.text ? j->node[i].gone.text
-				: j->node[i].facts    ? NULL
-						      : "it says nothing of itself",
-			.facts = j->node[i].facts};
+		nodes[i] =
+			(struct plan_node){.name = j->node[i].name,
+					   .out = place_is_out(j, i),
+					   .gone = *j->node[i].gone.text ? j->node[i].gone.text
+						   : j->node[i].facts	 ? NULL
+								      : "it says nothing of itself",
+					   .facts = j->node[i].facts};
 	r = plan_make(j->spec.environment, nodes, j->nnodes, j->nvms, plan, err);
 	for (size_t i = 0; !r && i < j->nvms; i++) {
 		j->vm[i].place = plan[i];

@@ -311,6 +311,21 @@ expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "rele
 wisp cluster stop lu
 cleaned
 
+# On one node, while another one had some: it is asked, and has no part in what goes on.
+printf 'vms: 2\nvms-per-node: 2\n' >lu.two
+start_nodes 2 release=keep
+run -q -d --name lu --nodes n0@127.0.0.1,n1@127.0.0.2 lu.two -- sh -c 'echo runs; sleep 100' >/dev/null
+wisp cluster checkpoint lu --to two >/dev/null
+wisp cluster stop lu
+cleaned
+start_nodes 2
+wisp cluster restart two -d -q --socket "$TMP/socket" --nodes n0@127.0.0.1
+expect "who was asked" "$(grep -e release -e reserve -e network asked | tr '\n' ' ')" "release 0,1 reserve 0 network 0 "
+refuse 1 "no node has room for VM lu-0" wisp cluster migrate lu lu-0
+refuse 1 "n1: it is not one of --nodes" wisp cluster migrate lu lu-0 --to n1
+wisp cluster stop lu
+cleaned
+
 for step in begin cut resume commit; do
 	start_nodes 2 save-$step=fail@1
 	begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'

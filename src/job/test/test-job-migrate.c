@@ -160,10 +160,28 @@ static void test_states(void **state)
 	free_job(&j);
 }
 
+/* A node that is asked only to end what an earlier cluster had takes none. */
+static void test_others(void **state)
+{
+	const struct row row = {"", "0001", "", "", "", 2, "0", "n3", ""};
+	struct error err = {""};
+	struct job j;
+	struct migrate m = {.job = &j, .names = names(row.names), .wanted = (char *)row.to};
+
+	make_job(&row, &j);
+	j.spec.others = 1;
+	assert_int_equal(migrate_plan(&m, &err), -ENOSPC);
+	assert_string_equal(err.text, "no node has room for VM v-0: n3: it is not one of --nodes");
+	free(m.move);
+	json_decref(m.names);
+	free_job(&j);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),
-					   cmocka_unit_test(test_states)};
+					   cmocka_unit_test(test_states),
+					   cmocka_unit_test(test_others)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
