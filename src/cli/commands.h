@@ -47,7 +47,7 @@ struct error;
 /* Prints "wisp NAME: text" on standard error and returns code; for the run functions. */
 int cli_fail(const struct command *cmd, int code, const struct error *err);
 
-/* Prints the value, takes it, and returns the exit code. */
+/* Prints the value, takes it, and returns the exit code: 1 without a value. */
 int cli_print_json(json_t *value);
 
 #endif

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* wisp: finds the command in the table and runs it. */
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/commands.h"
 #include "build-config.h"
+#include "lib/error.h"
 #include "lib/io.h"
 
 static bool is_help(const char *word)
@@ -42,6 +45,21 @@ static int explain(int argc, char **argv)
 	return EXIT_USAGE;
 }
 
+/* Whoever keeps what was printed has to know that it is not all there: the disk was full, say. */
+static int check_output(const struct command *cmd, int code)
+{
+	struct error err;
+
+	errno = 0;
+	if (!fflush(stdout) && !ferror(stdout))
+		return code;
+	if (errno)
+		error_errno(&err, -errno, "cannot write to standard output");
+	else
+		error_set(&err, -EIO, "not all could be written to standard output");
+	return cli_fail(cmd, code ? code : EXIT_FAILURE, &err);
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *cmd;
@@ -59,5 +77,5 @@ int main(int argc, char **argv)
 		command_help(stdout, "wisp", cmd);
 		return 0;
 	}
-	return cmd->run(cmd, argc - 1 - used, argv + 1 + used);
+	return check_output(cmd, cmd->run(cmd, argc - 1 - used, argv + 1 + used));
 }

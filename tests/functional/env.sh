@@ -29,6 +29,13 @@ refuse 1 "cannot read this folder" wisp env check --policy none lu.yaml
 refuse 1 "there is no field memori (did you mean memory?)" wisp env why memori lu.yaml
 refuse 1 "there is no field memori (did you mean memory?)" wisp env fields memori
 
+# What is not written is not said to be.
+for how in "" --json --digest; do
+	rc=0
+	wisp env merge $how lu.yaml >/dev/full 2>full || rc=$?
+	expect "a full disk $how" "$rc $(cat full)" "1 wisp env merge: cannot write to standard output: No space left on device"
+done
+
 # The same digest from the document and from what it comes to.
 wisp env check --policy policy lu.yaml | grep -q good
 wisp env check --policy policy | grep -q "1 document: good"
