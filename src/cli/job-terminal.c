@@ -204,7 +204,7 @@ static void show_stage(struct view *v, const json_t *event)
 
 	if (v->t->until_run && !strcmp(stage, "run") && !strcmp(state, "begins"))
 		finish(v, 0, 0);
-	if (v->t->quiet || !strcmp(state, "begins"))
+	if (v->t->quiet || v->t->json || !strcmp(state, "begins"))
 		return;
 	fprintf(stderr, "%s: %-8s %s%" JSON_INTEGER_FORMAT ".%03" JSON_INTEGER_FORMAT " s\n",
 		v->t->name, stage, strcmp(state, "done") ? "failed after " : "", ms / 1000,
@@ -248,8 +248,9 @@ static void on_event(struct view *v, const json_t *event)
 		fprintf(stderr, "The console of %s ends:\n%s\n", text(event, "vm"),
 			text(event, "text"));
 	} else if (!strcmp(what, "detached") && v->t->hold) {
-		fprintf(stderr, "%s: detached; wisp cluster attach %s comes back\n", v->t->name,
-			v->t->name);
+		if (!v->t->json)
+			fprintf(stderr, "%s: detached; wisp cluster attach %s comes back\n",
+				v->t->name, v->t->name);
 		finish(v, 0, 0);
 	}
 }
@@ -302,7 +303,8 @@ static void on_interrupt(struct view *v)
 	uint64_t now = io_now_ns();
 
 	if (v->interrupted && now - v->interrupted < AGAIN_NS) {
-		fprintf(stderr, "%s: ending the cluster\n", v->t->name);
+		if (!v->t->json)
+			fprintf(stderr, "%s: ending the cluster\n", v->t->name);
 		ask(v, json_pack("{s:s, s:i}", "op", "stop", "code", 128 + SIGINT));
 	} else {
 		ask(v, json_pack("{s:s, s:i}", "op", "signal", "signal", SIGINT));

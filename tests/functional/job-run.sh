@@ -134,6 +134,7 @@ start_nodes 2 image=lacks@0 image=lacks@1
 refuse 1 "none of the nodes that get VMs has tiny" run --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 start_nodes 2 image=lacks@1
 run --json --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- true 2>err
+python3 -c 'import json; [json.loads(line) for line in open("err")]' || fail "--json tells something else as well"
 expect "who has the image" "$(grep from asked)" "from n0@127.0.0.1"
 grep '"stage":"image"' err | grep -q '"done":1,"of":3,"unit":"MiB"' || fail "nobody hears how the image comes"
 cleaned
