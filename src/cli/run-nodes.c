@@ -64,7 +64,8 @@ int run_nodes_addresses(const json_t *nodes, json_t **ret, struct error *err)
 		} else {
 			r = resolve(json_string_value(entry), address, err);
 		}
-		json_array_append_new(list, json_string(address));
+		if (!r)
+			json_array_append_new(list, json_string(address));
 	}
 	if (r)
 		json_decref(list);

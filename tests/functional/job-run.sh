@@ -109,6 +109,7 @@ refuse 2 "give an environment" wisp run
 refuse 2 "--vms" wisp run -n 0 lu.yaml
 refuse 2 "named twice" wisp run --nodes a,a lu.yaml
 refuse 2 "not NAME=VALUE" wisp run -e A lu.yaml
+refuse 1 "node no.such@host.invalid has no IPv4 address" run --nodes n0@127.0.0.1,no.such@host.invalid lu.yaml
 refuse 1 "do not fit, only 2: n0 takes 1; n1 takes 1" run -n 3 --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 refuse 1 "do not fit, only 2: n0 takes 1; n1 takes 1" run -q -n 3 --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 refuse 1 "conflict" run -n 4 -f lu.yaml --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
