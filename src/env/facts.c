@@ -45,10 +45,18 @@ static json_t *parse_value(const struct field *fact, const char *text, struct er
 	struct args problems = {0};
 	struct source source = {.where = "--fact", .problems = &problems};
 	struct meeting meeting = {0};
-	json_t *want, *wants;
+	json_t *want, *wants, *value;
 
-	if (fact->type == &type_text)
-		return json_string(text);
+	if (fact->type == &type_text) {
+		value = json_string(text);
+		if (!value)
+			error_set(err, -EINVAL, "this is not UTF-8");
+		return value;
+	}
+	if (strlen(text) >= sizeof(copy)) {
+		error_set(err, -EINVAL, "%s: \"%.32s...\" is too long", fact->path, text);
+		return NULL;
+	}
 	snprintf(copy, sizeof(copy), "%s", text);
 	want = fact->type->read(&source, fact, &node);
 	wants = want ? json_pack("[o]", want) : NULL;

@@ -31,16 +31,21 @@ int waiver_time(const char *text, int64_t *ret, struct error *err)
 {
 	struct tm tm = {0};
 	const char *end = strptime(text, TIME_FORMAT, &tm);
+	int64_t time;
+	int day;
 
 	if (!end || *end) {
 		tm = (struct tm){0};
 		end = strptime(text, "%Y-%m-%d", &tm);
 	}
-	if (!end || *end)
+	day = tm.tm_mday;
+	time = timegm(&tm);
+	/* What there is not, as the 30th of February, would be another day. */
+	if (!end || *end || tm.tm_mday != day)
 		return error_set(err, -EINVAL,
 				 "\"%s\" is not a time like 2027-01-31T12:00:00Z or 2027-01-31",
 				 text);
-	*ret = timegm(&tm);
+	*ret = time;
 	return 0;
 }
 

@@ -23,6 +23,8 @@ refuse 2 "unknown option --foo" wisp env merge --foo
 refuse 2 "give NAME=VALUE" wisp env merge --policy policy --fact walltime lu.yaml
 refuse 2 'there is no fact "wall"' wisp env merge --fact wall=1 lu.yaml
 refuse 2 "walltime must be a duration" wisp env merge --fact walltime=long lu.yaml
+refuse 2 "fact user: this is not UTF-8" wisp env merge --fact user="$(printf '\377')" lu.yaml
+refuse 2 "is not a time like" wisp env waive longjobs --user root --until 2027-02-30 --key none --because x
 refuse 2 "give two environments" wisp env diff lu.yaml
 refuse 1 "No such file" wisp env check none.yaml
 refuse 1 "cannot read this folder" wisp env check --policy none lu.yaml

@@ -180,6 +180,7 @@ static void test_time(void **state)
 	assert_int_equal(t, 1801353600);
 	assert_int_equal(waiver_time("2027-01-31T00:00:00", &t, &err), -EINVAL);
 	assert_int_equal(waiver_time("tomorrow", &t, &err), -EINVAL);
+	assert_int_equal(waiver_time("2027-02-30", &t, &err), -EINVAL);
 }
 
 int main(void)
