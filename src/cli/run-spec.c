@@ -11,6 +11,7 @@
 
 #include "cli/run-nodes.h"
 #include "image/image.h"
+#include "job/checkpoints.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -202,6 +203,38 @@ static void add_caller(json_t *spec)
 	json_object_set_new(spec, "user-name", json_string(user ? user->pw_name : "user"));
 }
 
+/*
+ * Checkpoints by the clock would all be refused where an earlier job has its own: that is told now,
+ * not when the first one is due.
+ */
+static int check_checkpoints(const json_t *environment, const char *name, struct error *err)
+{
+	const json_t *rules = json_object_get(environment, "checkpoint");
+	struct checkpoints c = {.dir = -1, .lock = -1};
+	CLEANUP_FREE char *path = NULL;
+	struct job_manifest last;
+	int r;
+
+	if (!json_is_integer(json_object_get(rules, "interval")))
+		return 0;
+	r = checkpoints_path(environment, name, &path, err);
+	if (r || access(path, F_OK))
+		return r;
+	r = checkpoints_open(path, false, &c, err);
+	if (!r)
+		r = checkpoints_read(&c, 0, &last, err);
+	checkpoints_close(&c);
+	if (r)
+		return r == -ENOENT ? 0 : error_prefix(err, r, "checkpoint.interval");
+	error_set(err, -EEXIST,
+		  "checkpoint.interval: %s has checkpoints of an earlier job of cluster %s (the "
+		  "last is of %s): go on with that job (wisp cluster restart %s), or give another "
+		  "--name or checkpoint.directory, or remove that folder",
+		  path, last.cluster, last.created, path);
+	job_manifest_done(&last);
+	return -EEXIST;
+}
+
 static int describe(struct run_options *o, const struct meet *meet, json_t *documents, bool self,
 		    int argc, char **argv, json_t **ret, struct error *err)
 {
@@ -212,6 +245,8 @@ static int describe(struct run_options *o, const struct meet *meet, json_t *docu
 	int r = name ? result_digest(environment, digest, err)
 		     : error_set(err, -ENOMEM, "out of memory");
 
+	if (!r)
+		r = check_checkpoints(environment, name, err);
 	if (!r)
 		r = run_nodes_addresses(o->nodes, &addresses, err);
 	if (!r)

@@ -71,6 +71,23 @@ bool checkpoints_are_there(const char *path)
 	       S_ISDIR(st.st_mode);
 }
 
+int checkpoints_path(const json_t *environment, const char *cluster, char **ret, struct error *err)
+{
+	const char *dir = json_string_value(
+		json_object_get(json_object_get(environment, "checkpoint"), "directory"));
+	CLEANUP_FREE char *all = NULL;
+	char *path;
+	int r = dir ? 0 : paths_data("checkpoints", &all, err);
+
+	if (r)
+		return r;
+	path = dir ? strdup(dir) : io_format("%s/%s", all, cluster);
+	if (!path)
+		return error_set(err, -ENOMEM, "out of memory");
+	*ret = path;
+	return 0;
+}
+
 static int take_lock(struct checkpoints *c, struct error *err)
 {
 	c->lock = openat(c->dir, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);

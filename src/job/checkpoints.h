@@ -32,6 +32,12 @@ struct checkpoints {
 bool checkpoints_are_there(const char *path);
 
 /*
+ * Where the checkpoints of a cluster are unless somebody says otherwise, by its closed environment:
+ * the caller frees *ret.
+ */
+int checkpoints_path(const json_t *environment, const char *cluster, char **ret, struct error *err);
+
+/*
  * Opens the folder. For writing it is made when it does not exist (mode 0700), locked (-EBUSY while
  * another process writes to it), and swept of half a manifest.
  */

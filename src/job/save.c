@@ -11,12 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "job/checkpoints.h"
 #include "job/save-folder.h"
 #include "job/save-tcp.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/loop.h"
-#include "lib/paths.h"
 
 #define BEGIN_MS (1800u * 1000)
 #define CUT_MS 60000u
@@ -356,19 +356,10 @@ static void on_open(void *arg, int code, const char *reason)
 
 static int find_path(const struct job *j, const char *given, char **ret, struct error *err)
 {
-	const char *dir = json_string_value(
-		json_object_get(json_object_get(j->spec.environment, "checkpoint"), "directory"));
-	CLEANUP_FREE char *all = NULL;
-	int r;
-
-	if (given || dir) {
-		*ret = strdup(given ? given : dir);
-		return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
-	}
-	r = paths_data("checkpoints", &all, err);
-	if (!r)
-		*ret = io_format("%s/%s", all, j->spec.name);
-	return r ? r : *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
+	if (!given)
+		return checkpoints_path(j->spec.environment, j->spec.name, ret, err);
+	*ret = strdup(given);
+	return *ret ? 0 : error_set(err, -ENOMEM, "out of memory");
 }
 
 /* What the request says, else the environment. */

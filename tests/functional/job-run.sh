@@ -345,6 +345,7 @@ begin --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- sh -c 'echo runs; sleep 10
 until_true test -e clock/checkpoint-3.json
 wisp cluster stop clock
 wait $pid || :
+refuse 1 "clock has checkpoints of an earlier job of cluster clock" run --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- true
 expect "what is kept" "$(ls clock | grep -c checkpoint)" 2
 
 # A folder is of one job.
