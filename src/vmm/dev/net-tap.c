@@ -12,10 +12,13 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -94,6 +97,31 @@ int net_tap_adopt(int fd, struct error *err)
 	if (r < 0)
 		return error_errno(err, -errno, "fd=%d", fd);
 	return r;
+}
+
+/* All taps of the driver tun are of one device (Linux, include/uapi/linux/major.h, miscdevice.h).
+ */
+static bool is_macvtap(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev != makedev(10, 200);
+}
+
+int net_tap_claim(const struct net *net, struct error *err)
+{
+	struct ifreq ifr = {.ifr_hwaddr.sa_family = ARPHRD_ETHER};
+
+	if (!is_macvtap(net->tap))
+		return 0;
+	memcpy(ifr.ifr_hwaddr.sa_data, net->mac, sizeof(net->mac));
+	if (ioctl(net->tap, SIOCSIFHWADDR, &ifr) < 0)
+		return error_errno(err, -errno,
+				   "%s: the macvtap cannot have the MAC address "
+				   "%02x:%02x:%02x:%02x:%02x:%02x",
+				   net->virtio.device.id, net->mac[0], net->mac[1], net->mac[2],
+				   net->mac[3], net->mac[4], net->mac[5]);
+	return 0;
 }
 
 int net_tap_offload(struct net *net, struct error *err)

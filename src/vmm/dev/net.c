@@ -94,10 +94,10 @@ static int kernel_start(struct net *net, struct error *err)
 static int start(struct net *net, struct error *err)
 {
 	struct error why;
-	int r;
+	int r = net_tap_claim(net, err);
 
-	if (net->vhost.fd < 0)
-		return net_tap_start(net, err);
+	if (r || net->vhost.fd < 0)
+		return r ? r : net_tap_start(net, err);
 	r = kernel_start(net, net->vhost_required ? err : &why);
 	if (!r || net->vhost_required)
 		return r;

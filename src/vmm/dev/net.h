@@ -50,6 +50,13 @@ struct net {
 int net_tap_open(const char *name, struct error *err);
 int net_tap_adopt(int fd, struct error *err);
 
+/*
+ * Where the tap is a macvtap frames for the guest come to it from now on: it hears what is for its
+ * own MAC address alone. -EADDRINUSE: another machine has that of the guest. Nothing for other
+ * taps.
+ */
+int net_tap_claim(const struct net *net, struct error *err);
+
 /* Tells the tap what the guest can receive (features accepted by the driver). */
 int net_tap_offload(struct net *net, struct error *err);
 
