@@ -47,6 +47,17 @@ int net_tap(int control, const char *name, int *ret, struct error *err)
 	return call(control, json_pack("{ssss}", "op", "tap", "name", name), ret, err);
 }
 
+int net_give_tap(int control, const char *name, size_t n, int tap, struct error *err)
+{
+	json_t *request = json_pack("{s:s, s:s%}", "op", "take", "name", name, n);
+	int r = request ? message_send(control, request, tap) : -ENOMEM;
+
+	json_decref(request);
+	if (r)
+		return error_errno(err, r, "cannot give tap %.*s to the keeper", (int)n, name);
+	return message_receive(control, NULL, NULL, err);
+}
+
 /* connect() with a time limit; the socket is left blocking. */
 static int connect_within(int fd, const struct sockaddr_in *to, int timeout_ms)
 {

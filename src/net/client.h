@@ -7,6 +7,7 @@
  * that the hooks answer are sent with message_call() on the descriptor of net_connect().
  */
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -17,6 +18,9 @@ int net_connect(const char *dir, struct error *err);
 
 /* A new tap on the network's bridge: 0 and its descriptor (see link_add_tap()). */
 int net_tap(int control, const char *name, int *ret, struct error *err);
+
+/* Gives it an open macvtap (net/lan.h), which stays the caller's too. name: of n bytes. */
+int net_give_tap(int control, const char *name, size_t n, int tap, struct error *err);
 
 /*
  * A TCP connection into the network. Waits at most timeout_ms for it. 0 and the connected

@@ -18,6 +18,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "net/lan.h"
 #include "net/link.h"
 #include "net/netlink.h"
 #include "net/outside.h"
@@ -68,6 +69,7 @@ struct action {
 	const uint32_t *nodes;
 	size_t n;
 	const struct outside *outside;
+	const struct lan *lan;
 };
 
 static int inside(const char *path, const struct action *a, struct error *err)
@@ -131,11 +133,21 @@ static int lead_out(const struct action *a, struct error *err)
 	return outside_enter(a->outside, BRIDGE, NODES, err);
 }
 
+static int join_lan(const struct action *a, struct error *err)
+{
+	return lan_join(a->lan, err);
+}
+
+static int add_macvtap(const struct action *a, struct error *err)
+{
+	return if_nametoindex(a->name) ? 0 : lan_add_tap(a->lan, a->name, err);
+}
+
 /* What leads to others; taps that are still open lead nowhere then. */
 static int take_down(const struct action *a, struct error *err)
 {
 	static const char *const devices[] = {NODES, BRIDGE, OUTSIDE_DEVICE};
-	int r = 0;
+	int r = lan_leave(err);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++) {
 		int now = link_remove(devices[i], err);
@@ -186,6 +198,32 @@ int fabric_lead_out(const char *path, uint32_t gateway, unsigned prefix, struct 
 	if (r)
 		link_remove(way.device, NULL);
 	return r;
+}
+
+static int on_lan(const char *path, struct action *a, struct lan *lan, struct error *err)
+{
+	int r = lan_begin(lan, err);
+
+	if (r)
+		return r;
+	a->lan = lan;
+	r = inside(path, a, err);
+	lan_done(lan);
+	return r;
+}
+
+int fabric_join_lan(const char *path, struct lan *lan, struct error *err)
+{
+	struct action a = {.run = join_lan};
+
+	return on_lan(path, &a, lan, err);
+}
+
+int fabric_add_macvtap(const char *path, struct lan *lan, const char *name, struct error *err)
+{
+	struct action a = {.run = add_macvtap, .name = name};
+
+	return on_lan(path, &a, lan, err);
 }
 
 int fabric_open_tap(const char *name, int *ret, struct error *err)

@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 struct error;
+struct lan;
 
 /*
  * Makes it at path, a file that is not there yet in a folder of root's. local: the node's address
@@ -42,6 +43,14 @@ int fabric_lead_out(const char *path, uint32_t gateway, unsigned prefix, struct 
  */
 int fabric_add_tap(const char *path, const char *name, uid_t uid, struct error *err);
 int fabric_remove_tap(const char *path, const char *name, struct error *err);
+
+/*
+ * Its VMs are on the node's own network instead (net/lan.h): once, before the VMs, of a network
+ * without other nodes; then macvtaps, which root opens from inside (lan_open_tap()). One that is
+ * there stays as it is. Of *lan the parent and the VLAN have to be set.
+ */
+int fabric_join_lan(const char *path, struct lan *lan, struct error *err);
+int fabric_add_macvtap(const char *path, struct lan *lan, const char *name, struct error *err);
 
 /* Moves the calling process into it. */
 int fabric_enter(const char *path, struct error *err);

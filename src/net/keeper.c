@@ -21,6 +21,7 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "net/fabric.h"
+#include "net/held.h"
 #include "net/link.h"
 #include "net/message.h"
 #include "net/namespace.h"
@@ -38,6 +39,7 @@ struct net_keeper {
 	int leash;    /* -1 once released */
 	struct loop_source *leash_source;
 	struct acceptor *acceptor;
+	struct held taps;   /* that root has opened for us */
 	unsigned strangers; /* for log_due() */
 };
 
@@ -66,8 +68,19 @@ const char *net_keeper_dir(struct net_keeper *keeper)
 
 int net_keeper_tap(struct net_keeper *keeper, const char *name, int *ret, struct error *err)
 {
+	int r = held_open(&keeper->taps, name, ret);
+
+	if (!r)
+		return 0;
+	if (r != -ENOENT)
+		return error_errno(err, r, "cannot open tap %s", name);
 	return keeper->config->entered ? fabric_open_tap(name, ret, err)
 				       : link_add_tap(name, BRIDGE, ret, err);
+}
+
+void net_keeper_tap_rest(struct net_keeper *keeper, const char *name)
+{
+	held_rest(&keeper->taps, name);
 }
 
 int net_keeper_vxlan(struct net_keeper *keeper, const char *name, uint32_t vni, uint32_t local,
@@ -93,6 +106,19 @@ static int op_tap(struct net_keeper *k, const json_t *request, int *fd, struct e
 	return net_keeper_tap(k, name, fd, err);
 }
 
+/* {"op":"take","name":"vm2"} with the descriptor of a tap that is the machine's from now on. */
+static int op_take(struct net_keeper *k, const json_t *request, int given, struct error *err)
+{
+	const char *name = json_string_value(json_object_get(request, "name"));
+
+	if (given < 0)
+		return error_set(err, -EINVAL, "take: no descriptor came along");
+	if (name)
+		return held_add(&k->taps, name, given, err);
+	close(given);
+	return error_set(err, -EINVAL, "take: no \"name\"");
+}
+
 /* {"op":"socket"}: a TCP socket that lives in the network; the client connects it. */
 static int op_socket(int *fd, struct error *err)
 {
@@ -100,9 +126,10 @@ static int op_socket(int *fd, struct error *err)
 	return *fd < 0 ? error_errno(err, -errno, "cannot make a socket") : 0;
 }
 
-static int dispatch(struct net_keeper *k, const json_t *request, json_t *answer, int *fd,
+static int dispatch(struct peer *peer, const json_t *request, json_t *answer, int *fd,
 		    struct error *err)
 {
+	struct net_keeper *k = peer->keeper;
 	const struct net_hooks *hooks = k->config->hooks;
 	const char *op = json_string_value(json_object_get(request, "op"));
 	int r = -ENOSYS;
@@ -111,6 +138,8 @@ static int dispatch(struct net_keeper *k, const json_t *request, json_t *answer,
 		return error_set(err, -EINVAL, "the request has no \"op\"");
 	if (!strcmp(op, "tap"))
 		return op_tap(k, request, fd, err);
+	if (!strcmp(op, "take"))
+		return op_take(k, request, jsonline_take_fd(&peer->line), err);
 	if (!strcmp(op, "socket"))
 		return op_socket(fd, err);
 	if (hooks && hooks->request)
@@ -124,7 +153,7 @@ static int answer_request(struct peer *peer, const json_t *request)
 	json_t *answer = json_pack("{sb}", "ok", 1);
 	CLEANUP_CLOSE int fd = -1;
 	struct error err = {""};
-	int r = answer ? dispatch(peer->keeper, request, answer, &fd, &err) : -ENOMEM;
+	int r = answer ? dispatch(peer, request, answer, &fd, &err) : -ENOMEM;
 
 	if (r < 0) {
 		json_decref(answer);
@@ -151,7 +180,7 @@ static void on_peer(void *arg, uint32_t events)
 	struct peer *peer = arg;
 	json_t *request;
 	struct error err;
-	int r = jsonline_read(&peer->line, peer->fd, JSONLINE_MAX);
+	int r = jsonline_receive(&peer->line, peer->fd, JSONLINE_MAX);
 
 	while (r >= 0 && (r = jsonline_take(&peer->line, &request, &err)) != -EAGAIN) {
 		if (r == -EBADMSG) {
@@ -322,6 +351,7 @@ static int keep(const struct net_config *config, int leash, int underlay)
 		r = loop_run(k.loop);
 	if (config->hooks && config->hooks->stop)
 		config->hooks->stop(&k, config->arg);
+	held_done(&k.taps);
 	log_info(&k.log, "keeper", "ends");
 	state_remove(config->dir, NULL);
 	return r ? EXIT_FAILURE : EXIT_SUCCESS;

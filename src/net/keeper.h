@@ -69,8 +69,13 @@ struct loop *net_keeper_loop(struct net_keeper *keeper);
 const struct log *net_keeper_log(struct net_keeper *keeper);
 const char *net_keeper_dir(struct net_keeper *keeper);
 
-/* A tap on the bridge (see link_add_tap()). */
+/*
+ * A tap on the bridge (see link_add_tap()), or one that the keeper was given (net/held.h), which is
+ * to rest when its machine has ended, or is on another node.
+ */
 int net_keeper_tap(struct net_keeper *keeper, const char *name, int *ret, struct error *err);
+
+void net_keeper_tap_rest(struct net_keeper *keeper, const char *name);
 
 /* A way to other nodes on the bridge; the underlay is where the starter was (see vxlan_add()). */
 int net_keeper_vxlan(struct net_keeper *keeper, const char *name, uint32_t vni, uint32_t local,

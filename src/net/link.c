@@ -79,6 +79,13 @@ static int silence_ipv6(const char *name)
 	return e == -EAFNOSUPPORT ? 0 : e;
 }
 
+int link_silence(const char *name, struct error *err)
+{
+	int r = silence_ipv6(name);
+
+	return r ? error_errno(err, r, "cannot set up device %s", name) : 0;
+}
+
 static int request_init(struct ifreq *ifr, const char *name, struct error *err)
 {
 	*ifr = (struct ifreq){0};
@@ -147,9 +154,9 @@ int link_add_bridge(const char *name, const char *address, struct error *err)
 		return error_errno(err, r, "cannot create bridge %s%s", name,
 				   r == -EOPNOTSUPP ? " (is the kernel module bridge loaded?)"
 						    : "");
-	r = silence_ipv6(name);
-	if (r < 0)
-		return error_errno(err, r, "cannot set up bridge %s", name);
+	r = link_silence(name, err);
+	if (r)
+		return r;
 	r = address ? link_set_address(name, address, err) : 0;
 	return r ? r : link_up(name, err);
 }
@@ -210,10 +217,10 @@ static int open_tap(struct ifreq *ifr, int *ret, struct error *err)
 int link_join(const char *name, const char *bridge, struct error *err)
 {
 	struct ifreq port;
-	int r = silence_ipv6(name);
+	int r = link_silence(name, err);
 
-	if (r < 0)
-		return error_errno(err, r, "cannot set up %s", name);
+	if (r)
+		return r;
 	r = request_init(&port, bridge, err);
 	if (r)
 		return r;

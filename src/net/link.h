@@ -50,6 +50,9 @@ int link_remove(const char *name, struct error *err);
 /* Makes an existing device a port of the bridge, up. */
 int link_join(const char *name, const char *bridge, struct error *err);
 
+/* An existing device, on which IPv6 gets no address and so sends nothing. */
+int link_silence(const char *name, struct error *err);
+
 /* Brings an existing device up. */
 int link_up(const char *name, struct error *err);
 

@@ -61,6 +61,19 @@ static int complete_config(struct vm *vm, struct error *err)
 	return write_config(vm, err);
 }
 
+static char *name_tap(const struct vm *vm, char ret[16])
+{
+	snprintf(ret, 16, "vm%u", vm->address - vm->network->config->subnet.base);
+	return ret;
+}
+
+static void rest_tap(const struct vm *vm)
+{
+	char tap[16];
+
+	net_keeper_tap_rest(vm->network->keeper, name_tap(vm, tap));
+}
+
 static int set_up(struct vm *vm, struct error *err)
 {
 	char tap[16];
@@ -69,9 +82,8 @@ static int set_up(struct vm *vm, struct error *err)
 	vm->incoming = is_incoming(vm->config);
 	json_object_del(vm->config, "incoming");
 	r = complete_config(vm, err);
-	snprintf(tap, sizeof(tap), "vm%u", vm->address - vm->network->config->subnet.base);
 	if (!r)
-		r = net_keeper_tap(vm->network->keeper, tap, &vm->tap, err);
+		r = net_keeper_tap(vm->network->keeper, name_tap(vm, tap), &vm->tap, err);
 	return r ? r : launch_vm(vm, err);
 }
 
@@ -91,6 +103,7 @@ static void let_go(struct vm *vm)
 	}
 	cleanup_close_fd(&vm->tap);
 	vm->tap = -1;
+	rest_tap(vm);
 	close(take_fd(&vm->lock));
 	if (!entry_any_live(vm->network))
 		loop_set_timer(vm->network->idle, IDLE_NS, 0);
@@ -155,6 +168,7 @@ static int op_left(const struct network *n, const json_t *request, struct error 
 	if (!vm)
 		return error_set(err, -ESRCH, "VM %s was never here", record_text(request, "name"));
 	vm->elsewhere = true;
+	rest_tap(vm);
 	return 0;
 }
 

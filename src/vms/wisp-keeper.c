@@ -3,11 +3,14 @@
  * wisp-keeper: begins and ends the keeper of a cluster's network, as the cluster's user, for the
  * node's daemon. What came of it is a JSON object on standard output: {} or {"errno", "error"}.
  *
- *     wisp-keeper start NETWORK SUBNET ID    in the network that root made and a new PID namespace
+ *     wisp-keeper start NETWORK SUBNET ID [TAP=FD...]
+ *                                            in the network that root made and a new PID namespace;
+ *                                            with open taps that the keeper is to have
  *     wisp-keeper end NETWORK VM...          and what is left of its VMs
  */
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +20,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/jsonline.h"
+#include "lib/parse.h"
 #include "lib/paths.h"
 #include "net/client.h"
 #include "net/keeper.h"
@@ -44,7 +48,30 @@ static int keep(struct network_config *config, struct error *err)
 	return r;
 }
 
+/* Those that it has already it closes. */
+static int hand_over(const char *dir, char **taps, struct error *err)
+{
+	CLEANUP_CLOSE int control = *taps ? net_connect(dir, err) : -1;
+	int r = *taps && control < 0 ? control : 0;
+
+	for (; !r && *taps; taps++) {
+		const char *equals = strchr(*taps, '=');
+		unsigned fd;
+
+		r = parse_uint(equals ? equals + 1 : "", "a tap's descriptor", 3, INT_MAX, &fd,
+			       err);
+		if (!r)
+			r = net_give_tap(control, *taps, (size_t)(equals - *taps), (int)fd, err);
+	}
+	return r;
+}
+
 /* One that runs is what is wanted: its starter was killed before it could tell. */
+static int begin(struct network_config *config, struct error *err)
+{
+	return state_alive(config->dir) ? 0 : keep(config, err);
+}
+
 static int start(int argc, char **argv, struct error *err)
 {
 	CLEANUP_FREE char *dir = NULL, *vms = NULL;
@@ -52,19 +79,20 @@ static int start(int argc, char **argv, struct error *err)
 		.name = argv[0], .ordinary_user = geteuid() != 0, .stays = true};
 	int r;
 
-	if (argc != 3)
-		return error_set(err, -EINVAL, "start takes NETWORK SUBNET ID");
+	if (argc < 3)
+		return error_set(err, -EINVAL, "start takes NETWORK SUBNET ID [TAP=FD...]");
 	r = subnet_parse(argv[1], &config.subnet, err);
 	if (!r)
 		r = paths_run("net", argv[0], &dir, err);
 	if (!r)
 		r = paths_run("vm", NULL, &vms, err);
-	if (r || state_alive(dir))
+	if (r)
 		return r;
 	config.id = strtoull(argv[2], NULL, 16);
 	config.dir = dir;
 	config.vms = vms;
-	return keep(&config, err);
+	r = begin(&config, err);
+	return r ? r : hand_over(dir, argv + 3, err);
 }
 
 /* One that was killed is about to be gone. What another place may still ask for stays. */
