@@ -4,6 +4,7 @@
 #include "env/able.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "lib/error.h"
@@ -13,11 +14,20 @@ int env_able(const json_t *environment, struct error *err)
 	const json_t *network = json_object_get(environment, "network");
 	const char *kind = json_string_value(json_object_get(network, "kind"));
 
-	if (kind && strcmp(kind, "private") != 0)
+	bool macvtap = kind && !strcmp(kind, "macvtap");
+
+	if (kind && !macvtap && strcmp(kind, "private") != 0)
 		return error_set(err, -EOPNOTSUPP,
-				 "network.kind: %s: this Wisp has private networks alone (which "
-				 "lead out with network.isolated: no)",
+				 "network.kind: %s: this Wisp has private networks (which lead out "
+				 "with network.isolated: no) and macvtap alone",
 				 kind);
+	if (macvtap && json_is_false(json_object_get(network, "isolated")))
+		return error_set(err, -EOPNOTSUPP,
+				 "network.isolated: no is a way out of private networks; one of "
+				 "kind macvtap is the nodes' own, so leave it out");
+	if (!macvtap && json_object_get(network, "vlan"))
+		return error_set(err, -EOPNOTSUPP,
+				 "network.vlan is of networks of kind macvtap alone");
 	if (json_array_size(json_object_get(environment, "devices")))
 		return error_set(err, -EOPNOTSUPP,
 				 "devices: this Wisp's hypervisor cannot give devices of the node "

@@ -257,14 +257,18 @@ const struct field env_fields[] = {
 	 .text = "The VM's cores belong to it alone.",
 	 .example = "dedicated: yes"},
 	{.path = "network.kind", .type = &type_text, .words = "private|macvtap|vf", .builtin = "private",
-	 .text = "private: a network of the VMs alone, over all nodes. macvtap: on the node's own network. vf: a function of an SR-IOV device. "
-		 "This Wisp makes private ones alone: a node refuses the others.",
+	 .text = "private: a network of the VMs alone, over all nodes. macvtap: each VM is a machine on the network of the nodes themselves, "
+		 "whose layer 2 it shares, where their administrators allow that (wispd --macvtap). vf: a function of an SR-IOV device, which this Wisp cannot give: "
+		 "nodes refuse it.",
 	 .example = "network: {kind: private}"},
 	{.path = "network.subnet", .type = &type_text, .check = check_subnet, .builtin = SUBNET_DEFAULT,
-	 .text = "The addresses of a private network.",
+	 .text = "The addresses of the VMs.",
 	 .example = "network: {subnet: 10.20.0.0/16}"},
+	{.path = "network.vlan", .type = &type_number, .min = 1, .max = 4094,
+	 .text = "The VLAN that a network of kind macvtap is, of those that the nodes have for that. A node gives each to one cluster at a time.",
+	 .example = "network: {kind: macvtap, vlan: 100..109}"},
 	{.path = "network.isolated", .type = &type_flag, .builtin = "yes",
-	 .text = "Nothing but the VMs themselves is reached over it. no: what a node reaches the VMs on it reach, too, as an ordinary user of that node would "
+	 .text = "Nothing but the VMs themselves is reached over a private network. no: what a node reaches the VMs on it reach, too, as an ordinary user of that node would "
 		 "(address translation: nobody can call them), where its administrator allows that (wispd --outside).",
 	 .example = "network: {isolated: no}"},
 	{.path = "shares", .type = &type_map, .check = check_tag, .needs = "source",

@@ -330,6 +330,15 @@ bool admit_leads_out(const json_t *environment)
 	return json_is_false(json_object_get(network, "isolated"));
 }
 
+bool admit_on_lan(const json_t *environment, unsigned *vlan)
+{
+	const json_t *network = json_object_get(environment, "network");
+	const char *kind = json_string_value(json_object_get(network, "kind"));
+
+	*vlan = (unsigned)json_integer_value(json_object_get(network, "vlan"));
+	return kind && !strcmp(kind, "macvtap");
+}
+
 /* -------- the policy's digest -------- */
 
 static int by_file(const void *a, const void *b)

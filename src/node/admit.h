@@ -40,6 +40,9 @@ int admit_claim(const json_t *environment, const char *cluster, const json_t *vm
 /* Whether its network leads out of the node (network.isolated: no). */
 bool admit_leads_out(const json_t *environment);
 
+/* Whether its VMs are on the nodes' own network, and in which VLAN: 0 for none. */
+bool admit_on_lan(const json_t *environment, unsigned *vlan);
+
 /* Of all documents in the folder; of nothing for NULL. */
 int admit_policy_digest(const char *folder, char ret[DIGEST_TEXT], struct error *err);
 

@@ -38,6 +38,7 @@ struct network_making {
 	enum step step;
 	bool fresh; /* noted by this request: taken back when it fails */
 	uint32_t vni;
+	json_t *lan;		/* {"parent", "vlan"}: it is the node's own, by macvtap; or NULL */
 	json_t *gateway;	/* "10.78.0.1/24"; NULL: the network leads nowhere */
 	json_t *subnet, *nodes; /* all of them, this one's first */
 	json_t *more;		/* of these the new ones */
@@ -52,6 +53,7 @@ static void making_free(struct network_making *m)
 {
 	m->c->making = NULL;
 	helper_forget(&m->call);
+	json_decref(m->lan);
 	json_decref(m->gateway);
 	json_decref(m->subnet);
 	json_decref(m->nodes);
@@ -93,13 +95,14 @@ static json_t *job_of(struct network_making *m, const char *path, struct error *
 		return json_pack("{s:s, s:s, s:O}", "op", "network-nodes", "path", path, "add",
 				 m->more);
 	case STEP_TAPS:
-		return json_pack("{s:s, s:s, s:i, s:O}", "op", "network-taps", "path", path, "user",
-				 (int)m->c->user, "add", m->taps);
+		return json_pack("{s:s, s:s, s:i, s:O*, s:O}", "op", "network-taps", "path", path,
+				 "user", (int)m->c->user, "lan", m->lan, "add", m->taps);
 	case STEP_MAKE:
-		return json_pack("{s:s, s:s, s:I, s:O*, s:O*, s:O, s:i, s:O}", "op", "network-make",
-				 "path", path, "vni", (json_int_t)m->vni, "local",
-				 json_array_get(m->nodes, 0), "gateway", m->gateway, "add", m->more,
-				 "user", (int)m->c->user, "taps", m->taps);
+		return json_pack("{s:s, s:s, s:I, s:O*, s:O*, s:O*, s:O, s:i, s:O}", "op",
+				 "network-make", "path", path, "vni", (json_int_t)m->vni, "local",
+				 m->lan ? NULL : json_array_get(m->nodes, 0), "gateway", m->gateway,
+				 "lan", m->lan, "add", m->more, "user", (int)m->c->user, "taps",
+				 m->taps);
 	case STEP_UNDO:
 		return json_pack("{s:s, s:s, s:s}", "op", "clean", "cluster", m->c->id, "network",
 				 path);
@@ -111,6 +114,8 @@ static json_t *job_of(struct network_making *m, const char *path, struct error *
 			m->c, "keeper",
 			json_pack("[s, s, s, O, s]", keeper, "start", m->c->id, m->subnet, id));
 		json_object_set_new(job, "network", json_string(path));
+		if (m->lan)
+			json_object_set(job, "taps", m->taps);
 		return job;
 	}
 }
@@ -136,6 +141,12 @@ static void undone(struct network_making *m, int code, const char *reason)
 	finish(m, m->code, &m->why);
 }
 
+/* Of a network that is there. Who is on the nodes' own has no links. */
+static enum step first_step(const struct network_making *m)
+{
+	return m->lan ? STEP_TAPS : STEP_NODES;
+}
+
 static void on_done(void *arg, int code, const char *reason)
 {
 	struct network_making *m = arg;
@@ -144,7 +155,7 @@ static void on_done(void *arg, int code, const char *reason)
 	m->call = NULL;
 	if (m->step == STEP_UNDO) {
 		undone(m, code, reason);
-	} else if (m->step == STEP_NODES && code == -ENOENT) {
+	} else if (m->step == first_step(m) && code == -ENOENT) {
 		/* It was noted, but whoever made it was killed, or the machine began anew. */
 		m->step = STEP_MAKE;
 		json_decref(m->more);
@@ -267,16 +278,20 @@ static int read_taps(struct network_making *m, const struct subnet *subnet, cons
 	return 0;
 }
 
-/* The bridge's address, when the environment wants a way out. */
-static int read_gateway(struct network_making *m, const struct subnet *subnet, struct error *err)
+/* What the environment wants: a way out, by the bridge's address; or the node's own network. */
+static int read_kind(struct network_making *m, const struct subnet *subnet, struct error *err)
 {
 	json_t *environment;
 	char text[16];
+	unsigned vlan;
 	int r = cluster_environment(m->c->d->store, m->c->id, &environment, err);
 
 	if (!r && admit_leads_out(environment))
 		m->gateway = json_sprintf("%s/%u", subnet_format(subnet->base + 1, text),
 					  subnet->prefix);
+	if (!r && admit_on_lan(environment, &vlan))
+		m->lan = json_pack("{s:s, s:i}", "parent", m->c->d->p.lan.parent ?: "", "vlan",
+				   (int)vlan);
 	json_decref(environment);
 	return r;
 }
@@ -297,7 +312,7 @@ static int read_request(struct network_making *m, const json_t *request, struct 
 		 : error_set(err, -EINVAL, "\"subnet\" is missing");
 	m->nodes = json_array();
 	if (!r)
-		r = read_gateway(m, &subnet, err);
+		r = read_kind(m, &subnet, err);
 	if (!r)
 		r = read_nodes(m, request, m->nodes, err);
 	if (!r)
@@ -355,7 +370,7 @@ static int join(struct network_making *m, const json_t *there, struct error *err
 				 "the network of %s was made for this node alone (no \"nodes\")",
 				 m->c->id);
 	add_nodes(m, known);
-	m->step = STEP_NODES;
+	m->step = first_step(m);
 	return 0;
 }
 

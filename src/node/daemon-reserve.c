@@ -54,6 +54,45 @@ static int check_way_out(const struct daemon *d, const json_t *environment, stru
 	return 0;
 }
 
+static int check_vlan(const struct daemon *d, unsigned vlan, struct error *err)
+{
+	if (!d->p.lan.first && vlan)
+		return error_set(err, -EPERM,
+				 "network.vlan: %u: VMs on %s of %s are in no VLAN of their own; "
+				 "leave it out",
+				 vlan, d->p.lan.parent, d->p.name);
+	if (!vlan && d->p.lan.first)
+		return error_set(err, -EPERM,
+				 "network.vlan is missing: VMs on %s of %s have to be in a VLAN, "
+				 "from %u to %u",
+				 d->p.lan.parent, d->p.name, d->p.lan.first, d->p.lan.last);
+	if (vlan < d->p.lan.first || vlan > d->p.lan.last)
+		return error_set(err, -EPERM,
+				 "network.vlan: %u is not allowed on %s, which has %u to %u for "
+				 "clusters",
+				 vlan, d->p.name, d->p.lan.first, d->p.lan.last);
+	return 0;
+}
+
+static int check_lan(const struct daemon *d, const json_t *environment, struct error *err)
+{
+	unsigned vlan;
+
+	if (!admit_on_lan(environment, &vlan))
+		return 0;
+	if (!d->p.networks)
+		return error_set(
+			err, -EPERM,
+			"network.kind: macvtap takes root's wispd, and that of %s is a user's",
+			d->p.name);
+	if (!d->p.lan.parent)
+		return error_set(err, -EPERM,
+				 "network.kind: macvtap is not allowed on %s (its administrator "
+				 "has not started wispd with --macvtap); private is",
+				 d->p.name);
+	return check_vlan(d, vlan, err);
+}
+
 static int claim_of(struct daemon *d, const struct asker *who, const json_t *request,
 		    struct claim **ret, json_t **environment, json_t **conflicts, struct error *err)
 {
@@ -64,6 +103,8 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 		r = env_able(*environment, err);
 	if (!r)
 		r = check_way_out(d, *environment, err);
+	if (!r)
+		r = check_lan(d, *environment, err);
 	if (!r)
 		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),
 				&json, err);

@@ -49,15 +49,19 @@ struct daemon_params {
 	const char *users;	   /* root's: the folder of users' run folders; NULL: their own */
 	const char *networks;	   /* root's: the folder of networks; NULL: keepers make them */
 	bool outside;		   /* clusters' networks may lead out of this node */
-	const char *interrupts;	   /* the file of isolate_interrupts(); NULL: they are left alone */
-	bool everybody;		   /* may connect; else only the daemon's user and root */
-	gid_t operators;	   /* whose members may do all; -1: there are none */
-	unsigned grace;		   /* seconds */
-	unsigned idle;		   /* seconds that it stays for nobody; 0: for ever */
-	const char *metrics;	   /* where they are served (node/scrape.h); NULL: nowhere */
-	const char *listen;	   /* for other nodes, HOST[:PORT]; NULL: not at all */
-	const char *launcher;	   /* by which others are reached; NULL: TCP */
-	const void *key;	   /* of the cluster, or NULL */
+	struct {
+		const char *parent;   /* interface that their VMs may be on; NULL: none */
+		unsigned first, last; /* in these VLANs; 0: in none */
+	} lan;
+	const char *interrupts; /* the file of isolate_interrupts(); NULL: they are left alone */
+	bool everybody;		/* may connect; else only the daemon's user and root */
+	gid_t operators;	/* whose members may do all; -1: there are none */
+	unsigned grace;		/* seconds */
+	unsigned idle;		/* seconds that it stays for nobody; 0: for ever */
+	const char *metrics;	/* where they are served (node/scrape.h); NULL: nowhere */
+	const char *listen;	/* for other nodes, HOST[:PORT]; NULL: not at all */
+	const char *launcher;	/* by which others are reached; NULL: TCP */
+	const void *key;	/* of the cluster, or NULL */
 	size_t nkey;
 	struct credentials *credentials; /* MUNGE, or NULL */
 };

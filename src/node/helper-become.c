@@ -25,6 +25,7 @@
 #include "lib/io.h"
 #include "lib/paths.h"
 #include "net/fabric.h"
+#include "net/lan.h"
 #include "node/cgroup.h"
 #include "node/helper.h"
 
@@ -105,6 +106,33 @@ static int enter_network(const char *path, struct error *err)
 	return r;
 }
 
+/* Which the user could not open: the program is told their numbers behind its own arguments. */
+static int open_taps(const json_t *taps, struct args *argv, struct error *err)
+{
+	const json_t *tap;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach (taps, i, tap) {
+		const char *name = json_string_value(tap);
+		int fd;
+
+		r = name ? lan_open_tap(name, &fd, err)
+			 : error_set(err, -EINVAL, "a tap's name is no text");
+		if (r)
+			break;
+		args_add(argv, "%s=%d", name, fd);
+	}
+	return r;
+}
+
+/* They are open behind the exec as well. */
+static void keep_taps(const json_t *taps, const struct args *argv)
+{
+	for (size_t i = json_array_size(taps); i; i--)
+		fcntl(atoi(strchr(argv->v[argv->n - i], '=') + 1), F_SETFD, 0);
+}
+
 static int drop_capabilities(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -131,7 +159,7 @@ static int become_user(const struct become *b, struct error *err)
 	return 0;
 }
 
-static int take_rights(struct become *b, struct error *err)
+static int take_rights(struct become *b, struct args *argv, struct error *err)
 {
 	int r = find_user(b, err);
 
@@ -141,6 +169,8 @@ static int take_rights(struct become *b, struct error *err)
 		r = enter_group(b, err);
 	if (!r)
 		r = enter_network(helper_text(b->job, "network"), err);
+	if (!r)
+		r = open_taps(json_object_get(b->job, "taps"), argv, err);
 	return r ? r : become_user(b, err);
 }
 
@@ -217,6 +247,7 @@ static int run(const struct become *b, const struct args *argv, const struct arg
 
 	if (said < 0)
 		return said;
+	keep_taps(json_object_get(b->job, "taps"), argv);
 	umask(022);
 	setsid();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || chdir("/"))
@@ -245,7 +276,7 @@ int helper_become(const json_t *job, struct error *err)
 	if (!r)
 		r = read_command(job, &argv, err);
 	if (!r)
-		r = own ? enter_group(&b, err) : take_rights(&b, err);
+		r = own ? enter_group(&b, err) : take_rights(&b, &argv, err);
 	if (!r)
 		r = open_log(helper_text(job, "log"), &log, err);
 	if (!r && !own)

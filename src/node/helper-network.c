@@ -11,6 +11,7 @@
 #include "lib/error.h"
 #include "lib/parse.h"
 #include "net/fabric.h"
+#include "net/lan.h"
 #include "node/helper.h"
 
 static int read_address(const char *text, uint32_t *ret, struct error *err)
@@ -61,8 +62,35 @@ static int remove_nodes(const json_t *job, const char *path, struct error *err)
 	return r || !n ? r : fabric_remove_nodes(path, nodes, n, err);
 }
 
-static int each_tap(const json_t *names, const char *path, uid_t user, bool add, struct error *err)
+static uid_t user_of(const json_t *job)
 {
+	const json_t *user = json_object_get(job, "user");
+
+	return json_is_integer(user) ? (uid_t)json_integer_value(user) : (uid_t)-1;
+}
+
+/* Of "lan"; false: the job has none. */
+static bool read_lan(const json_t *job, struct lan *ret)
+{
+	const json_t *lan = json_object_get(job, "lan");
+
+	*ret = (struct lan){.parent = helper_text(lan, "parent"),
+			    .vlan = (unsigned)json_integer_value(json_object_get(lan, "vlan"))};
+	return ret->parent;
+}
+
+static int add_tap(const json_t *job, const char *path, const char *name, struct error *err)
+{
+	struct lan lan;
+
+	return read_lan(job, &lan) ? fabric_add_macvtap(path, &lan, name, err)
+				   : fabric_add_tap(path, name, user_of(job), err);
+}
+
+static int each_tap(const json_t *job, const char *list, const char *path, bool add,
+		    struct error *err)
+{
+	const json_t *names = json_object_get(job, list);
 	const json_t *item;
 	size_t i;
 	int r = 0;
@@ -73,20 +101,13 @@ static int each_tap(const json_t *names, const char *path, uid_t user, bool add,
 		if (!name)
 			r = error_set(err, -EINVAL, "a tap's name is no text");
 		else if (add)
-			r = fabric_add_tap(path, name, user, err);
+			r = add_tap(job, path, name, err);
 		else
 			r = fabric_remove_tap(path, name, err);
 		if (r)
 			break;
 	}
 	return r;
-}
-
-static uid_t user_of(const json_t *job)
-{
-	const json_t *user = json_object_get(job, "user");
-
-	return json_is_integer(user) ? (uid_t)json_integer_value(user) : (uid_t)-1;
 }
 
 /* "10.78.0.1/24" */
@@ -109,6 +130,7 @@ int helper_network_make(const json_t *job, struct error *err)
 	const char *path, *local = helper_text(job, "local");
 	const char *gateway = helper_text(job, "gateway");
 	uint32_t address = 0;
+	struct lan lan;
 	int r = helper_need(job, "path", &path, err);
 
 	if (!r && (!json_is_integer(vni) || user_of(job) == (uid_t)-1))
@@ -123,10 +145,12 @@ int helper_network_make(const json_t *job, struct error *err)
 	if (r)
 		return r;
 	r = gateway ? lead_out(path, gateway, err) : 0;
+	if (!r && read_lan(job, &lan))
+		r = fabric_join_lan(path, &lan, err);
 	if (!r && address)
 		r = add_nodes(job, path, err);
 	if (!r)
-		r = each_tap(json_object_get(job, "taps"), path, user_of(job), true, err);
+		r = each_tap(job, "taps", path, true, err);
 	if (r)
 		fabric_destroy(path, NULL);
 	return r;
@@ -150,6 +174,6 @@ int helper_network_taps(const json_t *job, struct error *err)
 	if (!r && user_of(job) == (uid_t)-1)
 		r = error_set(err, -EINVAL, "the job has no \"user\"");
 	if (!r)
-		r = each_tap(json_object_get(job, "add"), path, user_of(job), true, err);
-	return r ? r : each_tap(json_object_get(job, "remove"), path, user_of(job), false, err);
+		r = each_tap(job, "add", path, true, err);
+	return r ? r : each_tap(job, "remove", path, false, err);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <limits.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -37,6 +38,7 @@
 #define POLICY "/etc/wisp/policy.d"
 #define KEYS "/etc/wisp/keys.d"
 #define ROOTS_DATABASE "/var/lib/wisp/node.db"
+#define VLAN_MAX 4094u
 #define SECONDS_MAX 86400u
 #define IDLE "60" /* seconds that a daemon stays that was started for a launcher */
 
@@ -53,6 +55,7 @@ enum {
 	OPT_CGROUPS,
 	OPT_METRICS,
 	OPT_OUTSIDE,
+	OPT_MACVTAP,
 	OPT_TOPOLOGY,
 	OPT_LISTEN,
 	OPT_KEY,
@@ -98,6 +101,12 @@ static const struct option_desc options[] = {
 	 "Root's: networks of clusters may lead out (network.isolated: no): what this node "
 	 "reaches their VMs reach, as an ordinary user of this node would. The node has to forward "
 	 "(net.ipv4.ip_forward) and have nft",
+	 0},
+	{OPT_MACVTAP, "macvtap", 0, "INTERFACE[:VLAN[-VLAN]]",
+	 "Root's: VMs of clusters may be machines on the network of this interface (network.kind: "
+	 "macvtap), each cluster in a VLAN of its own from this range that its environment names; "
+	 "without a range all on the interface itself, which may then be no trunk: guests can tag "
+	 "frames",
 	 0},
 	{OPT_LISTEN, "listen", 0, "ADDRESS[:PORT]",
 	 "Let daemons of other nodes call here, over TCP (default: none; port " NODENAME_PORT
@@ -149,6 +158,7 @@ struct settings {
 	const char *state, *name, *policy, *keys, *operators, *topology, *cgroups, *key, *munge;
 	uint8_t secret[CLUSTER_KEY_MAX];
 	bool pipe;
+	char parent[IFNAMSIZ];
 	struct daemon_params params;
 	enum log_level level;
 };
@@ -173,6 +183,33 @@ static int set_seconds(const char *option, const char *value, unsigned *ret, str
 		return 0;
 	return error_set(err, -EINVAL, "--%s %s: give seconds, 1 to %u", option, value,
 			 SECONDS_MAX);
+}
+
+/* "100", "100-199" */
+static int parse_vlans(const char *text, unsigned *first, unsigned *last)
+{
+	const char *dash = strchr(text, '-');
+	CLEANUP_FREE char *from = strndup(text, strcspn(text, "-"));
+	int r = from ? parse_uint(from, "VLAN", 1, VLAN_MAX, first, NULL) : -ENOMEM;
+
+	return r ? r : parse_uint(dash ? dash + 1 : from, "VLAN", *first, VLAN_MAX, last, NULL);
+}
+
+/* "eth1", "eth1:100", "eth1:100-199" */
+static int set_macvtap(struct settings *s, const char *value, struct error *err)
+{
+	size_t n = strcspn(value, ":");
+
+	if (!n || n >= sizeof(s->parent) ||
+	    (value[n] && parse_vlans(value + n + 1, &s->params.lan.first, &s->params.lan.last)))
+		return error_set(err, -EINVAL,
+				 "--macvtap %s: give an interface, and VLANs from 1 to %u (as "
+				 "eth1:100-199) or none",
+				 value, VLAN_MAX);
+	memcpy(s->parent, value, n);
+	s->parent[n] = 0;
+	s->params.lan.parent = s->parent;
+	return 0;
 }
 
 static int set(struct settings *s, int id, const char *value, struct error *err)
@@ -213,6 +250,8 @@ static int set(struct settings *s, int id, const char *value, struct error *err)
 	case OPT_OUTSIDE:
 		s->params.outside = true;
 		return 0;
+	case OPT_MACVTAP:
+		return set_macvtap(s, value, err);
 	case OPT_TOPOLOGY:
 		s->topology = value;
 		return 0;

@@ -232,6 +232,10 @@ static int set_network(struct derivation *d, const json_t *value, struct error *
 	char gateway[16];
 	int r;
 
+	if (!d->setup->made && !strcmp(record_text(value, "kind"), "macvtap"))
+		return error_set(
+			err, -EPERM,
+			"network.kind: macvtap takes a network that root's wispd has made");
 	if (!json_is_false(json_object_get(value, "isolated")))
 		return 0;
 	if (!d->setup->made)

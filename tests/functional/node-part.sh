@@ -8,7 +8,7 @@ command -v python3 >/dev/null || skip "no python3"
 [ "$(id -u)" = 0 ] || skip "needs root: parts become users"
 
 chmod 711 "$TMP"
-mkdir "$TMP/libexec" "$TMP/state" "$TMP/home"
+mkdir "$TMP/libexec" "$TMP/state" "$TMP/home" "$TMP/dev"
 chmod 711 "$TMP/state"
 for program in src/part/wisp-part src/vms/wisp-keeper src/node/wisp-node-helper src/vmm/wisp-vmm \
 	src/mover/wisp-mover src/cli/wisp; do
@@ -38,10 +38,11 @@ export WISP_LIBEXECDIR="$TMP/libexec" GUEST
 unshare --mount --net sh -eu -c '
 	ip link set lo up
 	echo 1 >/proc/sys/net/ipv4/ip_forward
-	mknod "$TMP/kvm" c 10 232
-	chown 0:7004 "$TMP/kvm"
-	chmod 660 "$TMP/kvm"
-	mount --bind "$TMP/kvm" /dev/kvm
+	mount -t tmpfs devices "$TMP/dev"
+	mknod "$TMP/dev/kvm" c 10 232
+	chown 0:7004 "$TMP/dev/kvm"
+	chmod 660 "$TMP/dev/kvm"
+	mount --bind "$TMP/dev/kvm" /dev/kvm
 	mount --bind "$TMP/passwd" /etc/passwd
 	mount --bind "$TMP/group" /etc/group
 	exec timeout 200 python3 "$@"

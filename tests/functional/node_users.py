@@ -78,9 +78,9 @@ class Node(Client):
         return super().ask(op, seconds, **members)["value"]
 
 
-def start_daemon(name="n1", state=STATE):
+def start_daemon(name="n1", state=STATE, before=(), more=()):
     with open(f"{STATE}/../log", "ab") as log:
-        process = subprocess.Popen([WISPD, "--state", state, "--name", name, "--grace", "20", *["--outside"][:state == STATE],
+        process = subprocess.Popen([*before, WISPD, "--state", state, "--name", name, "--grace", "20", *more, *["--outside"][:state == STATE],
                                     "--cgroups", CGROUPS if state == STATE else "none",
                                     "--key", f"{STATE}/../key", "--listen", "127.0.0.1:0"], stderr=log)
     for _ in range(200):
@@ -109,7 +109,7 @@ def end_all():
     """Of our daemon alone: their environment says whose they are."""
     for path in glob.glob("/proc/[0-9]*/environ"):
         try:
-            if f"WISP_RUN={STATE}/user/" in read(path):
+            if any(f"WISP_RUN={state}/user/" in read(path) for state in (STATE, STATE + "-n1")):
                 os.kill(int(path.split("/")[2]), signal.SIGKILL)
         except OSError:
             pass

@@ -268,10 +268,20 @@ static void test_reserve(void **state)
 	assert_int_equal(say(a, reserve("a-3", "network: {isolated: no}\n", 1), NULL, &err),
 			 -EPERM);
 	assert_non_null(strstr(err.text, "root's wispd"));
-	/* What this Wisp cannot do is refused before anything is reserved. */
 	assert_int_equal(say(a, reserve("a-3", "network: {kind: macvtap}\n", 1), NULL, &err),
+			 -EPERM);
+	assert_non_null(strstr(err.text, "network.kind: macvtap takes root's wispd"));
+	/* What this Wisp cannot do is refused before anything is reserved. */
+	assert_int_equal(say(a, reserve("a-3", "network: {kind: vf}\n", 1), NULL, &err),
 			 -EOPNOTSUPP);
-	assert_non_null(strstr(err.text, "network.kind: macvtap"));
+	assert_non_null(strstr(err.text, "network.kind: vf"));
+	assert_int_equal(say(a, reserve("a-3", "network: {vlan: 7}\n", 1), NULL, &err),
+			 -EOPNOTSUPP);
+	assert_non_null(strstr(err.text, "network.vlan is of"));
+	assert_int_equal(
+		say(a, reserve("a-3", "network: {kind: macvtap, isolated: no}\n", 1), NULL, &err),
+		-EOPNOTSUPP);
+	assert_non_null(strstr(err.text, "network.isolated: no is"));
 	assert_int_equal(say(a, reserve("a-3", "devices: [\"vf:eth0\"]\n", 1), NULL, &err),
 			 -EOPNOTSUPP);
 	assert_non_null(strstr(err.text, "devices"));

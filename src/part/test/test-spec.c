@@ -232,7 +232,7 @@ static void test_not_yet(void **state)
 	static const char two[] = "{\"dedicated\": true, \"cpus\": \"0-7\", \"nodes\": "
 				  "[{\"node\": 0}, {\"node\": 1}]}";
 	static const char *const words[] = {
-		"\"network\": {\"kind\": \"macvtap\"}",
+		"\"network\": {\"kind\": \"vf\"}",
 		"network.kind",
 		"\"devices\": [\"pci:0000:3b:00.0\"]",
 		"devices",
