@@ -98,10 +98,17 @@ static int note_usage(struct daemon *d, const json_t *record, const json_t *stat
 			      daemon_now(), err);
 }
 
+struct asked {
+	struct cluster *c;
+	part_fn *then;
+	void *arg;
+};
+
 /* A part that does not know it leaves these figures out. */
 static void on_usage(void *arg, int code, const char *reason, json_t *answer)
 {
-	struct cluster *c = arg;
+	struct asked *asked = arg;
+	struct cluster *c = asked->c;
 	const json_t *value = json_object_get(answer, "value");
 	json_t *records = NULL, *record;
 	struct error err;
@@ -115,23 +122,33 @@ static void on_usage(void *arg, int code, const char *reason, json_t *answer)
 	json_decref(records);
 	if (r)
 		log_error(c->d->p.log, "account", "%s", err.text);
+	if (asked->then)
+		asked->then(asked->arg, code, reason, answer);
+	free(asked);
 }
 
 /* The part answers all that it was asked before its cluster goes. */
-void usage_ask(struct cluster *c)
+int usage_ask(struct cluster *c, part_fn *then, void *arg, struct error *err)
 {
 	json_t *request = json_pack("{s:s}", "op", "usage");
+	struct asked *asked = malloc(sizeof(*asked));
+	int r = request && asked ? 0 : error_set(err, -ENOMEM, "out of memory");
 
-	if (part_is_there(c))
-		part_ask(c, request, on_usage, c, NULL);
+	if (!r) {
+		*asked = (struct asked){.c = c, .then = then, .arg = arg};
+		r = part_ask(c, request, on_usage, asked, err);
+	}
+	if (r)
+		free(asked);
 	json_decref(request);
+	return r;
 }
 
 void usages_ask(struct daemon *d)
 {
 	for (struct cluster *c = d->clusters; c; c = c->next)
-		if (!c->end)
-			usage_ask(c);
+		if (!c->end && part_is_there(c))
+			usage_ask(c, NULL, NULL, NULL);
 }
 
 /* -------- metrics -------- */

@@ -105,8 +105,11 @@ void life_event(struct cluster *c, const json_t *event);
 
 /* -------- daemon-account.c -------- */
 
-/* Has its part tell what its VMMs count. */
-void usage_ask(struct cluster *c);
+/*
+ * Has its part tell what its VMMs count. Once that is on record then (which may be NULL) comes with
+ * the part's answer, as of part_ask().
+ */
+int usage_ask(struct cluster *c, part_fn *then, void *arg, struct error *err);
 
 /* -------- daemon-end.c -------- */
 

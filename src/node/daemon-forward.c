@@ -62,29 +62,58 @@ static int check_image(struct daemon *d, const struct cluster *c, const json_t *
 	return 0;
 }
 
+/* Its answer, and its end, if it was refused (r is not 0). */
+static void forward_refused(struct forward *f, int r, const struct error *err)
+{
+	if (!r)
+		return;
+	reply_send(f->reply, r, NULL, err);
+	json_decref(f->request);
+	free(f);
+}
+
+/* The cluster may have come to its end meanwhile. */
+static void on_counted(void *arg, int code, const char *reason, json_t *answer)
+{
+	struct forward *f = arg;
+	struct cluster *c = NULL;
+	struct error err;
+	int r = answer ? cluster_of_request(f->d, &f->reply->who, f->request, &c, &err)
+		       : error_set(&err, code, "%s", reason);
+
+	if (!r)
+		r = part_ask(c, f->request, on_forwarded, f, &err);
+	forward_refused(f, r, &err);
+}
+
+/* Counters end with their VMMs: whoever is to end these waits for them. */
+static int pass_on(struct cluster *c, struct forward *f, struct error *err)
+{
+	const char *op = json_string_value(json_object_get(f->request, "op"));
+
+	return strcmp(op, "stop") ? part_ask(c, f->request, on_forwarded, f, err)
+				  : usage_ask(c, on_counted, f, err);
+}
+
 void daemon_forward(struct daemon *d, struct reply *reply, const json_t *request)
 {
 	struct forward *f = calloc(1, sizeof(*f));
 	struct cluster *c = NULL;
 	struct error err;
-	int r = f ? cluster_of_request(d, &reply->who, request, &c, &err)
-		  : error_set(&err, -ENOMEM, "out of memory");
+	int r;
 
+	if (!f) {
+		error_set(&err, -ENOMEM, "out of memory");
+		reply_send(reply, -ENOMEM, NULL, &err);
+		return;
+	}
+	*f = (struct forward){.reply = reply, .d = d, .request = json_incref((json_t *)request)};
+	r = cluster_of_request(d, &reply->who, request, &c, &err);
 	if (!r)
 		r = check_image(d, c, request, &err);
 	if (!r) {
-		*f = (struct forward){
-			.reply = reply, .d = d, .request = json_incref((json_t *)request)};
 		snprintf(f->cluster, sizeof(f->cluster), "%s", c->id);
-		/* Counters end with their VMMs. */
-		if (!strcmp(json_string_value(json_object_get(request, "op")), "stop"))
-			usage_ask(c);
-		r = part_ask(c, request, on_forwarded, f, &err);
-		if (r)
-			json_decref(f->request);
+		r = pass_on(c, f, &err);
 	}
-	if (!r)
-		return;
-	free(f);
-	reply_send(reply, r, NULL, &err);
+	forward_refused(f, r, &err);
 }
