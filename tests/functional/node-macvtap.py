@@ -17,7 +17,7 @@ import sys
 import time
 
 from node_client import refused
-from node_users import DOCUMENT, RUN, STATE, USERS, VNI, Node, digest, end_all, expect, make_home, start_daemon, until, vmms
+from node_users import DOCUMENT, RUN, STATE, USERS, VNI, Node, digest, end_all, expect, make_home, make_key, start_daemon, until, vmms
 
 STATES = [STATE, STATE + "-n1"]
 LU, MO = f"lu-{RUN}", f"mo-{RUN}"
@@ -294,9 +294,7 @@ def main():
     vlans = has("link", "node0", "name", "probe", "type", "vlan", "id", "9")
     if not vlans:
         print("the kernel of this machine has no VLANs: without")
-    with open(f"{STATE}/../key", "w", encoding="ascii") as out:
-        os.chmod(out.fileno(), 0o600)
-        out.write("k" * 32)
+    make_key()
     for name, uid in USERS.items():
         make_home(name, uid)
     run(vlans)

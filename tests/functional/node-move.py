@@ -12,7 +12,7 @@ import signal
 import time
 
 from node_client import Client, Refused
-from node_users import DOCUMENT, RUN, STATE, USERS, VNI, digest, end_all, expect, make_home, read, start_daemon, until
+from node_users import DOCUMENT, RUN, STATE, USERS, VNI, digest, end_all, expect, make_home, make_key, read, start_daemon, until
 from vmm_client import Vmm
 
 LU = f"lu-{RUN}"
@@ -181,9 +181,7 @@ def released(c, place):
 
 
 def main():
-    with open(f"{STATE}/../key", "w", encoding="ascii") as out:
-        os.chmod(out.fileno(), 0o600)
-        out.write("k" * 32)
+    make_key()
     for name, uid in USERS.items():
         make_home(name, uid)
     daemons = [start_daemon(f"n{place}", STATES[place]) for place in (0, 1)]

@@ -78,11 +78,18 @@ class Node(Client):
         return super().ask(op, seconds, **members)["value"]
 
 
-def start_daemon(name="n1", state=STATE, before=(), more=()):
+def make_key():
+    with open(f"{STATE}/../key", "w", encoding="ascii") as out:
+        os.chmod(out.fileno(), 0o600)
+        out.write("k" * 32)
+
+
+def start_daemon(name="n1", state=STATE, before=(), more=(), address="127.0.0.1"):
+    """before: a command that runs another in the node's network."""
     with open(f"{STATE}/../log", "ab") as log:
         process = subprocess.Popen([*before, WISPD, "--state", state, "--name", name, "--grace", "20", *more, *["--outside"][:state == STATE],
                                     "--cgroups", CGROUPS if state == STATE else "none",
-                                    "--key", f"{STATE}/../key", "--listen", "127.0.0.1:0"], stderr=log)
+                                    "--key", f"{STATE}/../key", "--listen", f"{address}:0"], stderr=log)
     for _ in range(200):
         try:
             Node("ann", state).close()
@@ -106,10 +113,10 @@ def vmms():
 
 
 def end_all():
-    """Of our daemon alone: their environment says whose they are."""
+    """Of our daemons alone: their environment says whose they are."""
     for path in glob.glob("/proc/[0-9]*/environ"):
         try:
-            if any(f"WISP_RUN={state}/user/" in read(path) for state in (STATE, STATE + "-n1")):
+            if f"WISP_RUN={STATE}" in read(path):
                 os.kill(int(path.split("/")[2]), signal.SIGKILL)
         except OSError:
             pass
@@ -126,8 +133,9 @@ def parts():
     return found
 
 
-def reserve(node, cluster, document, n=2):
+def reserve(node, cluster, document, which=(0, 1)):
+    """The VMs of these numbers."""
     name = cluster.split("-")[0]
-    hosts = [{"name": f"{name}-{i}", "address": f"10.78.0.{2 + i}"} for i in range(n)]
+    hosts = [{"name": f"{name}-{i}", "address": f"10.78.0.{2 + i}"} for i in which]
     node.ask("reserve", cluster=cluster, documents=[{"name": "test", "text": document}], digest=digest(document), vms=hosts)
     return hosts

@@ -3,37 +3,47 @@
 
     stranger.py of FOLDER [NETWORK]     what is there of the user whose run folder that is
     stranger.py as USER <WHAT-IS-THERE  prints JSON {"tried": N, "reached": [what]}
-Both are run by root. USER's attempts are a child's, with the groups that the user's parts of clusters have. What is there
-is JSON {"paths": [...], "pids": [...], "abstract": [...], "networks": [...]}. Files are opened to read and to write,
-folders listed, sockets called (those of the file system and the kernel's abstract names), processes looked into, traced,
-read and signalled, networks entered. Nothing is changed: the owner may be asked likewise, to see that there was something
-to reach.
+Both are run by root. USER's attempts are a child's. What is there is JSON {"paths": [...], "pids": [...],
+"abstract": [...], "networks": [...]}. Files are opened to read and to write, folders listed and written to, sockets
+called (those of the file system and the kernel's abstract names), processes looked into, traced, read, moved and
+signalled, networks entered. Nothing is changed: the owner may be asked likewise, to see that there was something to reach.
 """
 
 import ctypes
 import glob
 import json
 import os
-import pwd
 import socket
 import stat
 import sys
 
+from as_user import Child, check, enter, libc
+
 PTRACE_SEIZE, PTRACE_DETACH = 0x4206, 17
 SYS_PIDFD_GETFD = 438
-libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWUSER = 0x10000000
+KINDS = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET
 
 
-def check(result):
-    if result < 0:
-        raise OSError(ctypes.get_errno(), "")
-    return result
-
-
-def call(address):
-    with socket.socket(socket.AF_UNIX) as s:
+def call(address, kind):
+    with socket.socket(socket.AF_UNIX, kind) as s:
         s.settimeout(5)
         s.connect(address)
+
+
+def call_any(address):
+    for kind in KINDS[:-1]:
+        try:
+            return call(address, kind)
+        except OSError:
+            pass
+    return call(address, KINDS[-1])
+
+
+def make_in(folder):
+    path = f"{folder}/of-a-stranger"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    os.unlink(path)
 
 
 def open_it(path, flags):
@@ -47,7 +57,7 @@ class Buffer(ctypes.Structure):
 def read_memory(pid):
     """Its first mapping, as /proc says: what is refused there already does not get here."""
     with open(f"/proc/{pid}/maps", encoding="ascii") as f:
-        start = int(f.readline().split("-")[0], 16)
+        start = int(f.readline().split("-")[0] or "0", 16)
     room = ctypes.create_string_buffer(16)
     here, there = Buffer(ctypes.addressof(room), 16), Buffer(start, 16)
     check(libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0))
@@ -65,12 +75,29 @@ def trace(pid):
     check(libc.ptrace(PTRACE_SEIZE, pid, 0, 0))
 
 
-def enter(path):
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        check(libc.setns(fd, 0))
-    finally:
-        os.close(fd)
+def enter_as_root_of_own(path):
+    """By a user namespace in which everything is allowed."""
+    check(libc.unshare(CLONE_NEWUSER))
+    enter(path)
+
+
+def elsewhere(how, *arguments):
+    """In a child, as it may not come back from there."""
+    pid = os.fork()
+    if not pid:
+        code = 2
+        try:
+            how(*arguments)
+            code = 0
+        except OSError:
+            code = 1
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code == 1:
+        raise PermissionError
+    if code:
+        raise RuntimeError(f"its child ended with {code}")
 
 
 def of_path(path):
@@ -80,9 +107,10 @@ def of_path(path):
         mode = None
     yield "see", lambda: os.lstat(path)
     if mode is None or stat.S_ISSOCK(mode):
-        yield "call", lambda: call(path)
+        yield "call", lambda: call_any(path)
     if mode is None or stat.S_ISDIR(mode):
         yield "list", lambda: os.listdir(path)
+        yield "make a file in", lambda: make_in(path)
     if mode is None or stat.S_ISREG(mode):
         yield "read", lambda: open_it(path, os.O_RDONLY)
         yield "write", lambda: open_it(path, os.O_WRONLY)
@@ -94,10 +122,15 @@ def of_process(pid):
     yield "descriptors of", lambda: os.listdir(f"{folder}/fd")
     yield "environment of", lambda: open(f"{folder}/environ", "rb").read()
     yield "root of", lambda: os.listdir(f"{folder}/root/")
+    yield "folder of", lambda: os.listdir(f"{folder}/cwd/")
+    yield "program of", lambda: os.readlink(f"{folder}/exe")
+    yield "mapped files of", lambda: os.listdir(f"{folder}/map_files")
     yield "memory of", lambda: open_it(f"{folder}/mem", os.O_RDWR)
     yield "copy from", lambda: read_memory(pid)
     yield "descriptor from", lambda: take_descriptor(pid)
-    yield "namespace of", lambda: enter(f"{folder}/ns/net")
+    yield "namespace of", lambda: elsewhere(enter, f"{folder}/ns/net")
+    yield "place of", lambda: os.sched_setaffinity(pid, os.sched_getaffinity(pid))
+    yield "priority of", lambda: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
     yield "trace", lambda: trace(pid)
 
 
@@ -129,44 +162,26 @@ def reach(there):
             reached.append(f"{what} {subject}")
         except OSError:
             pass
+        except Exception as e:
+            raise RuntimeError(f"{what} {subject}") from e
 
     for path in there.get("paths", []):
         for what, how in of_path(path):
             attempt(what, path, how)
     for name in there.get("abstract", []):
-        attempt("call", "@" + name, lambda: call("\0" + name))
+        attempt("call", "@" + name, lambda: call_any("\0" + name))
     for path in there.get("networks", []):
-        attempt("enter", path, lambda: enter(path))
+        attempt("enter", path, lambda: elsewhere(enter, path))
+        attempt("enter as root of its own", path, lambda: elsewhere(enter_as_root_of_own, path))
     for pid in there.get("pids", []):
         for what, how in of_process(pid):
             attempt(what, pid, how)
     return {"tried": tried, "reached": reached}
 
 
-def become(name):
-    user = pwd.getpwnam(name)
-    os.setgroups(os.getgrouplist(name, user.pw_gid) + [os.stat("/dev/kvm").st_gid])
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
-    os.chdir("/")
-
-
-def reach_as(name, there):
-    """No program is run for it: the user may have no rights to Python's folder."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            become(name)
-            with open(writing, "w", encoding="ascii") as out:
-                json.dump(reach(there), out)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading, encoding="ascii") as done:
-        text = done.read()
-    os.waitpid(child, 0)
-    return json.loads(text)
+def reach_as(name, there, network=None):
+    """From that network; without it from this one."""
+    return Child(name, network, reach, there).result()
 
 
 if __name__ == "__main__":
