@@ -17,6 +17,7 @@ const struct device_desc *const device_table[] = {
 	&rng_desc,
 	&console_desc,
 	&fs_desc,
+	&vfio_desc,
 	NULL,
 };
 /* clang-format on */

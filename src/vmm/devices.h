@@ -12,5 +12,6 @@ extern const struct device_desc vsock_desc;   /* dev/vsock.c */
 extern const struct device_desc rng_desc;     /* dev/rng.c */
 extern const struct device_desc console_desc; /* dev/console.c */
 extern const struct device_desc fs_desc;      /* dev/fs.c */
+extern const struct device_desc vfio_desc;    /* dev/vfio.c */
 
 #endif

@@ -35,6 +35,7 @@ struct throttle;
 struct userfault;
 struct vcpu;
 struct vcpu_control;
+struct vfio;
 struct vm_config;
 
 /* Why the VM ended. The process's exit code follows (docs/man/wisp-vmm.1.scd). */
@@ -86,6 +87,7 @@ struct vm {
 	struct dirty *dirty;	     /* dirty.c: while writes are tracked */
 	struct userfault *userfault; /* userfault.c: while somebody serves faults */
 	struct throttle *throttle;   /* throttle.c: while vCPUs are slowed down */
+	struct vfio *vfio;	     /* vfio-group.c: while the VM has devices of the host */
 
 	const struct vm_config *config;
 	_Atomic int end; /* enum vm_end */

@@ -58,7 +58,7 @@ static int add_disk(const char *path, const char *name, int readonly, struct arg
 int vmm_args(const json_t *config, const char *program, const char *dir, const char *hosts,
 	     bool incoming, struct args *args, struct error *err)
 {
-	const json_t *disk, *share;
+	const json_t *disk, *share, *device;
 	size_t i;
 	int r;
 
@@ -94,5 +94,7 @@ int vmm_args(const json_t *config, const char *program, const char *dir, const c
 	json_array_foreach (json_object_get(config, "shares"), i, share)
 		args_add(args, "--device=fs,tag=%s,fd=%d", record_text(share, "tag"),
 			 VMM_FD_SHARE + (int)i);
+	json_array_foreach (json_object_get(config, "devices"), i, device)
+		args_add(args, "--device=vfio,host=%s", json_string_value(device));
 	return r;
 }
