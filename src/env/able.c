@@ -12,15 +12,10 @@
 int env_able(const json_t *environment, struct error *err)
 {
 	const json_t *network = json_object_get(environment, "network");
+	const json_t *checkpoint = json_object_get(environment, "checkpoint");
 	const char *kind = json_string_value(json_object_get(network, "kind"));
-
 	bool macvtap = kind && !strcmp(kind, "macvtap");
 
-	if (kind && !macvtap && strcmp(kind, "private") != 0)
-		return error_set(err, -EOPNOTSUPP,
-				 "network.kind: %s: this Wisp has private networks (which lead out "
-				 "with network.isolated: no) and macvtap alone",
-				 kind);
 	if (macvtap && json_is_false(json_object_get(network, "isolated")))
 		return error_set(err, -EOPNOTSUPP,
 				 "network.isolated: no is a way out of private networks; one of "
@@ -28,9 +23,10 @@ int env_able(const json_t *environment, struct error *err)
 	if (!macvtap && json_object_get(network, "vlan"))
 		return error_set(err, -EOPNOTSUPP,
 				 "network.vlan is of networks of kind macvtap alone");
-	if (json_array_size(json_object_get(environment, "devices")))
+	if (json_array_size(json_object_get(environment, "devices")) &&
+	    json_integer_value(json_object_get(checkpoint, "interval")))
 		return error_set(err, -EOPNOTSUPP,
-				 "devices: this Wisp's hypervisor cannot give devices of the node "
-				 "to VMs (it has no VFIO); leave the field out");
+				 "checkpoint.interval: a VM that has devices of its node (devices) "
+				 "cannot be saved; leave out one of them");
 	return 0;
 }

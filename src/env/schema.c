@@ -256,10 +256,10 @@ const struct field env_fields[] = {
 	{.path = "dedicated", .type = &type_flag, .builtin = "no",
 	 .text = "The VM's cores belong to it alone.",
 	 .example = "dedicated: yes"},
-	{.path = "network.kind", .type = &type_text, .words = "private|macvtap|vf", .builtin = "private",
+	{.path = "network.kind", .type = &type_text, .words = "private|macvtap", .builtin = "private",
 	 .text = "private: a network of the VMs alone, over all nodes. macvtap: each VM is a machine on the network of the nodes themselves, "
-		 "whose layer 2 it shares, where their administrators allow that (wispd --macvtap). vf: a function of an SR-IOV device, which this Wisp cannot give: "
-		 "nodes refuse it.",
+		 "whose layer 2 it shares, where their administrators allow that (wispd --macvtap). "
+		 "Functions of an SR-IOV device are devices.",
 	 .example = "network: {kind: private}"},
 	{.path = "network.subnet", .type = &type_text, .check = check_subnet, .builtin = SUBNET_DEFAULT,
 	 .text = "The addresses of the VMs.",
@@ -304,7 +304,7 @@ const struct field env_fields[] = {
 	 .example = "volumes: {data: {path: /srv/data.img, readonly: yes}}"},
 	{.path = "devices", .type = &type_set, .check = check_device,
 	 .text = "Devices of the node that belong to a VM: pci:ADDRESS, or vf:INTERFACE for a function of it. None unless they are named. "
-		 "This Wisp's hypervisor cannot give them to a VM: a node refuses them.",
+		 "A VM that has one cannot be saved or moved.",
 	 .example = "devices: [\"pci:0000:3b:00.0\"]"},
 	{.path = "checkpoint.interval", .type = &type_number, .unit = UNIT_DURATION, .min = SECOND, .max = 365 * DAY, .builtin = "off",
 	 .text = "Time from one checkpoint to the next. off: none by itself.",

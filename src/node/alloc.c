@@ -195,6 +195,17 @@ int alloc_release_vm(struct alloc *a, const char *cluster, const char *vm, int64
 	return r < 0 ? r : 0;
 }
 
+int alloc_vm_ended(struct alloc *a, const char *cluster, const char *vm, int64_t now,
+		   struct error *err)
+{
+	int r = change(a,
+		       "DELETE FROM vm WHERE cluster = ? AND name = ? AND id NOT IN "
+		       "(SELECT vm FROM device)",
+		       "tt", cluster, vm, now, "released", err);
+
+	return r < 0 ? r : 0;
+}
+
 static int expire(struct alloc *a, int64_t now, struct error *err)
 {
 	int64_t n;

@@ -44,6 +44,12 @@ int alloc_confirm(struct alloc *a, const char *cluster, int64_t now, struct erro
 int alloc_release(struct alloc *a, const char *cluster, int64_t now, struct error *err);
 int alloc_release_vm(struct alloc *a, const char *cluster, const char *vm, int64_t now,
 		     struct error *err);
+/*
+ * What a VM that has ended had comes back; unless it has devices: all of that stays the cluster's,
+ * whose user has their files until its end.
+ */
+int alloc_vm_ended(struct alloc *a, const char *cluster, const char *vm, int64_t now,
+		   struct error *err);
 
 /*
  * Releases reservations whose time is over and of which nothing was made (node/cluster.h); returns

@@ -277,6 +277,18 @@ int cluster_all_vms(struct store *s, const char *cluster, json_t **ret, struct e
 		      ret, err);
 }
 
+int cluster_devices(struct store *s, const char *cluster, json_t **ret, struct error *err)
+{
+	json_t *list = json_array();
+
+	return finish(list,
+		      store_each(s, add_name, list, err,
+				 "SELECT address FROM device WHERE vm IN "
+				 "(SELECT id FROM vm WHERE cluster = ?1) ORDER BY address",
+				 "t", cluster),
+		      ret, err);
+}
+
 int cluster_all_made(struct store *s, json_t **ret, struct error *err)
 {
 	json_t *list = json_array();

@@ -92,7 +92,10 @@ int cluster_unknown(struct store *s, json_t **ret, struct error *err);
 /* The names of its VMs that have resources here, a new list. */
 int cluster_vms(struct store *s, const char *cluster, json_t **ret, struct error *err);
 
-/* These and those that ran and have ended. */
+/* The PCI addresses of the devices that its VMs have here, a new list. */
+int cluster_devices(struct store *s, const char *cluster, json_t **ret, struct error *err);
+
+/* The names of those VMs that have resources here, and of those that ran and have ended. */
 int cluster_all_vms(struct store *s, const char *cluster, json_t **ret, struct error *err);
 
 /* The VMs that have resources here with their addresses: [{"name", "address" or none}]. */

@@ -10,6 +10,7 @@
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/log.h"
 #include "node/cluster.h"
 
 struct cluster *cluster_known(const struct daemon *d, const char *id)
@@ -96,15 +97,26 @@ char *cluster_network_file(const struct cluster *c)
 	return c->d->p.networks ? io_format("%s/%s", c->d->p.networks, c->id) : NULL;
 }
 
+/* Without a list nobody gets any: the VMs that need them then say so. */
+json_t *cluster_all_devices(const struct cluster *c)
+{
+	json_t *devices = NULL;
+	struct error err;
+
+	if (cluster_devices(c->d->store, c->id, &devices, &err))
+		log_warn(c->d->p.log, "cluster", "%s: %s", c->id, err.text);
+	return devices;
+}
+
 json_t *cluster_become(const struct cluster *c, const char *part, json_t *argv)
 {
 	CLEANUP_FREE char *run = cluster_run_folder(c->d, c->user);
 	CLEANUP_FREE char *log = run ? io_format("%s/%s.log", run, c->id) : NULL;
 
-	return json_pack("{s:s, s:i, s:s*, s:s*, s:s*, s:s, s:s, s:o}", "op", "become", "user",
-			 (int)c->user, "run", run, "log", log, "cgroups",
+	return json_pack("{s:s, s:i, s:s*, s:s*, s:s*, s:s, s:s, s:o*, s:o}", "op", "become",
+			 "user", (int)c->user, "run", run, "log", log, "cgroups",
 			 c->grouped ? c->d->p.cgroups : NULL, "cluster", c->id, "part", part,
-			 "argv", argv);
+			 "devices", cluster_all_devices(c), "argv", argv);
 }
 
 void clusters_tell(struct daemon *d, json_t *event)

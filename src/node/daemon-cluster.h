@@ -49,6 +49,8 @@ void clusters_done(struct daemon *d);
 
 /* Where a user's run folder is; NULL: as the user's own programs find it. A new string. */
 char *cluster_run_folder(const struct daemon *d, uid_t user);
+/* The PCI addresses of its devices, a new list; NULL: they are not known. */
+json_t *cluster_all_devices(const struct cluster *c);
 /* A job of the helper in which it becomes the cluster's user in a part of its group. */
 json_t *cluster_become(const struct cluster *c, const char *part, json_t *argv);
 /* The file of its network, a new string; NULL: it is not root's. */

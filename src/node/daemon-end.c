@@ -148,8 +148,9 @@ static json_t *clean_job(const struct cluster *c)
 {
 	CLEANUP_FREE char *path = cluster_network_file(c);
 
-	return json_pack("{s:s, s:s, s:s*, s:s*}", "op", "clean", "cluster", c->id, "cgroups",
-			 groups_usable(c->d) ? c->d->p.cgroups : NULL, "network", path);
+	return json_pack("{s:s, s:s, s:s*, s:s*, s:o*}", "op", "clean", "cluster", c->id, "cgroups",
+			 groups_usable(c->d) ? c->d->p.cgroups : NULL, "network", path, "devices",
+			 cluster_all_devices(c));
 }
 
 /* Late: its time was over. */

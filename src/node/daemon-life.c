@@ -174,7 +174,7 @@ static void vm_gone(struct cluster *c, const char *vm, const char *how, const js
 	accounts_refresh(d);
 	r = account_close(d->store, c->id, vm, how, daemon_now(), &err);
 	if (!r)
-		r = alloc_release_vm(&d->alloc, c->id, vm, daemon_now(), &err);
+		r = alloc_vm_ended(&d->alloc, c->id, vm, daemon_now(), &err);
 	if (r)
 		log_error(d->p.log, "vms", "%s: %s", vm, err.text);
 	group_vm_ended(c, vm);
@@ -232,7 +232,7 @@ static int release_one(struct cluster *c, const char *vm, struct error *err)
 		r = account_close(d->store, c->id, vm, "released", daemon_now(), err);
 	}
 	group_vm_ended(c, vm);
-	return r ? r : alloc_release_vm(&d->alloc, c->id, vm, daemon_now(), err);
+	return r ? r : alloc_vm_ended(&d->alloc, c->id, vm, daemon_now(), err);
 }
 
 int life_release(struct cluster *c, const json_t *names, struct error *err)

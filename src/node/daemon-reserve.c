@@ -389,9 +389,9 @@ static int release_gone(struct daemon *d, struct error *err)
 
 	json_array_foreach (g.vms, i, vm)
 		if (!r)
-			r = alloc_release_vm(&d->alloc, json_string_value(json_array_get(vm, 0)),
-					     json_string_value(json_array_get(vm, 1)), daemon_now(),
-					     err);
+			r = alloc_vm_ended(&d->alloc, json_string_value(json_array_get(vm, 0)),
+					   json_string_value(json_array_get(vm, 1)), daemon_now(),
+					   err);
 	json_decref(g.vms);
 	return r;
 }

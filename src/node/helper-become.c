@@ -27,6 +27,7 @@
 #include "net/fabric.h"
 #include "net/lan.h"
 #include "node/cgroup.h"
+#include "node/helper-devices.h"
 #include "node/helper.h"
 
 #define PATH_OF_USERS "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -171,6 +172,8 @@ static int take_rights(struct become *b, struct args *argv, struct error *err)
 		r = enter_network(helper_text(b->job, "network"), err);
 	if (!r)
 		r = open_taps(json_object_get(b->job, "taps"), argv, err);
+	if (!r)
+		r = devices_give("", json_object_get(b->job, "devices"), b->uid, b->gid, err);
 	return r ? r : become_user(b, err);
 }
 

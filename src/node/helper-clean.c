@@ -19,6 +19,7 @@
 #include "lib/io.h"
 #include "net/fabric.h"
 #include "node/cgroup.h"
+#include "node/helper-devices.h"
 #include "node/helper.h"
 
 #define PATIENCE_NS 10000000000ull
@@ -99,5 +100,7 @@ int helper_clean(const json_t *job, struct error *err)
 
 	if (!r && base)
 		r = end_group(base, cluster, err);
-	return r || !network ? r : end_network(network, err);
+	if (!r && network)
+		r = end_network(network, err);
+	return r || geteuid() ? r : devices_take("", json_object_get(job, "devices"), err);
 }

@@ -263,6 +263,17 @@ static int add_share(struct derivation *d, const char *tag, const json_t *share,
 		       : 0;
 }
 
+/* Which they are the grant says. */
+static int set_devices(struct derivation *d, const json_t *value, struct error *err)
+{
+	json_t *granted = json_object_get(d->vm->grant, "devices");
+
+	if (json_array_size(granted) < json_array_size(value))
+		return error_set(err, -EINVAL, "devices: the grant of %s has %zu of %zu",
+				 d->vm->name, json_array_size(granted), json_array_size(value));
+	return put(d, "devices", json_incref(granted), err);
+}
+
 /* -EINVAL when it has nothing to say where it is. */
 static int add_volume(struct derivation *d, const char *name, const json_t *volume,
 		      struct error *err)
@@ -365,7 +376,7 @@ static const struct {
 	{"network", set_network},
 	{"shares", set_shares},
 	{"volumes", set_volumes},
-	{"devices", NULL}, /* refused: env_able() */
+	{"devices", set_devices},
 	/* the daemon's: where VMs are */
 	{"vms", NULL},
 	{"vms-per-node", NULL},

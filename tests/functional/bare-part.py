@@ -97,7 +97,10 @@ def test_refused():
     p.refused("is not signed", "start", image="bare", hosts=HOSTS)
     p.leave()
     p = part(environment(WORDS, devices=["pci:0000:3b:00.0"]))
-    p.refused("hypervisor cannot give devices", "start", image="bare", hosts=HOSTS)
+    p.refused("the grant of lu-0 has 0 of 1", "start", image="bare", hosts=HOSTS)
+    p.leave()
+    p = part(environment(WORDS, devices=["pci:0000:3b:00.0"], checkpoint={"interval": 3600000000000}))
+    p.refused("cannot be saved", "start", image="bare", hosts=HOSTS)
     p.leave()
 
 

@@ -51,7 +51,7 @@ start_cluster_lab() {
 	chmod 755 "$SHARED"
 	head -c 64 /dev/urandom >"$SHARED/key"
 	chmod 600 "$SHARED/key"
-	lab up -n cluster --nodes "$CLUSTER_NODES" --memory "${CLUSTER_MEMORY:-3G}" --share "$SHARED"
+	lab up -n cluster --nodes "$CLUSTER_NODES" --memory "${CLUSTER_MEMORY:-3G}" --share "$SHARED" ${CLUSTER_NVME:+--nvme}
 	for cluster_i in $(seq "$CLUSTER_NODES"); do
 		for cluster_user in "$@"; do
 			on "node$cluster_i" useradd -m "$cluster_user"

@@ -305,6 +305,7 @@ static void test_memory(void **state)
 
 static void test_devices(void **state)
 {
+	struct error err = {0};
 	struct machine *m;
 	json_t *got;
 
@@ -336,6 +337,17 @@ static void test_devices(void **state)
 		       "{'cluster':'c','vms':[{'name':'v','cpus':1,'memory':4096,"
 		       "'devices':['15b3:1018']}]}",
 		       -EBUSY, "b/v since");
+	/* Until the cluster ends its user can open them. */
+	assert_int_equal(alloc_vm_ended(&m->a, "b", "v", 1001, &err), 0);
+	expect_refused(m,
+		       "{'cluster':'c','vms':[{'name':'v','cpus':1,'memory':4096,"
+		       "'devices':['15b3:1018']}]}",
+		       -EBUSY, "b/v since");
+	assert_int_equal(alloc_release(&m->a, "b", 1002, &err), 0);
+	json_decref(claim_ok(m, "{'cluster':'c','vms':[{'name':'v','cpus':1,'memory':4096}]}"));
+	assert_int_equal(alloc_vm_ended(&m->a, "c", "v", 1003, &err), 0);
+	json_decref(claim_ok(m, "{'cluster':'d','vms':[{'name':'v','cpus':1,'memory':4096,"
+				"'devices':['15b3:1018']}]}"));
 	machine_destroy(m);
 }
 

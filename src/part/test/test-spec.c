@@ -232,10 +232,10 @@ static void test_not_yet(void **state)
 	static const char two[] = "{\"dedicated\": true, \"cpus\": \"0-7\", \"nodes\": "
 				  "[{\"node\": 0}, {\"node\": 1}]}";
 	static const char *const words[] = {
-		"\"network\": {\"kind\": \"vf\"}",
-		"network.kind",
-		"\"devices\": [\"pci:0000:3b:00.0\"]",
-		"devices",
+		"\"network\": {\"vlan\": 7}",
+		"network.vlan",
+		"\"devices\": [\"pci:0000:3b:00.0\"], \"checkpoint\": {\"interval\": 60}",
+		"checkpoint.interval",
 		"\"colour\": \"blue\"",
 		"does not know the field colour",
 	};
