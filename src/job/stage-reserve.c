@@ -10,8 +10,6 @@
 
 #define NETWORK_MS 120000u
 
-#define FREE_MS 30000u /* that nodes have to end an earlier cluster of that name */
-
 /* -------- reserve -------- */
 
 static json_t *vms_at(const struct job *j, uint32_t place)
@@ -39,23 +37,9 @@ static json_t *reservation(const struct job *j, uint32_t place)
 	return job_reservation(j, vms_at(j, place));
 }
 
-static void on_freed(void *arg, const struct gather *answer)
-{
-	struct job *j = arg;
-
-	/* Where that matters the reservation, or a VM's start, says who is in its way. */
-	if (!gather_is_good(answer))
-		log_warn(&j->log, "reserve", "%s could not be ended everywhere", j->before);
-	job_ask_each(j, reservation);
-}
-
 static void reserve(struct job *j)
 {
-	if (*j->before)
-		nodes_ask(j->nodes, json_pack("{s:s, s:s}", "op", "release", "cluster", j->before),
-			  NULL, FREE_MS, on_freed, j);
-	else
-		job_ask_each(j, reservation);
+	job_ask_each(j, reservation);
 }
 
 const struct stage stage_reserve = {.name = "reserve", .begin = reserve};

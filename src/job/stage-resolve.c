@@ -11,6 +11,7 @@
 #include "lib/loop.h"
 
 #define JOIN_NS (20ull * 1000000000)
+#define FREE_MS 30000u /* that nodes have to end an earlier cluster of that name */
 
 /* -------- resolve -------- */
 
@@ -38,9 +39,28 @@ static void on_facts(void *arg, const struct gather *answer)
 	job_next(j);
 }
 
-void former_ended(struct job *j)
+static void ask_facts(struct job *j)
 {
 	nodes_ask(j->nodes, json_pack("{s:s}", "op", "facts"), NULL, 0, on_facts, j);
+}
+
+static void on_freed(void *arg, const struct gather *answer)
+{
+	struct job *j = arg;
+
+	/* Where that matters the reservation, or a VM's start, says who is in its way. */
+	if (!gather_is_good(answer))
+		log_warn(&j->log, "resolve", "%s could not be ended everywhere", j->before);
+	ask_facts(j);
+}
+
+void former_ended(struct job *j)
+{
+	if (*j->before)
+		nodes_ask(j->nodes, json_pack("{s:s, s:s}", "op", "release", "cluster", j->before),
+			  NULL, FREE_MS, on_freed, j);
+	else
+		ask_facts(j);
 }
 
 /* What is free is told when what is left of an earlier cluster has gone. */

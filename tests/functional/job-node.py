@@ -3,7 +3,7 @@
 """A stand-in for the daemons of N nodes, as a coordinator sees them through one of them: it answers
 the requests of docs/formats/node.md, and a wisp-agent on a UNIX socket is the agent of every VM.
 
-job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image network start stop release
+job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join facts reserve image network start stop release
     fail@K      node K refuses                    silent@K   node K never answers
     gone@K      (join) node K cannot be reached
     dies@K      (start) the VMs of node K end when they should become ready
@@ -13,6 +13,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join reserve image net
     gone@K      (send) the part of node K dies before it calls the other node
     lost@K      (start) node K is lost a second after its VMs are ready
     drains@K    (start) node K drains a second after its VMs are ready
+    full        (facts) nodes that have something of a cluster have no room for another
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
 """
@@ -116,7 +117,7 @@ class Peer:
         if op == "facts":
             good, values = [], {str(k): {
                 "name": f"n{k}", "type": "compute", "labels": [], "draining": "repairs" if k in drained else None,
-                "topology": {"threads": 8, "cores": 8}, "free": {"threads": 8, "memory": 8 << 30}} for k in good}
+                "topology": {"threads": 8, "cores": 8}, "free": {"threads": 8, "memory": 0 if how(op, "full") and any(k in c for c in held.values()) else 8 << 30}} for k in good}
         if op == "image" and not m.get("from"):
             bad += [{"node": k, "errno": 2, "error": "no image here"} for k in how(op, "lacks") if k in to]
             good = [k for k in to if k not in [b["node"] for b in bad]]

@@ -214,6 +214,7 @@ wisp cluster stop lu
 
 # -------- the coordinator is killed; the daemon comes and goes --------
 
+start_nodes 2 facts=full
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
 coordinator=$(wisp cluster show lu --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["pid"])')
 kill -KILL "$coordinator"
@@ -223,7 +224,8 @@ expect "no coordinator" $rc 1
 grep -q "the coordinator of cluster lu has died" err || fail "nobody says that the coordinator has died"
 wisp cluster list | grep -q "^lu  *lost" || fail "it is not shown as lost"
 expect "again" "$(run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml </dev/null)" "of the environment"
-expect "what the dead one had" "$(grep -e release -e reserve asked | tail -n 4 | cut -d' ' -f1 | tr '\n' ' ')" "release reserve reserve release "
+expect "what the dead one had" "$(grep -e release -e facts -e reserve asked | tail -n 5 | cut -d' ' -f1 | tr '\n' ' ')" \
+	"release facts reserve reserve release "
 expect "swept" "$(wisp cluster list)" ""
 
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'trap "echo heard; exit 6" INT; echo runs; while :; do sleep 0.1; done'
