@@ -154,6 +154,12 @@ static void on_sent(void *arg, const struct gather *answer)
 
 /* -------- where it is -------- */
 
+/* While the daemon of this node is away nobody knows: all are asked when it is back. */
+static bool is_gone(const struct job *j, uint32_t place)
+{
+	return j->joined && *j->node[place].gone.text;
+}
+
 static void settle(struct move *v, bool moved)
 {
 	struct job *j = v->of->job;
@@ -175,7 +181,7 @@ static void settle(struct move *v, bool moved)
 	/* What was held back: it has ended where it is, or its node was lost. */
 	if (ended)
 		job_hear(j, ended);
-	else if (*j->node[v->vm->place].gone.text)
+	else if (is_gone(j, v->vm->place))
 		job_fail(j, "node %s is lost, with VM %s", j->node[v->vm->place].name, v->vm->name);
 	json_decref(ended);
 	if (!j->ending)
@@ -220,7 +226,7 @@ static void decide_without_source(struct move *v, bool enough)
 		settle(v, true);
 	else if (v->source.away && enough)
 		settle(v, false);
-	else if (v->target.state == SIDE_FAILED && *v->of->job->node[v->from].gone.text)
+	else if (v->target.state == SIDE_FAILED && is_gone(v->of->job, v->from))
 		give_up(v, "was lost");
 	else
 		try_again(v);
