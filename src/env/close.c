@@ -18,17 +18,33 @@ json_t *claims_wants(const struct claim *const *claim, size_t n, bool user)
 	return wants;
 }
 
+/* Where the claims of the field begin: they are sorted by it first. */
+static size_t first_of(const struct claims *from, const struct field *field)
+{
+	size_t low = 0, high = from->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (from->claim[middle]->field < field)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 /* The claims of the field and key; those of a default may be patterns, too. */
 static bool take_claims(const struct claims *from, const struct field *field, const char *key,
 			const struct claim ***ret, size_t *n)
 {
-	size_t count = 0;
+	size_t first = first_of(from, field), count = 0;
 
-	for (size_t i = 0; i < from->n; i++)
-		count += from->claim[i]->field == field && claim_is_of(from->claim[i], key);
+	for (size_t i = first; i < from->n && from->claim[i]->field == field; i++)
+		count += claim_is_of(from->claim[i], key);
 	*ret = calloc(count + 1, sizeof(**ret));
-	for (size_t i = 0; *ret && *n < count; i++)
-		if (from->claim[i]->field == field && claim_is_of(from->claim[i], key))
+	for (size_t i = first; *ret && *n < count; i++)
+		if (claim_is_of(from->claim[i], key))
 			(*ret)[(*n)++] = from->claim[i];
 	return *ret;
 }

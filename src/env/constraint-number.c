@@ -185,21 +185,24 @@ static json_t *number_read(const struct source *s, const struct field *f, const 
 	return NULL;
 }
 
-/* What is in both. */
+/* What is in both, of which each is tidy: of two ranges the one that ends first is done with. */
 static json_t *intersect(const json_t *a, const json_t *b)
 {
+	size_t i = 0, j = 0, na = json_array_size(a), nb = json_array_size(b);
 	json_t *both = json_array();
-	const json_t *x, *y;
-	size_t i, j;
 
-	json_array_foreach (a, i, x)
-		json_array_foreach (b, j, y) {
-			int64_t low = low_of(x) > low_of(y) ? low_of(x) : low_of(y);
-			int64_t high = high_of(x) < high_of(y) ? high_of(x) : high_of(y);
+	while (i < na && j < nb) {
+		const json_t *x = json_array_get(a, i), *y = json_array_get(b, j);
+		int64_t low = low_of(x) > low_of(y) ? low_of(x) : low_of(y);
+		int64_t high = high_of(x) < high_of(y) ? high_of(x) : high_of(y);
 
-			if (low <= high)
-				json_array_append_new(both, json_pack("[I, I]", low, high));
-		}
+		if (low <= high)
+			json_array_append_new(both, json_pack("[I, I]", low, high));
+		if (high_of(x) < high_of(y))
+			i++;
+		else
+			j++;
+	}
 	return ranges_tidy(both);
 }
 

@@ -163,53 +163,108 @@ static json_t *unite(const json_t *wants, char **why)
 	return all;
 }
 
-/* Whether all that the step is behind is done, as far as it is there at all. */
-static bool is_ready(const json_t *step, json_t *all, const json_t *done)
+/* Steps that are put in order, by their names. */
+struct order {
+	json_t *names;
+	json_t *behind;	 /* {NAME: [places of steps that are behind it]} */
+	unsigned *waits; /* by place: steps that are there, and not yet in order before it */
+};
+
+static void order_done(struct order *o)
 {
-	const json_t *name;
+	json_decref(o->names);
+	json_decref(o->behind);
+	free(o->waits);
+}
+
+static const char *name_at(const struct order *o, size_t place)
+{
+	return json_string_value(json_array_get(o->names, place));
+}
+
+/* Each step that it is behind, as far as that is there at all, once. */
+static void note_behind(struct order *o, const json_t *all, size_t place)
+{
+	json_t *after =
+		texts_sorted(json_object_get(json_object_get(all, name_at(o, place)), "after"));
+	const json_t *before;
 	size_t i;
 
-	json_array_foreach (json_object_get(step, "after"), i, name)
-		if (json_object_get(all, json_string_value(name)) &&
-		    !json_object_get(done, json_string_value(name)))
-			return false;
+	json_array_foreach (after, i, before) {
+		json_t *list = json_object_get(o->behind, json_string_value(before));
+
+		if (!list)
+			continue;
+		json_array_append_new(list, json_integer((json_int_t)place));
+		o->waits[place]++;
+	}
+	json_decref(after);
+}
+
+static bool order_init(struct order *o, json_t *all)
+{
+	json_t *names = json_array(), *step;
+	const char *name;
+
+	*o = (struct order){.behind = json_object(),
+			    .waits = calloc(json_object_size(all) + 1, sizeof(*o->waits))};
+	json_object_foreach (all, name, step) {
+		json_array_append_new(names, json_string(name));
+		json_object_set_new(o->behind, name, json_array());
+	}
+	o->names = texts_sorted(names);
+	json_decref(names);
+	if (!o->names || !o->behind || !o->waits)
+		return false;
+	for (size_t i = 0; i < json_array_size(o->names); i++)
+		note_behind(o, all, i);
 	return true;
 }
 
-/* The first by name of those that can be next; NULL: none can. */
-static const json_t *next_step(json_t *all, const json_t *done)
+/* The first by name of those that can be next; SIZE_MAX: none can. */
+static size_t next_place(const struct order *o, const bool *done)
 {
-	const json_t *next = NULL;
-	const char *name;
-	json_t *step;
+	for (size_t i = 0; i < json_array_size(o->names); i++)
+		if (!done[i] && !o->waits[i])
+			return i;
+	return SIZE_MAX;
+}
 
-	json_object_foreach (all, name, step)
-		if (!json_object_get(done, name) && is_ready(step, all, done) &&
-		    (!next || strcmp(name, name_of(next)) < 0))
-			next = step;
-	return next;
+static void take_step(struct order *o, const json_t *all, size_t place, json_t *ordered)
+{
+	const char *name = name_at(o, place);
+	const json_t *other;
+	size_t i;
+
+	json_array_append_new(ordered, json_pack("{s:s, s:s}", "step", name, "run",
+						 run_of(json_object_get(all, name))));
+	json_array_foreach (json_object_get(o->behind, name), i, other)
+		o->waits[json_integer_value(other)]--;
 }
 
 /* In their order; *why is set when that is a circle. */
 static json_t *put_in_order(json_t *all, char **why)
 {
-	json_t *done = json_object(), *ordered = json_array();
-	const json_t *step;
+	CLEANUP_FREE bool *done = calloc(json_object_size(all) + 1, sizeof(*done));
+	json_t *ordered = json_array();
+	struct order o;
+	size_t place;
 
-	while ((step = next_step(all, done))) {
-		json_object_set_new(done, name_of(step), json_true());
-		json_array_append_new(ordered, json_pack("{s:s, s:s}", "step", name_of(step), "run",
-							 run_of(step)));
+	if (!order_init(&o, all) || !done) {
+		*why = strdup("out of memory");
+		order_done(&o);
+		return ordered;
 	}
-	if (json_object_size(done) < json_object_size(all)) {
-		const char *name, *first = NULL;
-
-		json_object_foreach (all, name, step)
-			if (!json_object_get(done, name) && (!first || strcmp(name, first) < 0))
-				first = name;
-		*why = io_format("the order is a circle that step \"%s\" is in or behind", first);
+	while ((place = next_place(&o, done)) != SIZE_MAX) {
+		done[place] = true;
+		take_step(&o, all, place, ordered);
 	}
-	json_decref(done);
+	for (place = 0; place < json_array_size(o.names) && done[place];)
+		place++;
+	if (place < json_array_size(o.names))
+		*why = io_format("the order is a circle that step \"%s\" is in or behind",
+				 name_at(&o, place));
+	order_done(&o);
 	return ordered;
 }
 

@@ -9,7 +9,8 @@
 #include "lib/cleanup.h"
 #include "lib/io.h"
 
-#define MAX_ENTRIES 2048 /* of a map, of all documents together */
+#define MAX_ENTRIES 2048  /* of a map, of all documents together */
+#define MAX_PATTERNS 1024 /* over them, likewise */
 
 /* -------- selection -------- */
 
@@ -244,13 +245,24 @@ static size_t unique_words(const char **word, size_t n)
 	return kept;
 }
 
-/* Each entry is held against all claims: there must not be any number of them. */
-static void refuse_map(struct meet *m, const struct collection *c, const struct field *map)
+/* Each entry is held against all claims: there must not be any number of them, or of patterns. */
+static void refuse_map(struct meet *m, const struct collection *c, const struct field *map,
+		       unsigned most, const char *of)
 {
 	struct decision *d = decision_add(m, c, map, NULL);
 
 	if (d)
-		d->why = io_format("there are more than %u entries", MAX_ENTRIES);
+		d->why = io_format("there are more than %u %s", most, of);
+}
+
+static size_t count_patterns(const struct claims *list, const struct field *map)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < list->n; i++)
+		n += list->claim[i]->key && is_pattern(list->claim[i]->key) &&
+		     (list->claim[i]->field == map || is_entry_of(list->claim[i]->field, map));
+	return n;
 }
 
 /* Each key that somebody wants to be there. */
@@ -265,9 +277,12 @@ static void decide_map(struct meet *m, const struct collection *c, const struct 
 	m->failed |= !key;
 	n = unique_words(key, n);
 	if (n > MAX_ENTRIES)
-		refuse_map(m, c, map);
-	for (size_t i = 0; i < n && n <= MAX_ENTRIES; i++)
-		decide_entry(m, c, map, key[i]);
+		refuse_map(m, c, map, MAX_ENTRIES, "entries");
+	else if (count_patterns(&c->said, map) + count_patterns(&c->defaults, map) > MAX_PATTERNS)
+		refuse_map(m, c, map, MAX_PATTERNS, "patterns over its entries");
+	else
+		for (size_t i = 0; i < n; i++)
+			decide_entry(m, c, map, key[i]);
 }
 
 static int compare_decisions(const void *a, const void *b)

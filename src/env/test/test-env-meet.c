@@ -404,6 +404,7 @@ static void test_large(void **state)
 		const char *head, *item, *tail, *field, *why;
 	} rows[] = {
 		{"files: {", "/f%u: {from: x}, ", "}", "files", "more than 2048 entries"},
+		{"files: {", "\"/f%u*\": {mode: 0644}, ", "}", "files", "more than 1024 patterns"},
 		{"packages: [", "pp%u, ", "]", "packages", "more than 2048 items"},
 		{"steps: [", "s%u, ", "]", "steps", "more than 1024 steps"},
 	};
