@@ -16,6 +16,7 @@
 #include "lib/error.h"
 
 #define MAX_DOCUMENTS 64
+#define MAX_TEXT_ALL (1u << 20) /* of all documents: everybody waits while they are met */
 #define MAX_WAIVERS 64
 
 /* All that a meet is made of. */
@@ -81,7 +82,7 @@ static int callers_facts(json_t *facts, const json_t *given, struct error *err)
 static int add_documents(struct documents *docs, const json_t *list, struct error *err)
 {
 	const json_t *item;
-	size_t i;
+	size_t i, all = 0;
 
 	if (!json_is_array(list) || json_array_size(list) > MAX_DOCUMENTS)
 		return error_set(err, -EINVAL, "\"documents\" has to be a list of at most %d",
@@ -93,6 +94,11 @@ static int add_documents(struct documents *docs, const json_t *list, struct erro
 		if (!name || !json_is_string(text))
 			return error_set(err, -EINVAL,
 					 "document %zu has to have a \"name\" and a \"text\"", i);
+		all += json_string_length(text);
+		if (all > MAX_TEXT_ALL)
+			return error_set(err, -E2BIG,
+					 "the documents have more than %u bytes together",
+					 MAX_TEXT_ALL);
 		documents_parse(docs, json_string_value(text), json_string_length(text), name,
 				false);
 	}

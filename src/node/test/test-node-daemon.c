@@ -186,6 +186,23 @@ static json_t *reserve(const char *cluster, const char *document, unsigned vms)
 			 "vms", list);
 }
 
+/* Two documents that are too long together. */
+static json_t *large(const char *cluster)
+{
+	json_t *request = reserve(cluster, DOCUMENT, 1);
+	json_t *documents = json_object_get(request, "documents"), *document = json_object();
+	char *text = malloc(600000);
+
+	assert_non_null(text);
+	memset(text, '#', 600000);
+	json_object_set_new(document, "name", json_string("comments"));
+	json_object_set_new(document, "text", json_stringn(text, 600000));
+	json_array_append(documents, document);
+	json_array_append_new(documents, document);
+	free(text);
+	return request;
+}
+
 static json_t *release(const char *cluster)
 {
 	return json_pack("{s:s, s:s}", "op", "release", "cluster", cluster);
@@ -265,6 +282,7 @@ static void test_reserve(void **state)
 	json_object_set_new(wrong, "facts", json_pack("{s:s}", "user", "root"));
 	assert_int_equal(say(a, wrong, NULL, &err), -EPERM);
 	assert_int_equal(say(a, reserve("a-3", "cpus: many\n", 1), NULL, &err), -EINVAL);
+	assert_int_equal(say(a, large("a-3"), NULL, &err), -E2BIG);
 	assert_int_equal(say(a, reserve("a-3", "network: {isolated: no}\n", 1), NULL, &err),
 			 -EPERM);
 	assert_non_null(strstr(err.text, "root's wispd"));
