@@ -41,6 +41,7 @@ struct program {
 };
 
 static void attach(struct program *p);
+static void start(struct program *p);
 
 /* -------- output -------- */
 
@@ -192,7 +193,12 @@ static void on_frame(void *arg, unsigned type, const uint8_t *data, size_t n)
 
 static void on_again(void *arg)
 {
-	attach(arg);
+	struct program *p = arg;
+
+	if (p->made)
+		attach(p);
+	else
+		start(p);
 }
 
 /* Where it was asked for it is not any more, or soon will not be. */
@@ -219,14 +225,15 @@ static void lose(struct program *p, const char *reason)
 static void on_over(void *arg, int code, const char *reason)
 {
 	struct program *p = arg;
+	bool refused = talk_was_refused(p->talk);
 
 	p->talk = NULL;
 	p->attached = false;
 	if (p->exited)
 		job_end(p->job, p->code, NULL);
-	else if (code == -ECANCELED)
+	else if (refused && code == -ECANCELED)
 		job_fail(p->job, "somebody else has taken the program over");
-	else if (code == -ENOENT && !is_moving(p))
+	else if (refused && code == -ENOENT && !is_moving(p))
 		job_fail(p->job, "the program is not there any more: %s", reason);
 	else
 		lose(p, code ? reason : "its agent has hung up");
@@ -275,13 +282,16 @@ static void on_nothing(void *arg, unsigned type, const uint8_t *data, size_t n)
 static void on_start_over(void *arg, int code, const char *reason)
 {
 	struct program *p = arg;
+	bool refused = talk_was_refused(p->talk);
 
 	p->talk = NULL;
-	p->made |= code == -EEXIST; /* its answer was lost */
+	p->made |= refused && code == -EEXIST; /* its answer was lost */
 	if (p->made)
 		attach(p);
+	else if (refused)
+		job_end(p->job, code == -ENOENT ? 127 : 126, reason);
 	else
-		job_end(p->job, code == -ENOENT ? 127 : 126, code ? reason : "no answer");
+		lose(p, code ? reason : "its agent has hung up");
 }
 
 static const struct talk_ops start_ops = {

@@ -21,8 +21,9 @@ struct talk {
 	struct buffer in, out;
 	struct json_collector result;
 	bool greeted, sending;
-	bool ended; /* its user has left */
-	bool busy;  /* it must not be freed just now */
+	bool refused; /* by the agent */
+	bool ended;   /* its user has left */
+	bool busy;    /* it must not be freed just now */
 };
 
 static void talk_free(struct talk *t)
@@ -93,8 +94,10 @@ static int take_frame(struct talk *t, const struct frame *frame, struct error *e
 		t->greeted = true;
 		return frame_check_hello(frame, err);
 	}
-	if (frame->type == FRAME_ERROR)
+	if (frame->type == FRAME_ERROR) {
+		t->refused = true;
 		return frame_error(frame, err);
+	}
 	if (frame->type == FRAME_RESULT)
 		return take_result(t, frame, err);
 	t->ops->frame(t->arg, frame->type, frame->data, frame->size);
@@ -170,6 +173,11 @@ struct talk *talk_start(struct tubes *tubes, const char *node, const char *vm, j
 	if (r && t)
 		talk_free(t);
 	return r ? NULL : t;
+}
+
+bool talk_was_refused(const struct talk *t)
+{
+	return t->refused;
 }
 
 void talk_hold(struct talk *t, bool hold)

@@ -41,6 +41,9 @@ struct buffer;
 int talk_say_frame(struct talk *talk, const struct buffer *frames);
 size_t talk_waiting(const struct talk *talk);
 
+/* In over(): whether the agent has said that error; else it is of the way there. */
+bool talk_was_refused(const struct talk *talk);
+
 /* Whether the agent is to wait with more. */
 void talk_hold(struct talk *talk, bool hold);
 

@@ -230,7 +230,9 @@ expect "swept" "$(wisp cluster list)" ""
 
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'trap "echo heard; exit 6" INT; echo runs; while :; do sleep 0.1; done'
 stop_nodes
+rm -f "$TMP/socket" # as wispd does, when it is to end
 until_true grep -q "the way to the program is lost" err
+sleep 1
 start_nodes 2
 sleep 2
 kill -INT $pid
