@@ -44,6 +44,15 @@ bool folder_is_alive(const char *folder)
 	return state_alive(folder);
 }
 
+static bool has_ended(const char *folder)
+{
+	json_t *state = folder_state(folder);
+	bool ended = json_object_get(state, "end");
+
+	json_decref(state);
+	return ended;
+}
+
 int folder_socket(const char *name, char **ret, struct error *err)
 {
 	CLEANUP_FREE char *folder = NULL;
@@ -54,6 +63,12 @@ int folder_socket(const char *name, char **ret, struct error *err)
 	if (access(folder, F_OK))
 		return error_set(err, -ENOENT,
 				 "there is no cluster %s (\"wisp cluster list\" shows all)", name);
+	if (!folder_is_alive(folder) && has_ended(folder))
+		return error_set(
+			err, -ESRCH,
+			"cluster %s has ended: \"wisp cluster show %s\" tells how, and \"wisp "
+			"cluster stop %s\" forgets it",
+			name, name, name);
 	if (!folder_is_alive(folder))
 		return error_set(err, -ECHILD,
 				 "the coordinator of cluster %s has died: its nodes end it, and "

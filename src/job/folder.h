@@ -29,7 +29,7 @@ int folder_take(const char *name, const char *folder, struct error *err);
 
 /*
  * The socket of the coordinator of a cluster that runs, a new string. -ENOENT: there is none of
- * that name; -ECHILD: its coordinator has died.
+ * that name; -ESRCH: it has ended; -ECHILD: its coordinator has died.
  */
 int folder_socket(const char *name, char **ret, struct error *err);
 

@@ -210,6 +210,7 @@ rc=0
 wait $pid || rc=$?
 expect "detached" $rc 0
 until_true sh -c 'wisp cluster list | grep -q "ended.*exit code 0"'
+refuse 1 "cluster lu has ended" wisp cluster checkpoint lu
 wisp cluster stop lu
 
 # -------- the coordinator is killed; the daemon comes and goes --------
