@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A wisp-vmm for tests of clusters with guests that are no Linux: the real one (real/wisp-vmm
- * beside this program) with a guest that halts, and in place of the agent that would be in the
- * guest a wisp-agent (beside this program) behind the VM's vsock socket. That agent is process 1 of
- * a PID namespace, which ends with wisp-vmm: what it runs ends with the VM, however that ends.
+ * beside this program) with a guest that halts, or does what it is told, and in place of the agent
+ * that would be in the guest a wisp-agent (beside this program) behind the VM's vsock socket. That
+ * agent is process 1 of a PID namespace, which ends with wisp-vmm: what it runs ends with the VM,
+ * however that ends.
  */
 
 #include <errno.h>
@@ -170,6 +171,14 @@ static void __attribute__((noreturn)) be_guest(const char *here, const char *vso
 
 /* -------- the machine -------- */
 
+/* What the document's kernel command line has behind "--"; nothing: it halts. */
+static char *words_of(const char *cmdline)
+{
+	const char *words = strstr(cmdline, " -- ");
+
+	return strdup(words ? words + 4 : "!");
+}
+
 int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *here = strndup(argv[0], (size_t)(strrchr(argv[0], '/') - argv[0]));
@@ -184,7 +193,7 @@ int main(int argc, char **argv)
 		if (path)
 			argv[i] = io_format("%s-unused", argv[i]);
 		if (!strcmp(argv[i], "--cmdline"))
-			argv[i + 1] = strdup("!");
+			argv[i + 1] = words_of(argv[i + 1]);
 	}
 	execv(real, argv);
 	die(real);

@@ -216,6 +216,14 @@ def run_command(option, nodes=NODES):
             "--image", "bare"]
 
 
+def event_of(line):
+    """Of what wisp run --json says; also of text, and of half a line where it was killed."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {"text": line, "event": "end"}
+
+
 class Run:
     """wisp run, and what it says, when."""
 
@@ -234,7 +242,7 @@ class Run:
     def began(self, stage):
         """Who is late hears only that it is done, or of the stage behind it."""
         behind = STAGES[STAGES.index(stage):] + ["run"] if stage in STAGES else [stage]
-        return any(json.loads(line).get("stage") in behind for _, line in self.said if line.startswith("{"))
+        return any(event_of(line).get("stage") in behind for _, line in self.said)
 
     def ended(self):
         """And all is heard that it has said."""
@@ -244,7 +252,7 @@ class Run:
         """What people were told since then."""
         told = []
         for at, line in self.said:
-            event = json.loads(line) if line.startswith("{") else {"text": line, "event": "end"}
+            event = event_of(line)
             if at >= when and (event["event"] in ("note", "ended", "end") or event.get("state") == "failed"):
                 told.append((at, event.get("why") or event.get("text") or f"{event.get('stage')} failed"))
         return told
