@@ -215,6 +215,8 @@ static void on_again(void *arg)
 		ask_receive(v, true);
 	if (goes && (v->source.state == SIDE_OPEN || v->source.state == SIDE_FAILED))
 		ask_send(v, true);
+	else if (goes)
+		decide(v);
 }
 
 /* The source cannot be asked, or is not settled. */
@@ -234,19 +236,22 @@ static void decide_without_source(struct move *v, bool enough)
 
 /*
  * Where it is, when both have answered. A source that is done has it no more, one that has failed
- * runs it, and never lets it go; a target that is done runs it, one that has failed does not. What
- * is open is asked again: by their records both come to one of these, as long as they can be
- * reached.
+ * runs it or has seen it end, and never lets it go; a target that is done runs it, one that has
+ * failed does not. What is open is asked again: by their records both come to one of these, as long
+ * as they can be reached.
  */
 static void decide(struct move *v)
 {
 	enum side_state source = v->source.state, target = v->target.state;
 	bool enough = v->tries >= TRIES / 4;
 
-	if (is_asked(&v->source) || (is_asked(&v->target) && source != SIDE_OPEN))
+	if (is_asked(&v->source))
 		return;
-	if (is_asked(&v->target)) /* for a source that may have been killed before it called */
+	/* For a source that may have been killed, or whose VM may have ended, before it called. */
+	if (is_asked(&v->target) && (source == SIDE_OPEN || (source == SIDE_DONE && v->tries)))
 		try_again(v);
+	else if (is_asked(&v->target))
+		return;
 	else if (source == SIDE_OPEN)
 		decide_without_source(v, enough);
 	else if (target == SIDE_OPEN && !enough)

@@ -187,6 +187,9 @@ static int send_now(const struct move *m, json_t **ret, struct error *err)
 	struct args args = {0};
 	int r = vms_hand_over_dir(m->name, &dir, err);
 
+	/* It has ended, and nothing has begun: that is settled. */
+	if (r == -ECHILD)
+		return -ESRCH;
 	if (!r)
 		r = program(&args, "migrate", err);
 	if (!r)

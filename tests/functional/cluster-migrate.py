@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from two_nodes import NAME, NODES, Fault, Run, ann, ask, left, logs, processes, say, two_nodes, until
+from two_nodes import NAME, NODES, Fault, Run, ann, ask, left, logs, processes, read, say, two_nodes, until
 
 DOCUMENT = f"name: {NAME}\nvms: 6\nvms-per-node: 6\ncpus: 1\nmemory: 32M\ncmdline: [--, fill=512]\n"
 THREE = [f"{NAME}-{i}" for i in (3, 4, 5)]
@@ -76,6 +76,13 @@ def limited(run):
     goes_on(run)
 
 
+def vmm_of(vm):
+    for pid in processes("wisp-vmm"):
+        if f"--name={vm}" in read(f"/proc/{pid}/cmdline").split("\0"):
+            return pid
+    raise Fault(f"{vm} has no VMM")
+
+
 def senders():
     return [pid for pid, (_, node) in processes("wisp-mover").items() if node == 0]
 
@@ -96,16 +103,26 @@ def one_killed(run):
     goes_on(run)
 
 
+def gone_before(run):
+    say("a VM ends when it is about to go")
+    vmm = vmm_of(THREE[0])
+    move = Move("n0", names=THREE[:1])
+    move.process.stdout.readline()
+    os.kill(vmm, signal.SIGKILL)
+    move.wait(1)
+    until("the end of wisp run", run.ended, 10)
+    if not any(f"VM {THREE[0]} at node n1 has ended: killed by signal 9" in line for _, line in run.said):
+        raise Fault(f"nobody says why it has ended: {run.said}")
+
+
 def main():
     with two_nodes({NAME: DOCUMENT}):
         try:
             run = Run(*COUNTS)
             until("the program", lambda: run.out or run.ended(), 30)
             expect("places", places(), ["n1"] * 3)
-            for part in at_once, limited, one_killed:
+            for part in at_once, limited, one_killed, gone_before:
                 part(run)
-            expect("wisp cluster stop", ask("wisp", "cluster", "stop", NAME), ("", 0))
-            until("its end", run.ended, 30)
             until("nothing left", lambda: not left(), 20)
         except Fault as fault:
             logs()
