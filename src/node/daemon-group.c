@@ -110,13 +110,15 @@ static void make_slice(struct daemon *d)
 static void make_job(struct cluster *c, const struct wanted *w)
 {
 	char cpus[CPUS_TEXT], nodes[CPUS_TEXT];
-	struct cgroup_set set = {.alone = !w->shared, .memory = w->memory, .pids = w->pids};
+	struct cgroup_set set = {.memory = w->memory, .pids = w->pids};
 	CLEANUP_FREE char *procs =
 		io_format("%s/wisp.slice/job-%s/cgroup.procs", c->d->p.cgroups, c->id);
 	struct cgroup_got got;
 	struct error err;
 	int r;
 
+	/* Whose VMs have all ended has no cores of its own any more. */
+	set.alone = !w->shared && CPU_COUNT(&w->cpus);
 	set.cpus = CPU_COUNT(&w->cpus) ? format_cpulist(&w->cpus, cpus, sizeof(cpus)) : NULL;
 	set.mems = CPU_COUNT(&w->nodes) ? format_cpulist(&w->nodes, nodes, sizeof(nodes)) : NULL;
 	r = cgroup_job(c->d->p.cgroups, c->id, &set, c->user, (gid_t)-1, &got, &err);
