@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # wisp run with real VMs on one node: OpenMPI and MPICH over all of them by themselves, exec and cp,
-# a checkpoint while it works, its restart, a killed coordinator. Alone: tests/run cluster-run
+# a checkpoint while it works, its restart, a killed coordinator, a dead guest. Alone: tests/run cluster-run
 VM_IMAGES=mpi
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm-lib.sh"
@@ -80,4 +80,13 @@ run -q -d lu.yaml -- sleep 1000 >/dev/null
 kill -KILL "$(wisp cluster show lu --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["pid"])')"
 wait_for 10 sh -c 'wisp cluster list | grep -q "^lu  *lost"' || fail "it is not shown as lost"
 wait_for 90 sh -c '[ -z "$(wisp vm list --names)" ]' || fail "its VMs live on"
-expect "a second run" "$(run -q --name lu2 lu.yaml -- hostname)" lu2-0
+
+echo "A guest that dies, and its agent with it, ends the next job"
+rc=0
+run --name lu2 lu.yaml -- sh -c 'hostname; wisp-rsh lu2-1 "echo c >/proc/sysrq-trigger"; sleep 1000' >out 2>err || rc=$?
+expect "the job" "$rc $(cat out)" "1 lu2-0"
+grep "VM lu2-1 at node .* has ended: .*panic" err || {
+	cat err >&2
+	fail "it is not said who died"
+}
+expect "what is left" "$(wisp vm list --names)" ""
