@@ -158,9 +158,17 @@ static void ask_resume(struct waiting *w)
 static void resume(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message)
 {
 	struct waiting *w;
+	struct error err;
+	int r = 0;
 
-	if (j->ending || j->stage != &stage_run || j->save) {
-		terminal_answer(terminal, id, -EAGAIN, "the cluster is not suspended", NULL);
+	if (j->ending || j->stage != &stage_run)
+		r = error_set(&err, -EAGAIN, "cluster %s does not run (stage %s)", j->spec.name,
+			      j->stage ? j->stage->name : "end");
+	else if (j->save)
+		r = error_set(&err, -EBUSY, "a checkpoint of cluster %s is under way",
+			      j->spec.name);
+	if (r) {
+		terminal_answer(terminal, id, r, err.text, NULL);
 		return;
 	}
 	w = wait_for(j, terminal, id);

@@ -38,6 +38,8 @@ struct save {
 	struct loop_source *timer; /* until the next step */
 	uint64_t since, began;
 	size_t step;
+	bool were_paused; /* VMs, before it began */
+	int code;	  /* of why */
 	struct error why;
 	save_fn *fn;
 	void *arg;
@@ -131,6 +133,41 @@ static void give_up(struct save *s, const char *reason)
 	nodes_ask(s->job->nodes, request, to, ABORT_MS, on_aborted, s);
 }
 
+static void set_state(struct job *j, enum vm_state from, enum vm_state to)
+{
+	for (size_t i = 0; i < j->nvms; i++)
+		if (j->vm[i].state == from)
+			j->vm[i].state = to;
+	job_changed(j);
+}
+
+static void on_run_on(void *arg, const struct gather *answer)
+{
+	struct save *s = arg;
+
+	if (gather_is_good(answer))
+		set_state(s->job, VM_PAUSED, VM_READY);
+	else
+		job_note(s->job, "the VMs stay paused: wisp cluster resume %s lets them go on",
+			 s->job->spec.name);
+	finish(s, s->code, s->why.text, NULL);
+}
+
+/* All epochs are there and the checkpoint is not: VMs that were to stay paused for it run on. */
+static void fail_whole(struct save *s, int code, const char *reason)
+{
+	CLEANUP_FREE char *to = job_holders(s->job);
+
+	if (!suspends(s) || s->were_paused) {
+		finish(s, code, reason, NULL);
+		return;
+	}
+	s->code = code;
+	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
+	nodes_ask(s->job->nodes, json_pack("{s:s, s:s}", "op", "resume", "cluster", s->job->id), to,
+		  RESUME_MS, on_run_on, s);
+}
+
 /* -------- the manifest -------- */
 
 static json_t *describe_vms(const struct save *s)
@@ -199,7 +236,7 @@ static void on_written(void *arg, int code, const char *reason)
 	json_int_t number, skew;
 
 	if (code) {
-		finish(s, code, reason, NULL);
+		fail_whole(s, code, reason);
 		return;
 	}
 	number = (json_int_t)save_folder_sequence(s->folder);
@@ -219,7 +256,7 @@ static void commit(struct save *s)
 
 	if (save_folder_write(s->folder, content(s), keep > 0 ? (uint64_t)keep : 0, on_written, s,
 			      &err))
-		finish(s, -EIO, err.text, NULL);
+		fail_whole(s, -EIO, err.text);
 }
 
 /* -------- steps -------- */
@@ -271,14 +308,6 @@ static bool is_whole(const struct save *s)
 	return true;
 }
 
-static void set_paused(struct job *j)
-{
-	for (size_t i = 0; i < j->nvms; i++)
-		if (j->vm[i].state == VM_READY)
-			j->vm[i].state = VM_PAUSED;
-	job_changed(j);
-}
-
 static void on_time(void *arg)
 {
 	ask_step(arg);
@@ -303,13 +332,14 @@ static void next(struct save *s)
 	if (s->step + 1 < ARRAY_SIZE(steps)) {
 		s->step++;
 		begin_step(s);
-	} else if (!is_whole(s)) {
-		finish(s, -EPROTO, "a node did not say what it has saved", NULL);
-	} else {
-		if (suspends(s))
-			set_paused(s->job);
-		commit(s);
+		return;
 	}
+	if (suspends(s))
+		set_state(s->job, VM_READY, VM_PAUSED);
+	if (is_whole(s))
+		commit(s);
+	else
+		fail_whole(s, -EPROTO, "a node did not say what it has saved");
 }
 
 static void on_step(void *arg, const struct gather *answer)
@@ -414,6 +444,8 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 	s->began = io_now_ns();
 	s->fn = fn;
 	s->arg = arg;
+	for (size_t i = 0; i < j->nvms; i++)
+		s->were_paused |= j->vm[i].state == VM_PAUSED;
 	r = find_path(j, folder, &s->path, err);
 	if (!r) {
 		s->options = find_options(j, request, s->path);

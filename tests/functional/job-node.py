@@ -13,6 +13,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join facts reserve ima
     gone@K      (send) the part of node K dies before it calls the other node
     lost@K      (start) node K is lost a second after its VMs are ready
     drains@K    (start) node K drains a second after its VMs are ready
+    bad@K       (save-commit) node K says no digest of what it has saved
     full        (facts) nodes that have something of a cluster have no room for another
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
@@ -152,7 +153,8 @@ class Peer:
             bad += [{"node": k, "errno": 5, "error": "a disk has failed"} for k in how("save-" + m["step"], "fail") if k in to]
             good = [k for k in to if k not in [b["node"] for b in bad]]
         if op == "save" and m["step"] != "abort":
-            values = {str(k): {vm: {"at": time.time_ns(), "pause_ns": 5000000, "epoch": self.epoch, "digest": "sha256:" + 64 * "a"}
+            values = {str(k): {vm: {"at": time.time_ns(), "pause_ns": 5000000, "epoch": self.epoch,
+                                "digest": "none" if k in how("save-commit", "bad") else "sha256:" + 64 * "a"}
                                for vm in held[m["cluster"]][k]} for k in good}
             good = []
         if op == "tcp":

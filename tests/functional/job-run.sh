@@ -342,6 +342,15 @@ for step in begin cut resume commit; do
 	wisp cluster stop lu
 	wait $pid || :
 done
+# VMs that were to stay paused run on when there is no checkpoint in the end.
+start_nodes 2 save-commit=bad@1
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+refuse 1 "digest is not sha256:" wisp cluster suspend lu --to "$TMP/failed"
+expect "they go on" "$(grep -v left asked | tail -n 1)" "resume 0,1"
+wisp cluster show lu | grep -q "lu-1 .* ready" || fail "a VM is paused, and nothing was saved"
+expect "suspend failed" "$(ls failed/checkpoint-* 2>/dev/null)" ""
+wisp cluster stop lu
+wait $pid || :
 start_nodes 3
 refuse 2 "give the folder" wisp cluster restart
 refuse 1 "has no checkpoint of a whole job" wisp cluster restart "$TMP/failed"
