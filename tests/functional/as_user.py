@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of a test that run as another user.
 
-No program is run for it: the user may have no rights to Python's folder, and to the test's.
+No program is run for it, and nothing imported: the user may have no rights to Python's folder, and to the test's. So
+they read and write text as UTF-8 alone, which is always there.
 """
 
 import ctypes
@@ -51,15 +52,15 @@ class Child:
                 said = {"value": function(*arguments)}
             except BaseException:
                 said = {"failed": traceback.format_exc()}
-            with open(writing, "w", encoding="ascii") as out:
-                json.dump(said, out)
+            with open(writing, "wb") as out:
+                out.write(json.dumps(said).encode())
             os._exit(0)
         os.close(writing)
         self.reading = reading
 
     def result(self):
         """What it returned, which is JSON; RuntimeError with all that is known when it failed."""
-        with open(self.reading, encoding="ascii") as said:
+        with open(self.reading, encoding="utf-8") as said:
             text = said.read()
         status = os.waitpid(self.pid, 0)[1]
         answer = json.loads(text) if text else {"failed": f"it said nothing and ended with status {status:#x}"}

@@ -172,18 +172,12 @@ def check_apart(saved):
     tried = 0
     for owner, other in OTHER.items():
         for place in (0, 1):
-            folder = f"{STATES[place]}/user/{USERS[owner]}"
-            there = stranger.things(folder, network(owner, place))
-            there["paths"] += stranger.things(saved[owner])["paths"][1:] if place == 0 else []
-            own = stranger.reach_as(owner, there, INSIDE[place] and NODE_1)
-            for where in INSIDE[place] and NODE_1, network(other, place):
-                others = stranger.reach_as(other, there, where)
-                tried += others["tried"]
-                expect(f"what {other} reaches of {owner}'s at n{place}",
-                       [what for what in others["reached"] if not what.startswith("see ") or folder + "/" in what], [])
-            for what in "read", "write", "list", "call", "signal", "memory of", "trace", "place of", "make a file in":
-                if not any(r.startswith(what + " ") for r in own["reached"]):
-                    sys.exit(f"FAIL: {owner} can not {what} anything of {owner}'s: {own}")
+            places = INSIDE[place] and NODE_1, network(other, place)
+            ways, reached, lacks = stranger.apart(owner, other, f"{STATES[place]}/user/{USERS[owner]}", network(owner, place),
+                                                  [saved[owner]] * (place == 0), places)
+            expect(f"what {other} reaches of {owner}'s at n{place}", reached, [])
+            expect(f"what {owner} does not reach at n{place}", lacks, [])
+            tried += ways
     return tried
 
 

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a process of an ordinary user can reach of somebody else's.
 
-    stranger.py of FOLDER [NETWORK]     what is there of the user whose run folder that is
-    stranger.py as USER <WHAT-IS-THERE  prints JSON {"tried": N, "reached": [what]}
-Both are run by root. USER's attempts are a child's. What is there is JSON {"paths": [...], "pids": [...],
-"abstract": [...], "networks": [...]}. Files are opened to read and to write, folders listed and written to, sockets
-called (those of the file system and the kernel's abstract names), processes looked into, traced, read, moved and
-signalled, networks entered. Nothing is changed: the owner may be asked likewise, to see that there was something to reach.
+    stranger.py OWNER OTHER FOLDER NETWORK [FOLDER-OF-CHECKPOINTS]
+
+FOLDER is OWNER's run folder. Both users try the same, in children: files are opened to read and to write, folders listed
+and written to, sockets called (those of the file system and the kernel's abstract names), processes looked into, traced,
+read, moved and signalled, networks entered. Nothing is changed. OWNER shows that there was something to reach. Says how
+many ways OTHER tried; exit code 1 and which, when any is open or OWNER has none of a kind.
 """
 
 import ctypes
 import glob
-import json
 import os
 import socket
 import stat
@@ -56,7 +55,7 @@ class Buffer(ctypes.Structure):
 
 def read_memory(pid):
     """Its first mapping, as /proc says: what is refused there already does not get here."""
-    with open(f"/proc/{pid}/maps", encoding="ascii") as f:
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as f:
         start = int(f.readline().split("-")[0] or "0", 16)
     room = ctypes.create_string_buffer(16)
     here, there = Buffer(ctypes.addressof(room), 16), Buffer(start, 16)
@@ -184,5 +183,28 @@ def reach_as(name, there, network=None):
     return Child(name, network, reach, there).result()
 
 
+def kinds():
+    """What owners can do with some of their things here."""
+    scope = read("/proc/sys/kernel/yama/ptrace_scope").strip() or "0"
+    return ["read", "write", "list", "call", "signal", "place of", "make a file in"] + ["memory of", "trace"] * (scope == "0")
+
+
+def apart(owner, other, folder, network, saved=(), places=(None,)):
+    """How many ways the other tried from these networks, which were open, and which kinds the owner lacks."""
+    there = things(folder, network)
+    for checkpoints in saved:
+        there["paths"] += things(checkpoints)["paths"][1:]
+    own = reach_as(owner, there, places[0])["reached"]
+    others = [reach_as(other, there, place) for place in places]
+    reached = [what for each in others for what in each["reached"] if not what.startswith("see ") or folder + "/" in what]
+    return sum(each["tried"] for each in others), reached, [kind for kind in kinds() if not any(o.startswith(kind + " ") for o in own)]
+
+
+def main(owner, other, folder, network, *saved):
+    tried, reached, lacks = apart(owner, other, folder, network, saved, (None, network))
+    print(f"{other} tried {tried} ways to what is {owner}'s; open: {reached}; {owner} lacks: {lacks}")
+    sys.exit(bool(reached or lacks))
+
+
 if __name__ == "__main__":
-    print(json.dumps(things(*sys.argv[2:]) if sys.argv[1] == "of" else reach_as(sys.argv[2], json.load(sys.stdin))))
+    main(*sys.argv[1:])
