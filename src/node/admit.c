@@ -16,7 +16,7 @@
 #include "lib/error.h"
 
 #define MAX_DOCUMENTS 64
-#define MAX_TEXT_ALL (1u << 20) /* of all documents: everybody waits while they are met */
+#define MAX_TEXT_ALL (64u << 10) /* of all documents: everybody waits while they are met */
 #define MAX_WAIVERS 64
 
 /* All that a meet is made of. */
