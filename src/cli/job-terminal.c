@@ -35,6 +35,7 @@ struct view {
 	uint64_t interrupted;  /* when ^C came last */
 	bool inside[2];	       /* a line of output */
 	bool counting;	       /* a line of progress, which the next one replaces */
+	bool explained;	       /* why it fails was told */
 	bool over;
 	int code, r;
 	struct error *err;
@@ -197,6 +198,14 @@ static void end_progress(struct view *v)
 	v->counting = false;
 }
 
+/* At once when a stage fails, or with the end. */
+static void show_why(struct view *v, const char *why)
+{
+	if (*why && !v->t->json && !v->explained)
+		fprintf(stderr, "%s: %s\n", v->t->name, why);
+	v->explained |= *why;
+}
+
 static void show_stage(struct view *v, const json_t *event)
 {
 	json_int_t ms = json_integer_value(json_object_get(event, "ms"));
@@ -204,20 +213,19 @@ static void show_stage(struct view *v, const json_t *event)
 
 	if (v->t->until_run && !strcmp(stage, "run") && !strcmp(state, "begins"))
 		finish(v, 0, 0);
-	if (v->t->quiet || v->t->json || !strcmp(state, "begins"))
-		return;
-	fprintf(stderr, "%s: %-8s %s%" JSON_INTEGER_FORMAT ".%03" JSON_INTEGER_FORMAT " s\n",
-		v->t->name, stage, strcmp(state, "done") ? "failed after " : "", ms / 1000,
-		ms % 1000);
+	if (!v->t->quiet && !v->t->json && strcmp(state, "begins"))
+		fprintf(stderr,
+			"%s: %-8s %s%" JSON_INTEGER_FORMAT ".%03" JSON_INTEGER_FORMAT " s\n",
+			v->t->name, stage, strcmp(state, "done") ? "failed after " : "", ms / 1000,
+			ms % 1000);
+	show_why(v, text(event, "why"));
 }
 
 static void show_end(struct view *v, const json_t *event)
 {
-	const char *why = text(event, "why");
 	json_int_t code = json_integer_value(json_object_get(event, "code"));
 
-	if (*why && !v->t->json)
-		fprintf(stderr, "%s: %s\n", v->t->name, why);
+	show_why(v, text(event, "why"));
 	finish(v, 0, code >= 0 && code < 256 ? (int)code : EXIT_FAILURE);
 }
 

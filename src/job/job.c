@@ -32,11 +32,12 @@ static const struct stage *const stages[] = {
 
 /* -------- stages -------- */
 
-static void tell_stage(struct job *j, const char *state, uint64_t ms)
+/* why: of one that has failed, or NULL. */
+static void tell_stage(struct job *j, const char *state, uint64_t ms, const char *why)
 {
 	terminals_tell(j->terminals,
-		       json_pack("{s:s, s:s, s:s, s:I}", "event", "stage", "stage", j->stage->name,
-				 "state", state, "ms", (json_int_t)ms));
+		       json_pack("{s:s, s:s, s:s, s:I, s:s*}", "event", "stage", "stage",
+				 j->stage->name, "state", state, "ms", (json_int_t)ms, "why", why));
 }
 
 static void begin_stage(struct job *j, const struct stage *stage)
@@ -45,7 +46,7 @@ static void begin_stage(struct job *j, const struct stage *stage)
 	j->since = io_now_ns();
 	j->waits = 0;
 	log_info(&j->log, "job", "stage %s", stage->name);
-	tell_stage(j, "begins", 0);
+	tell_stage(j, "begins", 0, NULL);
 	job_changed(j);
 	stage->begin(j);
 }
@@ -69,7 +70,7 @@ void job_next(struct job *j)
 	leave_stage(j);
 	json_array_append_new(
 		j->past, json_pack("{s:s, s:I}", "stage", j->stage->name, "ms", (json_int_t)ms));
-	tell_stage(j, "done", ms);
+	tell_stage(j, "done", ms, NULL);
 	begin_stage(j, stages[i + 1]);
 }
 
@@ -96,7 +97,7 @@ void job_fail(struct job *j, const char *fmt, ...)
 	vsnprintf(why.text, sizeof(why.text), fmt, ap);
 	va_end(ap);
 	if (!j->ending)
-		tell_stage(j, "failed", (io_now_ns() - j->since) / 1000000);
+		tell_stage(j, "failed", (io_now_ns() - j->since) / 1000000, why.text);
 	job_end(j, EXIT_FAILURE, why.text);
 }
 

@@ -83,9 +83,28 @@ static void on_released(void *arg, const struct gather *answer)
 	farewell(j);
 }
 
+/* Who is lost is not asked: what it has ends with its grace time. A new string. */
+static char *holders_there(const struct job *j)
+{
+	struct nodeset set = {0};
+	char *text;
+
+	for (size_t i = 0; i < j->nnodes; i++)
+		if (j->node[i].holds && !*j->node[i].gone.text)
+			nodeset_add(&set, (uint32_t)i, (uint32_t)i);
+	text = nodeset_format(&set);
+	nodeset_done(&set);
+	return text;
+}
+
 static void release(struct job *j)
 {
-	job_ask(j, json_pack("{s:s}", "op", "release"), NULL, RELEASE_MS, on_released);
+	CLEANUP_FREE char *there = holders_there(j);
+
+	if (there && *there)
+		job_ask(j, json_pack("{s:s}", "op", "release"), there, RELEASE_MS, on_released);
+	else
+		farewell(j);
 }
 
 /* -------- stopping -------- */
@@ -115,13 +134,11 @@ static void on_stopped(void *arg, const struct gather *answer)
 
 static void give_back(struct job *j)
 {
-	CLEANUP_FREE char *holders = job_holders(j);
+	CLEANUP_FREE char *there = holders_there(j);
 
 	loop_set_timer(j->timer, 0, 0);
-	if (!holders || !*holders)
-		farewell(j);
-	else if (any_started(j))
-		job_ask(j, json_pack("{s:s, s:b}", "op", "stop", "kill", !leaves_files(j)), NULL,
+	if (there && *there && any_started(j))
+		job_ask(j, json_pack("{s:s, s:b}", "op", "stop", "kill", !leaves_files(j)), there,
 			STOP_MS, on_stopped);
 	else
 		release(j);

@@ -4,7 +4,7 @@
 the requests of docs/formats/node.md, and a wisp-agent on a UNIX socket is the agent of every VM.
 
 job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join facts reserve image network start stop release
-    fail@K      node K refuses                    silent@K   node K never answers
+    fail@K      node K refuses                    silent@K   node K never answers    slow@K   only after 2 s
     gone@K      (join) node K cannot be reached
     dies@K      (start) the VMs of node K end when they should become ready
     never@K     (start) the VMs of node K do not become ready
@@ -111,6 +111,8 @@ class Peer:
         print(op, *filter(None, [m.get("step")]), ",".join(map(str, to)), *compact(m), flush=True)
         if set(how(op, "silent")) & set(to):
             return
+        if set(how(op, "slow")) & set(to):
+            time.sleep(2)
         bad = [{"node": k, "errno": 16, "error": f"no {op} here"} for k in how(op, "fail") if k in to]
         bad += [{"node": k, "errno": 113, "error": "no route to it"} for k in how(op, "gone") if k in to]
         good = [k for k in to if k not in [b["node"] for b in bad]]

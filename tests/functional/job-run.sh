@@ -143,7 +143,21 @@ fails network=fail@0 "network: node n0: no network here" release
 fails start=fail@1 "start: node n1: no start here" release
 fails start=dies@1 "VM lu-1 at node n1 has ended: panic" release
 fails start=never@0 "1 of 2 VMs are not ready after 2 s, of them lu-0 at node n0" release
-fails start=lost@1 "node n1 is lost, with VM lu-1" release
+start_nodes 2 start=lost@1 stop=silent@1 stop=slow@0 release=silent@1
+begin -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; exec sleep 100'
+until_true grep -q "^stop 0$" asked
+grep -q "^lu: node n1 is lost, with VM lu-1$" err || fail "why it ends is told when it has ended"
+kill -0 $pid || fail "it does not wait for the stop"
+rc=0
+wait $pid || rc=$?
+expect "a lost node" $rc 1
+expect "said once" "$(cat err)" "lu: node n1 is lost, with VM lu-1"
+expect "released" "$(grep release asked)" "release 0"
+wisp cluster list | grep -q "^lu  *ended" || fail "what the lost node has is forgotten"
+start_nodes 2
+wisp cluster stop lu
+expect "swept" "$(grep release asked)" "release 0,1"
+cleaned
 start_nodes 2 start=dies@0
 refuse 1 "Kernel panic" run -q --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml
 start_nodes 1
