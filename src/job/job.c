@@ -204,6 +204,7 @@ static void on_up(void *arg, const struct gather *answer)
 				 reason && *reason ? reason : "it cannot be reached");
 	}
 	log_info(&j->log, "job", "%u nodes are there", nodeset_count(&answer->ok));
+	save_rejoined(j);
 	job_recount(j);
 	if (j->stage && j->stage->joined)
 		j->stage->joined(j);

@@ -108,6 +108,7 @@ struct job {
 	struct error why; /* why it ends, or "": its program has ended */
 
 	struct save *save;	 /* a checkpoint that is under way */
+	bool save_open;		 /* nodes have not heard that one was given up */
 	struct migrate *migrate; /* VMs that move */
 	struct loop_source *clock;
 	struct drain drain;

@@ -116,21 +116,43 @@ static void finish(struct save *s, int code, const char *reason, json_t *value)
 	json_decref(value);
 }
 
+static void ask_abort(struct job *j, nodes_fn *fn, void *arg)
+{
+	CLEANUP_FREE char *to = job_holders(j);
+
+	nodes_ask(j->nodes,
+		  json_pack("{s:s, s:s, s:s}", "op", "save", "step", "abort", "cluster", j->id), to,
+		  ABORT_MS, fn, arg);
+}
+
+static void note_abort(struct job *j, const struct gather *answer)
+{
+	j->save_open = answer->code == -EHOSTDOWN;
+}
+
 static void on_aborted(void *arg, const struct gather *answer)
 {
 	struct save *s = arg;
 
+	note_abort(s->job, answer);
 	finish(s, -ECANCELED, s->why.text, NULL);
+}
+
+static void on_aborted_late(void *arg, const struct gather *answer)
+{
+	note_abort(arg, answer);
+}
+
+void save_rejoined(struct job *j)
+{
+	if (j->save_open)
+		ask_abort(j, on_aborted_late, j);
 }
 
 static void give_up(struct save *s, const char *reason)
 {
-	json_t *request = json_pack("{s:s, s:s}", "op", "save", "step", "abort");
-	CLEANUP_FREE char *to = job_holders(s->job);
-
 	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
-	json_object_set_new(request, "cluster", json_string(s->job->id));
-	nodes_ask(s->job->nodes, request, to, ABORT_MS, on_aborted, s);
+	ask_abort(s->job, on_aborted, s);
 }
 
 static void set_state(struct job *j, enum vm_state from, enum vm_state to)
@@ -416,6 +438,11 @@ static int check(const struct job *j, const char *folder, struct error *err)
 {
 	if (j->save)
 		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
+				 j->spec.name);
+	if (j->save_open)
+		return error_set(err, -EBUSY,
+				 "a checkpoint of cluster %s that was given up is under way at "
+				 "nodes that have not heard so yet: try again",
 				 j->spec.name);
 	if (j->migrate)
 		return error_set(err, -EBUSY, "VMs of cluster %s are being moved", j->spec.name);

@@ -17,6 +17,9 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 void save_clock_start(struct job *j);
 void save_clock_stop(struct job *j);
 
+/* The nodes were joined again: those that have not heard so are told that one was given up. */
+void save_rejoined(struct job *j);
+
 /* The cluster ends: who waits is told. Nothing where there is none. */
 void save_cancel(struct job *j);
 

@@ -22,7 +22,7 @@ NOTICED = 5  # seconds in which the others have to know
 PHASES = STAGES + ["run", "checkpoint", "move", "stop"]
 WHO = ["wispd0", "wispd1", "part0", "part1", "keeper0", "keeper1", "vmm0", "vmm1", "mover0", "mover1", "job", "helper0", "helper1", "run", "command"]
 # Those of `make check`: each kind of process once or twice.
-SOME = ["wispd0@run", "wispd1@start", "part1@start", "keeper1@run", "vmm1@run", "mover1@checkpoint", "job@start",
+SOME = ["wispd0@checkpoint", "wispd1@start", "part1@start", "keeper1@run", "vmm1@run", "mover1@checkpoint", "job@start",
         "helper0@network", "run@run", "wispd0@stop"]
 COMM = {"part": "wisp-part", "keeper": "wisp-keeper", "vmm": "wisp-vmm", "mover": "wisp-mover", "job": "wisp-job", "helper": "wisp-node-helpe"}
 DOCUMENT = f"name: {NAME}\nvms: 2\nvms-per-node: 2\ncpus: 1\nmemory: 16M\ncheckpoint: {{mode: live}}\n"
