@@ -84,7 +84,7 @@ NODES = [Node(0), Node(1)]
 
 def make_network():
     second = NODES[1]
-    second.space = subprocess.Popen(["unshare", "--net", "sleep", "100000"])
+    second.space = subprocess.Popen(["unshare", "--net", "setpriv", "--pdeathsig", "KILL", "sleep", "100000"])
     until("a network namespace", lambda: os.readlink(f"/proc/{second.space.pid}/ns/net") != os.readlink("/proc/self/ns/net"), 10)
     inside = ["nsenter", f"--net=/proc/{second.space.pid}/ns/net", "ip"]
     for command in (["ip", "link", "add", "to1", "type", "veth", "peer", "name", "to0", "netns", str(second.space.pid)],
