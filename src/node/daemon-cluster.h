@@ -96,6 +96,9 @@ void part_destroy(struct cluster *c);
 
 void network_forget(struct cluster *c);
 
+/* Gives up what is under way: the step that it waits for has failed. */
+void network_give_up(struct cluster *c);
+
 /* -------- daemon-life.c -------- */
 
 /* A request of the part has been done. */

@@ -23,6 +23,7 @@
 #include "node/daemon-cluster.h"
 
 #define STOP_NS 10000000000ull /* that the part has to stop VMs in order */
+#define USER_NS 30000000000ull /* for programs that run as the user, who can stop them */
 #define SOON_NS 200000000ull   /* once: a helper that was killed */
 #define AGAIN_NS 10000000000ull
 
@@ -171,6 +172,15 @@ static void on_timer(void *arg)
 {
 	struct cluster_end *e = arg;
 
+	if (e->c->making || e->call) {
+		log_warn(e->c->d->p.log, "end",
+			 "%s: wisp-keeper does not come to its end, and is killed", e->c->id);
+		if (e->c->making)
+			network_give_up(e->c);
+		else
+			helper_kill(e->call);
+		return;
+	}
 	if (e->step == STEP_STOP) {
 		log_warn(e->c->d->p.log, "end", "%s: the part does not stop its VMs", e->c->id);
 		e->step = STEP_KEEPER;
@@ -214,6 +224,8 @@ static void go(struct cluster_end *e)
 	job = e->step == STEP_KEEPER ? keeper_job(e->c, &err) : clean_job(e->c);
 	r = job ? helper_start(&e->c->d->helpers, job, -1, &ops, e, &e->call, &err) : -ENOMEM;
 	json_decref(job);
+	if (!r && e->step == STEP_KEEPER)
+		loop_set_timer(e->timer, USER_NS, 0);
 	if (!r)
 		return;
 	log_error(e->c->d->p.log, "end", "%s: %s", e->c->id, err.text);
@@ -273,6 +285,8 @@ void end_begin(struct cluster *c, struct reply *reply)
 		if (reply)
 			reply_send(reply, r, NULL, &err);
 	}
-	if (c->end && fresh && !c->making)
+	if (c->end && fresh && c->making)
+		loop_set_timer(c->end->timer, USER_NS, 0);
+	else if (c->end && fresh)
 		go(c->end);
 }

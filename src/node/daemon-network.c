@@ -82,6 +82,12 @@ void network_forget(struct cluster *c)
 	making_free(c->making);
 }
 
+void network_give_up(struct cluster *c)
+{
+	if (c->making && c->making->call)
+		helper_kill(c->making->call);
+}
+
 /* -------- its steps -------- */
 
 static json_t *job_of(struct network_making *m, const char *path, struct error *err)

@@ -4,6 +4,7 @@
 #include "node/helper-call.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -203,6 +204,17 @@ void helper_forget(struct helper_call **call)
 	if (*call)
 		(*call)->ops = NULL;
 	*call = NULL;
+}
+
+void helper_kill(struct helper_call *call)
+{
+	if (call->pidfd >= 0)
+		pidfd_send_signal(call->pidfd, SIGKILL, NULL, 0);
+	if (call->said >= 0) {
+		loop_remove(&call->on_said);
+		close(take_fd(&call->said));
+	}
+	settle(call);
 }
 
 void helper_calls_done(struct helper_calls *calls)

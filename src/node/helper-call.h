@@ -44,6 +44,13 @@ pid_t helper_pid(const struct helper_call *call);
 /* Nobody hears any more. Sets the pointer to NULL; accepts a pointer to NULL. */
 void helper_forget(struct helper_call **call);
 
+/*
+ * Waits no longer for a job that has become a user's program: that can be stopped, or others hold
+ * its standard output. done() comes as for one that was killed, maybe out of this; what the program
+ * has begun goes on.
+ */
+void helper_kill(struct helper_call *call);
+
 /* What is under way goes on until this process ends; jobs that have become users go on alone. */
 void helper_calls_done(struct helper_calls *calls);
 

@@ -232,6 +232,28 @@ static void test_stays(void **state)
 	assert_int_equal(WEXITSTATUS(b->status), 7);
 }
 
+/* A user can stop a program that the daemon waits for, and hold what it would be heard by. */
+static void test_kill(void **state)
+{
+	struct bench *b = *state;
+	struct helper_call *call = NULL;
+	struct error err;
+	json_t *text = json_pack("{s:s, s:i, s:[s, s, s]}", "op", "become", "user", (int)geteuid(),
+				 "argv", "/bin/sh", "-c", "sleep 15 & kill -STOP $$");
+	uint64_t begin = io_now_ns();
+
+	assert_int_equal(helper_start(&b->calls, text, -1, &once, b, &call, &err), 0);
+	json_decref(text);
+	for (int i = 0; i < 10; i++)
+		loop_run_once(b->loop, 50);
+	assert_int_equal(b->done, 0);
+	helper_kill(call);
+	wait_for(b, &b->done);
+	assert_true(io_now_ns() - begin < 10000000000ull);
+	assert_int_equal(b->code, -ECHILD);
+	assert_null(b->calls.first);
+}
+
 /* Whoever is in a cluster's network is killed with it, and it is gone; twice is once. */
 static void test_network(void **state)
 {
@@ -362,6 +384,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_user, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_folder, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_kill, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_network, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_group, set_up, tear_down),
