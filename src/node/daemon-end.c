@@ -145,13 +145,17 @@ static json_t *keeper_job(const struct cluster *c, struct error *err)
 	return cluster_become(c, "keeper", argv);
 }
 
-static json_t *clean_job(const struct cluster *c)
+/* Devices that are not known would stay the user's, and be given to the next one: no job then. */
+static json_t *clean_job(const struct cluster *c, struct error *err)
 {
 	CLEANUP_FREE char *path = cluster_network_file(c);
+	json_t *devices = NULL;
 
+	if (cluster_devices(c->d->store, c->id, &devices, err))
+		return NULL;
 	return json_pack("{s:s, s:s, s:s*, s:s*, s:o*}", "op", "clean", "cluster", c->id, "cgroups",
 			 groups_usable(c->d) ? c->d->p.cgroups : NULL, "network", path, "devices",
-			 cluster_all_devices(c));
+			 devices);
 }
 
 /* Late: its time was over. */
@@ -221,7 +225,7 @@ static void go(struct cluster_end *e)
 	/* All that runs, before what it leaves is swept. */
 	if (e->step == STEP_KEEPER && groups_usable(e->c->d))
 		cgroup_kill(e->c->d->p.cgroups, e->c->id, NULL, NULL);
-	job = e->step == STEP_KEEPER ? keeper_job(e->c, &err) : clean_job(e->c);
+	job = e->step == STEP_KEEPER ? keeper_job(e->c, &err) : clean_job(e->c, &err);
 	r = job ? helper_start(&e->c->d->helpers, job, -1, &ops, e, &e->call, &err) : -ENOMEM;
 	json_decref(job);
 	if (!r && e->step == STEP_KEEPER)
