@@ -134,7 +134,7 @@ static void on_helper(void *arg, int code, const char *reason)
 static json_t *keeper_job(const struct cluster *c, struct error *err)
 {
 	CLEANUP_FREE char *program = NULL;
-	json_t *argv, *vms = NULL;
+	json_t *argv, *job, *vms = NULL;
 
 	if (paths_program("wisp-keeper", &program, err) ||
 	    cluster_all_vms(c->d->store, c->id, &vms, err))
@@ -142,7 +142,9 @@ static json_t *keeper_job(const struct cluster *c, struct error *err)
 	argv = json_pack("[s, s, s]", program, "end", c->id);
 	json_array_extend(argv, vms);
 	json_decref(vms);
-	return cluster_become(c, "keeper", argv);
+	job = cluster_become(c, "keeper", argv);
+	json_object_del(job, "devices"); /* it starts no VM */
+	return job;
 }
 
 /* Devices that are not known would stay the user's, and be given to the next one: no job then. */

@@ -59,6 +59,15 @@ static bool is_driven(const struct place *p)
 	return driver && !strcmp(driver, DRIVER);
 }
 
+/* Its own driver may have it again. */
+static void give_back(const struct place *p, const char *override)
+{
+	struct error ignored;
+
+	if (!write_file(p, override, "\n", &ignored))
+		write_file(p, "drivers_probe", p->address, &ignored);
+}
+
 static int bind_driver(const struct place *p, struct error *err)
 {
 	CLEANUP_FREE char *override = io_format("devices/%s/driver_override", p->address);
@@ -81,6 +90,8 @@ static int bind_driver(const struct place *p, struct error *err)
 			      " does not take it (is the module loaded, and an "
 			      "IOMMU on? \"wisp doctor\" tells)",
 			      p->address);
+	if (r)
+		give_back(p, override);
 	return r;
 }
 
