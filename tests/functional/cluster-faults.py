@@ -161,7 +161,7 @@ def case(who, phase):
             until("nothing left", lambda: not left(), 30)
             return "it was not there"
         if who.startswith("wispd"):
-            time.sleep(CHANCE.choice([0.1, 1, 3]))
+            time.sleep(CHANCE.choice([0.1, 1, GRACE - 2]))  # the coordinator needs a second more
             NODES[int(who[-1])].start()
         if who == "run":
             run.process.wait()
