@@ -4,6 +4,7 @@
 #include "cli/job-former.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "cli/cmd-cluster.h"
@@ -12,6 +13,9 @@
 #include "job/nodelist.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+
+#define ENDS_MS 5000 /* that a coordinator takes which answers no more */
+#define LOOK_MS 100
 
 /* -------- who had its VMs -------- */
 
@@ -102,6 +106,18 @@ void job_former_nodes(json_t *spec, json_t *nodes)
 
 /* -------- its coordinator -------- */
 
+/* One that ends by itself just then answers no more, and need not be stopped: what failed is fine.
+ */
+static int unless_ended(const char *folder, int r)
+{
+	for (unsigned i = 0; r && i < ENDS_MS / LOOK_MS; i++) {
+		if (!folder_is_alive(folder))
+			return 0;
+		poll(NULL, 0, LOOK_MS);
+	}
+	return r;
+}
+
 int job_former_stop(const json_t *spec, bool stop, struct error *err)
 {
 	const char *name = json_string_value(json_object_get(spec, "name"));
@@ -114,15 +130,15 @@ int job_former_stop(const json_t *spec, bool stop, struct error *err)
 	if (r || !folder_is_alive(folder))
 		return r;
 	r = cluster_ask(name, json_pack("{s:s}", "op", "status"), &status, err);
-	if (r)
-		return r;
+	if (r || !status)
+		return unless_ended(folder, r);
 	its = json_string_value(json_object_get(status, "job"));
 	same = its && !strcmp(its, job);
 	json_decref(status);
 	if (!same) /* another cluster of that name: the coordinator says so */
 		return 0;
 	if (stop)
-		return cluster_stop(name, true, err);
+		return unless_ended(folder, cluster_stop(name, true, err));
 	return error_set(err, -EBUSY,
 			 "cluster %s, of which this is a checkpoint, still runs on this machine: "
 			 "--stop ends it first (so does wisp cluster stop %s)",
