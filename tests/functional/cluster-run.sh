@@ -16,7 +16,7 @@ daemons() {
 	done
 }
 end_daemon() {
-	for daemon in $(daemons); do kill "$daemon"; done
+	for daemon in $(daemons); do kill "$daemon" 2>/dev/null || :; done
 	wait_for 10 sh -c "for p in $(daemons | tr '\n' ' '); do [ ! -d /proc/\$p ] || exit 1; done" || :
 }
 at_exit end_daemon

@@ -16,7 +16,7 @@ at_failure='cat err */launcher/*/log far/*/node/socket.log'
 cp -a /etc "$TMP/etc"
 agent=
 stop_agent() {
-	[ -z "$agent" ] || kill "$agent"
+	[ -z "$agent" ] || kill "$agent" 2>/dev/null || :
 	[ -z "$agent" ] || wait "$agent" || :
 }
 start_agent() {
@@ -54,7 +54,7 @@ daemons() {
 		esac
 	done
 }
-at_exit 'for pid in $(daemons); do kill $pid; done; sleep 1'
+at_exit 'for pid in $(daemons); do kill $pid 2>/dev/null || :; done; sleep 1'
 as_user() {
 	timeout 60 setpriv --reuid=65534 --regid=65534 --clear-groups env WISP_RUN="$TMP/near" WISP_HOME="$TMP/home" \
 		WISP_CONFIG="$TMP/home" HOME="$TMP/home" wisp "$@"
