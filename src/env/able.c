@@ -20,9 +20,6 @@ int env_able(const json_t *environment, struct error *err)
 		return error_set(err, -EOPNOTSUPP,
 				 "network.isolated: no is a way out of private networks; one of "
 				 "kind macvtap is the nodes' own, so leave it out");
-	if (!macvtap && json_object_get(network, "vlan"))
-		return error_set(err, -EOPNOTSUPP,
-				 "network.vlan is of networks of kind macvtap alone");
 	if (json_array_size(json_object_get(environment, "devices")) &&
 	    json_integer_value(json_object_get(checkpoint, "interval")))
 		return error_set(err, -EOPNOTSUPP,

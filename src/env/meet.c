@@ -161,6 +161,33 @@ static void decision_done(struct decision *d)
 	free(d->fix);
 }
 
+/* Whether its field means nothing here, since another one is of another kind. */
+static bool is_idle(const struct meet *m, const struct field *field)
+{
+	const struct decision *of = field->of ? meet_find(m, field->of) : NULL;
+
+	return of && of->value && strcmp(json_string_value(of->value), field->kind) != 0;
+}
+
+/* A rule may speak of all networks, say. A user who does so expects something of it. */
+static void set_idle(struct decision *d)
+{
+	const struct field *f = d->field;
+
+	json_decref(d->value);
+	free(d->why);
+	free(d->fix);
+	d->value = NULL;
+	d->why = d->fix = NULL;
+	d->by = BY_NOBODY;
+	d->idle = true;
+	d->missing = d->n && d->claim[0]->doc->level == LEVEL_USER;
+	if (d->missing) {
+		d->why = io_format("it is of %s: %s alone", f->of, f->kind);
+		d->fix = io_format("%s: %s", f->of, f->kind);
+	}
+}
+
 static struct decision *decision_add(struct meet *m, const struct collection *c,
 				     const struct field *field, const char *key)
 {
@@ -178,6 +205,8 @@ static struct decision *decision_add(struct meet *m, const struct collection *c,
 		m->failed = true;
 		return NULL;
 	}
+	if (is_idle(m, field))
+		set_idle(&d);
 	m->d[m->n] = d;
 	return &m->d[m->n++];
 }
@@ -347,6 +376,8 @@ static void check_warning(struct meet *m, const struct claim *claim)
 
 		if (d->field != claim->field || !claim_is_of(claim, d->key) || d->why)
 			continue;
+		if (d->idle)
+			return;
 		found = true;
 		if (!claim_holds(claim, d->value))
 			warn(m, claim, d->key, d->value);

@@ -30,6 +30,7 @@ struct decision {
 	size_t n;
 	const struct claim **dropped; /* defaults that do not fit */
 	size_t ndropped;
+	bool idle;    /* its field's "of" is of another kind: it is left out, whatever rules say */
 	char *why;    /* a conflict, or it has to be said; else NULL */
 	bool missing; /* with why: another document could still say it */
 	char *fix;    /* what would do, when something would */

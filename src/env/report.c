@@ -64,6 +64,8 @@ static void print_by(FILE *out, const struct decision *d)
 	else if (d->by == BY_GIVEN)
 		fprintf(out, "%s %s%s", level_name(d->claim[0]->doc->level), place ?: "?",
 			d->n > 1 ? " and others" : "");
+	else if (d->idle)
+		fprintf(out, "nobody: it is of %s: %s alone", d->field->of, d->field->kind);
 	else
 		fprintf(out, "nobody");
 }

@@ -264,8 +264,9 @@ const struct field env_fields[] = {
 	{.path = "network.subnet", .type = &type_text, .check = check_subnet, .builtin = SUBNET_DEFAULT,
 	 .text = "The addresses of the VMs.",
 	 .example = "network: {subnet: 10.20.0.0/16}"},
-	{.path = "network.vlan", .type = &type_number, .min = 1, .max = 4094,
-	 .text = "The VLAN that a network of kind macvtap is, of those that the nodes have for that. A node gives each to one cluster at a time.",
+	{.path = "network.vlan", .type = &type_number, .min = 1, .max = 4094, .of = "network.kind", .kind = "macvtap",
+	 .text = "The VLAN that a network of kind macvtap is, of those that the nodes have for that. A node gives each to one cluster at a time. "
+		 "What rules say of it does not concern networks of other kinds.",
 	 .example = "network: {kind: macvtap, vlan: 100..109}"},
 	{.path = "network.isolated", .type = &type_flag, .builtin = "yes",
 	 .text = "Nothing but the VMs themselves is reached over a private network. no: what a node reaches the VMs on it reach, too, as an ordinary user of that node would "

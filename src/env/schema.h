@@ -21,15 +21,16 @@ struct field {
 	const struct type *type;
 	/* Of a text, an item or a map's key: NULL when it is good, else what it should be. */
 	const char *(*check)(const char *text);
-	const char *words;   /* instead: "lz4|zstd", all there are */
-	enum unit unit;	     /* of a number */
-	int64_t min, max;    /* of a number, in bytes or milliseconds */
-	bool exact;	     /* of a text: "*" and "?" are themselves, not patterns */
-	bool keyed;	     /* of a set: items are NAME or NAME=VALUE */
-	const char *needs;   /* of a map: one of these an entry must have, "size|path" */
-	const char *builtin; /* as it is written; NULL: left out unless somebody says it */
-	const char *text;    /* what it is, a paragraph */
-	const char *example; /* YAML */
+	const char *words;     /* instead: "lz4|zstd", all there are */
+	enum unit unit;	       /* of a number */
+	int64_t min, max;      /* of a number, in bytes or milliseconds */
+	bool exact;	       /* of a text: "*" and "?" are themselves, not patterns */
+	bool keyed;	       /* of a set: items are NAME or NAME=VALUE */
+	const char *needs;     /* of a map: one of these an entry must have, "size|path" */
+	const char *of, *kind; /* only where the field "of" (above it) is "kind"; else ignored */
+	const char *builtin;   /* as it is written; NULL: left out unless somebody says it */
+	const char *text;      /* what it is, a paragraph */
+	const char *example;   /* YAML */
 };
 
 extern const struct field env_fields[];

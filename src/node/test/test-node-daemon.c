@@ -290,9 +290,8 @@ static void test_reserve(void **state)
 			 -EPERM);
 	assert_non_null(strstr(err.text, "network.kind: macvtap takes root's wispd"));
 	/* What this Wisp cannot do is refused before anything is reserved. */
-	assert_int_equal(say(a, reserve("a-3", "network: {vlan: 7}\n", 1), NULL, &err),
-			 -EOPNOTSUPP);
-	assert_non_null(strstr(err.text, "network.vlan is of"));
+	assert_int_equal(say(a, reserve("a-3", "network: {vlan: 7}\n", 1), NULL, &err), -EBADE);
+	assert_non_null(strstr(err.text, "network.vlan: it is of network.kind: macvtap alone"));
 	assert_int_equal(
 		say(a, reserve("a-3", "network: {kind: macvtap, isolated: no}\n", 1), NULL, &err),
 		-EOPNOTSUPP);

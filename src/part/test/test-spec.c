@@ -232,8 +232,6 @@ static void test_not_yet(void **state)
 	static const char two[] = "{\"dedicated\": true, \"cpus\": \"0-7\", \"nodes\": "
 				  "[{\"node\": 0}, {\"node\": 1}]}";
 	static const char *const words[] = {
-		"\"network\": {\"vlan\": 7}",
-		"network.vlan",
 		"\"devices\": [\"pci:0000:3b:00.0\"], \"checkpoint\": {\"interval\": 60}",
 		"checkpoint.interval",
 		"\"colour\": \"blue\"",
