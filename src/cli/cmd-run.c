@@ -240,7 +240,8 @@ const struct command cmd_run = {
 		"The first ^C is passed on to the program, a second within 3 s ends the cluster. "
 		"So "
 		"does a terminal that is lost, unless it was detached (--detach, or wisp cluster "
-		"detach from another one). --json prints stages as JSON on standard error.",
+		"detach from another one). With --detach ^C ends a cluster that is still being "
+		"started. --json prints stages as JSON on standard error.",
 	.options = run_options_rows,
 	.stops_at_args = true,
 	.complete = COMPLETE_FILE,

@@ -305,15 +305,21 @@ static const struct conn_ops conn_ops = {on_message, on_data, on_sent, on_closed
 
 /* -------- signals -------- */
 
+static void end_cluster(struct view *v, int signo)
+{
+	end_progress(v);
+	if (!v->t->json)
+		fprintf(stderr, "%s: ending the cluster\n", v->t->name);
+	ask(v, json_pack("{s:s, s:i}", "op", "stop", "code", 128 + signo));
+}
+
 /* The first ^C is the program's; another one soon after ends the cluster. */
 static void on_interrupt(struct view *v)
 {
 	uint64_t now = io_now_ns();
 
 	if (v->interrupted && now - v->interrupted < AGAIN_NS) {
-		if (!v->t->json)
-			fprintf(stderr, "%s: ending the cluster\n", v->t->name);
-		ask(v, json_pack("{s:s, s:i}", "op", "stop", "code", 128 + SIGINT));
+		end_cluster(v, SIGINT);
 	} else {
 		ask(v, json_pack("{s:s, s:i}", "op", "signal", "signal", SIGINT));
 	}
@@ -324,7 +330,9 @@ static void on_signal(void *arg, int signo)
 {
 	struct view *v = arg;
 
-	if (!v->t->hold && signo != SIGUSR1 && signo != SIGUSR2)
+	if (v->t->until_run && (signo == SIGINT || signo == SIGTERM))
+		end_cluster(v, signo); /* its name has not been told yet */
+	else if (!v->t->hold && signo != SIGUSR1 && signo != SIGUSR2)
 		finish(v, 0, 128 + signo); /* who only looks, leaves */
 	else if (signo == SIGINT)
 		on_interrupt(v);

@@ -14,7 +14,7 @@ struct job_terminal {
 	bool hold;	    /* the cluster ends when this terminal is lost */
 	bool input;	    /* stdin goes to the program */
 	bool past;	    /* output from its beginning, as far as it is kept */
-	bool until_run;	    /* leaves when the program has been started */
+	bool until_run;	    /* leaves when the program has been started; ^C before that ends it */
 	bool quiet;	    /* no stages */
 	bool json;	    /* stages and the end as JSON, one object a line, on stderr */
 	const char *label;  /* put before each line of output, or NULL */

@@ -52,13 +52,16 @@ run() {
 }
 
 # A shell has its background commands ignore ^C.
-begin() {
+launch() {
 	: >out
 	python3 -c 'import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp("wisp", ["wisp", "run", "--socket", os.environ["TMP"] + "/socket", "--image", "tiny"] + sys.argv[1:])' \
 		"$@" >out 2>err </dev/null &
 	pid=$!
+}
+begin() {
+	launch "$@"
 	until_true grep -q runs out
 }
 
@@ -216,6 +219,19 @@ run -q -d --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sleep 100 >/dev/null
 wisp cluster stop lu
 expect "stopped" "$(wisp cluster list)" ""
 cleaned
+
+# ^C before its name is told ends it.
+start_nodes 2 start=never@0
+launch -d --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sleep 100
+until_true grep -q "^start 0" asked
+kill -INT $pid
+rc=0
+wait $pid || rc=$?
+expect "a start that is given up" "$rc $(cat out)" "130 "
+until_true grep -q "^release" asked
+wisp cluster stop lu
+cleaned
+start_nodes 2
 
 # wisp cluster detach lets the terminal go.
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 1; echo over'
