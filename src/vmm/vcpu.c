@@ -219,11 +219,15 @@ static void run_loop(struct vcpu *v)
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
+	struct vcpu_control *c = v->vm->control;
 	char name[16];
 
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	prctl(PR_SET_NAME, name);
+	pthread_mutex_lock(&c->lock);
 	v->tid = gettid();
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
 	if (obey(v))
 		run_loop(v);
 	return NULL;
@@ -328,6 +332,18 @@ static int start_one(struct vcpu *v, pthread_attr_t *attr, struct error *err)
 	return 0;
 }
 
+/* Who accounts for threads is told their numbers when the control socket is served. */
+static void wait_counted(struct vm *vm)
+{
+	struct vcpu_control *c = vm->control;
+
+	pthread_mutex_lock(&c->lock);
+	for (unsigned i = 0; i < vm->nvcpus; i++)
+		while (!vm->vcpus[i].tid)
+			pthread_cond_wait(&c->changed, &c->lock);
+	pthread_mutex_unlock(&c->lock);
+}
+
 int vcpus_start(struct vm *vm, struct error *err)
 {
 	pthread_attr_t attr;
@@ -344,6 +360,8 @@ int vcpus_start(struct vm *vm, struct error *err)
 		r = start_one(&vm->vcpus[i], &attr, err);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
+	if (!r)
+		wait_counted(vm);
 	return r;
 }
 

@@ -27,7 +27,7 @@ struct vcpu {
 	struct kvm_run *run;
 	size_t run_size;
 	pthread_t thread;
-	_Atomic int tid; /* of the thread as the kernel counts them; 0: not yet */
+	_Atomic int tid; /* of the thread as the kernel counts them; there after vcpus_start() */
 	bool started;
 	bool parked;	     /* vcpu_control.lock */
 	bool ended;	     /* does not run any more: parked until the VM is destroyed */
