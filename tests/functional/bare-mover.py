@@ -225,7 +225,7 @@ def throttled(folder, *args):
     """A guest that writes faster than its disk: it is slower meanwhile, if it may be."""
     m = Machine("-k", GUEST, "-a", "dirty=16", *args)
     m.wait_rounds(2)
-    slow = {**broken("write", 1), "BROKEN_PATH": folder, "BROKEN_DELAY": "60"}
+    slow = {**broken("write", 1), "BROKEN_PATH": folder, "BROKEN_DELAY": "10"}
     live_ = ("--live", "--downtime", "50")
     free = mover("checkpoint", m, folder, *live_, env=slow)
     saved = 1
