@@ -11,6 +11,7 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
+#include "mover/compress.h"
 
 enum { OPT_TO = 1, OPT_LIVE, OPT_STOP, OPT_INCREMENTAL, OPT_FULL, OPT_COMPRESS, OPT_JSON };
 
@@ -36,6 +37,14 @@ static int set_folder(json_t *request, const char *value, struct error *err)
 		       : 0;
 }
 
+static int set_compress(json_t *request, const char *value, struct error *err)
+{
+	enum compression kind;
+
+	return compression_parse(value, &kind, err)
+		       ?: json_object_set_new(request, "compress", json_string(value));
+}
+
 static int set(void *arg, int id, const char *value, struct error *err)
 {
 	struct options *o = arg;
@@ -52,9 +61,7 @@ static int set(void *arg, int id, const char *value, struct error *err)
 		return json_object_set_new(o->request, "incremental",
 					   json_boolean(id == OPT_INCREMENTAL));
 	case OPT_COMPRESS:
-		return json_object_set_new(o->request, "compress", json_string(value))
-			       ? error_set(err, -EINVAL, "--compress is none, lz4 or zstd")
-			       : 0;
+		return set_compress(o->request, value, err);
 	default:
 		o->json = true;
 		return 0;
