@@ -144,24 +144,13 @@ static int parse(struct option_parser *parser, struct run_options *o, struct err
 
 /* -------- the cluster -------- */
 
-/* Only what the first VM writes alone is the first VM's. */
-static struct run_view view_of(const struct run_options *o, const json_t *spec)
-{
-	const char *mpi =
-		json_string_value(json_object_get(json_object_get(spec, "environment"), "mpi"));
-
-	return (struct run_view){.detach = o->detach,
-				 .quiet = o->quiet,
-				 .json = o->request.json,
-				 .label = o->label && (!mpi || !strcmp(mpi, "none"))};
-}
-
 static int run(const struct command *cmd, struct run_options *o, int argc, char **argv)
 {
 	const struct job_daemon wanted = {o->socket, o->launcher, !json_array_size(o->nodes)};
 	CLEANUP_FREE char *socket = NULL;
+	const struct run_view view = {
+		.detach = o->detach, .quiet = o->quiet, .json = o->request.json};
 	json_t *facts = NULL, *spec = NULL;
-	struct run_view view;
 	struct error err;
 	int code, r = job_find_daemon(&wanted, &socket, &facts, &err);
 
@@ -172,7 +161,6 @@ static int run(const struct command *cmd, struct run_options *o, int argc, char 
 	if (code)
 		return code;
 	json_object_set_new(spec, "socket", json_string(socket));
-	view = view_of(o, spec);
 	code = run_start(cmd, spec, &view);
 	json_decref(spec);
 	return code;

@@ -10,7 +10,6 @@
 struct run_view {
 	bool detach; /* leaves when the program runs */
 	bool quiet, json;
-	bool label; /* output is the first VM's, and says so */
 };
 
 /* Starts the coordinator of a description and is its terminal. The exit code. */

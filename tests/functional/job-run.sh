@@ -289,7 +289,7 @@ expect "nothing left" "$(wisp cluster list)" ""
 # -------- checkpoints --------
 
 start_nodes 2 release=keep
-begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; until [ -e "$0" ]; do sleep 0.1; done; echo over; exit 9' "$TMP/go"
+begin -l --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; until [ -e "$0" ]; do sleep 0.1; done; echo over; exit 9' "$TMP/go"
 wisp cluster checkpoint lu --to saved --live >report
 grep -q "^checkpoint 1 in $TMP/saved: .* skew .* longest pause 5.0 ms" report || fail "the checkpoint does not say what it took"
 grep -q "^VM .* TCP SENT AGAIN IN 1\.[0-9] s$" report || fail "it does not say how long TCP was looked at"
@@ -319,7 +319,7 @@ wisp cluster checkpoint lu --to saved | grep -q "^checkpoint 3 in" || fail "a re
 touch go
 rc=0
 wait $pid || rc=$?
-expect "a restarted program" "$rc $(tail -n 1 out)" "9 over"
+expect "a restarted program" "$rc $(tail -n 1 out)" "9 lu-0: over"
 cleaned
 
 # What is left of it ends first, and who does not answer has to be named.
@@ -383,6 +383,7 @@ wisp cluster stop lu
 wait $pid || :
 start_nodes 3
 refuse 2 "give the folder" wisp cluster restart
+refuse 2 'compression "bz2" is not one of none, lz4, zstd' wisp cluster checkpoint lu --compress bz2
 refuse 1 "has no checkpoint of a whole job" wisp cluster restart "$TMP/failed"
 printf 'vms: 2\ncheckpoint: {interval: 1s, keep: 2, directory: %s}\n' "$TMP/clock" >clock.yaml
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- sh -c 'echo runs; sleep 100'
