@@ -104,6 +104,7 @@ static int describe(const struct job_manifest *m, const char *folder, const json
 	if (r)
 		return error_prefix(err, r, "checkpoint %llu of %s",
 				    (unsigned long long)m->sequence, folder);
+	json_object_set_new(former, "folder", json_string(folder));
 	spec = json_deep_copy(then);
 	json_object_set_new(spec, "former", former);
 	json_object_set_new(spec, "digest", json_string(m->environment_digest));

@@ -104,6 +104,31 @@ static int take_lock(struct checkpoints *c, struct error *err)
 	return error_errno(err, -errno, "cannot lock %s", c->path);
 }
 
+int checkpoints_claim(const char *path, int *ret, struct error *err)
+{
+	CLEANUP_FREE char *file = io_format("%s/.restarted", path);
+	CLEANUP_CLOSE int fd = -1;
+
+	*ret = -1;
+	if (!file)
+		return error_set(err, -ENOMEM, "out of memory");
+	fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 && (errno == EROFS || errno == EACCES))
+		return 0;
+	if (fd < 0)
+		return error_errno(err, -errno, "cannot open %s", file);
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		return errno == EWOULDBLOCK
+			       ? error_set(err, -EBUSY,
+					   "a cluster that was restarted from %s still runs: end "
+					   "it where that was done (wisp cluster stop), or restart "
+					   "a copy of the folder",
+					   path)
+			       : error_errno(err, -errno, "cannot lock %s", file);
+	*ret = take_fd(&fd);
+	return 0;
+}
+
 static int sweep(const struct checkpoints *c, struct error *err)
 {
 	CLEANUP_DIR DIR *d = list(c->dir, ".");

@@ -44,6 +44,12 @@ int checkpoints_path(const json_t *environment, const char *cluster, char **ret,
 int checkpoints_open(const char *path, bool write, struct checkpoints *ret, struct error *err);
 void checkpoints_close(struct checkpoints *c);
 
+/*
+ * For who goes on from a checkpoint in the folder: nobody else does before *ret, which is the
+ * caller's, is closed. -EBUSY: somebody does. *ret is -1 where the folder cannot be written.
+ */
+int checkpoints_claim(const char *path, int *ret, struct error *err);
+
 /* The numbers of all checkpoints, ascending; the caller frees *ret. */
 int checkpoints_list(const struct checkpoints *c, uint64_t **ret, size_t *n, struct error *err);
 

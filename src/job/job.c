@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "job/checkpoints.h"
 #include "job/folder.h"
 #include "job/migrate.h"
 #include "job/nodelist.h"
@@ -389,12 +390,22 @@ static int make_timers(struct job *j, struct error *err)
 	return r ? error_errno(err, r, "cannot make timers") : 0;
 }
 
+/* Two clusters of one checkpoint would write to the same volumes and files. */
+static int claim_former(struct job *j, struct error *err)
+{
+	const char *folder = json_string_value(json_object_get(j->spec.former, "folder"));
+
+	return folder ? checkpoints_claim(folder, &j->claim, err) : 0;
+}
+
 static int make(struct job *j, struct error *err)
 {
 	int r = make_names(j, err);
 
 	if (!r)
 		r = make_folder(j, err);
+	if (!r)
+		r = claim_former(j, err);
 	if (!r && (program_create(j) || make_nodes(j) || make_vms(j) || !(j->past = json_array())))
 		r = error_set(err, -ENOMEM, "out of memory");
 	if (!r)
@@ -415,6 +426,7 @@ int job_create(struct loop *loop, struct spec *spec, struct job **ret, struct er
 			  .spec = *spec,
 			  .lock = -1,
 			  .log_fd = -1,
+			  .claim = -1,
 			  .output = {{.fd = -1}, {.fd = -1}},
 			  .detached = spec->detach,
 			  .started = time(NULL)};
@@ -465,6 +477,7 @@ void job_leave_folder(struct job *j)
 		job_changed(j);
 	else
 		folder_remove(j->folder);
+	cleanup_close_fd(&j->claim);
 	close(take_fd(&j->lock));
 }
 

@@ -76,6 +76,7 @@ struct job {
 	char job[JOB_ID];	     /* a restart has that of the checkpoint */
 	char *folder, *socket;	     /* state directory, and the control socket in it */
 	int lock, log_fd;
+	int claim; /* on the folder that it goes on from; or -1 */
 	struct output output[2];
 	struct nodes *nodes;
 	struct tubes *tubes;

@@ -316,6 +316,9 @@ until_true sh -c 'wisp cluster show lu | grep -q "lu-0 .* n1 .* ready"'
 grep -q "^restore 1,2" asked || fail "nothing was restored"
 until_true sh -c 'wisp cluster show lu | grep -q " run$"'
 wisp cluster checkpoint lu --to saved | grep -q "^checkpoint 3 in" || fail "a restarted job does not go on with its folder"
+mkdir "$TMP/elsewhere"
+refuse 1 "a cluster that was restarted from $TMP/saved still runs" \
+	env WISP_RUN="$TMP/elsewhere" wisp cluster restart saved -q --socket "$TMP/socket" --nodes 'n[1-2]@127.0.0.[2-3]'
 touch go
 rc=0
 wait $pid || rc=$?
