@@ -12,6 +12,7 @@
 #include "mover/migrate-target.h"
 
 #define FAREWELL_TIMEOUTS 6 /* how long a source is waited for that is to hear how it went */
+#define HURRY_MS 2000u	    /* the same, after a cancel */
 
 int target_note(struct target *t, enum note_state state, bool rest, struct error *err)
 {
@@ -175,6 +176,15 @@ static int await_commit(struct target *t, struct error *err)
 	return -EAGAIN;
 }
 
+/* One that is cancelled has said it all the same. */
+static void say_prepared(struct target *t)
+{
+	int rc = message_send(&t->control, MESSAGE_PREPARED, NULL, 0, NULL);
+
+	if (rc < 0 && rc != -ECANCELED)
+		channel_close(&t->control);
+}
+
 static int prepared(struct target *t, struct error *err)
 {
 	int rc = t->control.fd >= 0 ? 0 : -EAGAIN;
@@ -225,26 +235,52 @@ static int hear_abort(struct target *t)
 	return rc;
 }
 
-/* Until the source knows that the VM will never run here, as tell_running(). */
-static int tell_aborted(struct target *t)
+/*
+ * A cancel shortens what is left, and no more: a source that has given the VM waits until it is
+ * told. True when there is one, which is not seen again.
+ */
+static bool hurry(struct target *t)
+{
+	if (!t->o.cancel || !*t->o.cancel)
+		return false;
+	t->o.cancel = t->control.cancel[0] = NULL;
+	if (farewell_ms(t) > HURRY_MS)
+		t->o.return_ms = HURRY_MS;
+	if (t->o.timeout_ms > HURRY_MS)
+		t->o.timeout_ms = HURRY_MS;
+	t->control.timeout_ms = t->o.timeout_ms;
+	return true;
+}
+
+/* Until the source has answered what is said to it. -ETIMEDOUT: it was not to be found. */
+static int tell(struct target *t, int (*say)(struct target *t))
 {
 	uint64_t end = io_now_ns() + farewell_ms(t) * 1000000ull;
-	int rc = 0;
+	int rc;
 
-	while (rc == 0 && !t->note.told && (rc = hear_abort(t)) < 0 && rc != MIGRATE_KILLED)
-		rc = io_now_ns() < end ? target_let_in(t, farewell_ms(t), NULL) : -ETIMEDOUT;
+	do {
+		if (hurry(t))
+			end = io_now_ns() + farewell_ms(t) * 1000000ull;
+		rc = say(t);
+		if (rc == 0 || rc == MIGRATE_KILLED)
+			return rc;
+		if (io_now_ns() >= end)
+			return -ETIMEDOUT;
+		rc = target_let_in(t, farewell_ms(t), NULL);
+	} while (rc == 0 || rc == -ECANCELED);
 	return rc;
 }
 
-/* Until the source knows that the VM runs. -ETIMEDOUT, -ECANCELED: it was not to be found. */
+/* Until the source knows that the VM will never run here. */
+static int tell_aborted(struct target *t)
+{
+	return t->note.told ? 0 : tell(t, hear_abort);
+}
+
+/* Until the source knows that the VM runs. */
 static int tell_running(struct target *t)
 {
-	uint64_t end = io_now_ns() + farewell_ms(t) * 1000000ull;
-	int rc = 0;
-
-	while (rc == 0 && say_running(t) < 0)
-		rc = io_now_ns() < end ? target_let_in(t, farewell_ms(t), NULL) : -ETIMEDOUT;
-	return rc;
+	return tell(t, say_running);
 }
 
 /* It ran, and is lost or stands: the source may be there still and is told that it ran. */
@@ -284,9 +320,8 @@ int target_take_over(struct target *t, struct migrate_result *ret, struct error 
 	if (rc == 0 && t->note.state == NOTE_RUNNING)
 		rc = run(t, err);
 	else if (rc == 0 && t->note.state == NOTE_PREPARED) {
-		if (t->control.fd >= 0 &&
-		    message_send(&t->control, MESSAGE_PREPARED, NULL, 0, NULL) < 0)
-			channel_close(&t->control);
+		if (t->control.fd >= 0)
+			say_prepared(t);
 		rc = prepared(t, err);
 	}
 	if (rc == 0 && t->note.state == NOTE_RUNNING && t->note.rest)

@@ -38,8 +38,8 @@ struct pair {
 	char address[256], from_note[256], to_note[256];
 	int kill_sender, kill_receiver; /* step, or -1 */
 	int die_sender, die_receiver;	/* the VMM dies at that step, or -1 */
-	_Atomic bool cancel;
-	int cancel_at;
+	_Atomic bool cancel, cancel_target;
+	int cancel_at, cancel_target_at; /* step, or -1 */
 	_Atomic int to_step;
 	char why[256]; /* somebody was sent away */
 	_Atomic bool refused;
@@ -75,6 +75,8 @@ static inline int receiver_at(void *arg, const struct migrate_progress *now)
 	struct pair *p = arg;
 
 	p->to_step = (int)now->step;
+	if ((int)now->step == p->cancel_target_at)
+		p->cancel_target = true;
 	if ((int)now->step == p->die_receiver)
 		fake_die(&p->to);
 	if ((int)now->step != p->kill_receiver)
@@ -92,7 +94,8 @@ static inline void pair_init(struct pair *p, const char *dir, bool tcp)
 			   .kill_receiver = -1,
 			   .die_sender = -1,
 			   .die_receiver = -1,
-			   .cancel_at = -1};
+			   .cancel_at = -1,
+			   .cancel_target_at = -1};
 	fake_init(&p->from, &p->world, MEMORY, false);
 	fake_init(&p->to, &p->world, MEMORY, true);
 	snprintf(p->address, sizeof(p->address), tcp ? "tcp:127.0.0.1:0" : "unix:%s/%u", dir,
@@ -186,16 +189,14 @@ static inline void run_sender(struct pair *p)
 
 static inline void pair_run(struct pair *p)
 {
-	_Atomic bool done = false;
-
-	p->receive.cancel = &done;
+	p->receive.cancel = &p->cancel_target;
 	assert_int_equal(pthread_create(&p->thread, NULL, receiver_main, p), 0);
 	run_sender(p);
 	for (unsigned i = 0; p->receive.refused && !p->refused && i < 500; i++)
 		usleep(10000);
 	/* One that waits for a source that will not come any more is sent home. */
 	if (p->to_step < STEP_CHECKED)
-		done = true;
+		p->cancel_target = true;
 	pthread_join(p->thread, NULL);
 	p->receive.cancel = NULL;
 }

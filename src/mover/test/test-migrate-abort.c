@@ -181,6 +181,28 @@ static void test_cancelled_target(void **state)
 	pair_done(&p);
 }
 
+/* The same at each step, with a source that waits: it hears how it went, and nobody else is needed.
+ */
+static void test_cancelled_at(void **state)
+{
+	for (int way = 0; way < 2 * STEP_COUNT; way++) {
+		struct pair p;
+
+		pair_init(&p, *state, way & 1);
+		p.cancel_target_at = way / 2;
+		pair_run(&p);
+		if (p.send_rc)
+			assert_stayed(&p);
+		else
+			assert_moved(&p);
+		if (p.sent.untold || p.received.untold)
+			fail_msg("step %d, untold: %s, %s", way / 2, p.send_err.text,
+				 p.receive_err.text);
+		assert_int_equal(p.world.running, 1);
+		pair_done(&p);
+	}
+}
+
 /* The source has its VM back, and the target, which is away, may wait for it. */
 static void test_away_target(void **state)
 {
@@ -253,6 +275,7 @@ int main(void)
 		cmocka_unit_test(test_refused_killed),
 		cmocka_unit_test(test_refused_both_killed),
 		cmocka_unit_test(test_cancelled_target),
+		cmocka_unit_test(test_cancelled_at),
 		cmocka_unit_test(test_away_target),
 		cmocka_unit_test(test_failed_load),
 		cmocka_unit_test(test_old_record),
