@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A VM that version 1 of the saved state was written of goes on: tests/golden/vmstate-1, a checkpoint
-# of a bare guest that counts in its memory. It is never written again. With a folder as argument
-# this makes such a one instead.
+# A VM that version 1 of the saved state was written of goes on: tests/golden/vmstate-1 has a
+# checkpoint of a bare guest that counts in its memory for each vendor of CPUs. They are never
+# written again. With a folder as argument this makes such a one instead.
 . "$(dirname "$0")/bare-lib.sh"
 
 PATH=$WISP_BUILD/src/mover:$PATH
@@ -29,14 +29,18 @@ if [ $# -gt 0 ]; then
 	exit 0
 fi
 
+case $(grep -m 1 '^vendor_id' /proc/cpuinfo) in
+*AuthenticAMD) vendor=amd ;;
+*) vendor=intel ;;
+esac
 # A restore notes beside the epoch that it was made.
-cp -r "$TOP/tests/golden/vmstate-1/guest" "$golden"
+cp -r "$TOP/tests/golden/vmstate-1/guest-$vendor" "$golden"
 wisp checkpoint verify "$golden" >/dev/null
 machine --incoming
 if ! wisp-mover restore --control "$CONTROL" --dir "$golden" >/dev/null 2>"$TMP/said"; then
 	cat "$TMP/said"
 	# State is bound to what the CPU is; anything else that is refused is a mistake of ours.
-	if grep -Eq "TSC|feature|MSR" "$TMP/said"; then
+	if grep -Eq "TSC|feature|MSR|another vendor" "$TMP/said"; then
 		skip "this machine's CPU cannot run what the golden one ran"
 	fi
 	fail "version 1 is not restored"
