@@ -8,7 +8,7 @@ modprobe vxlan 2>/dev/null || :
 GUEST=$WISP_BUILD/tests/bare/guest.elf
 SPACE=wt$$
 wisp image build -q "$TOP/images/minimal.yaml" -o minimal
-[ -d /run/netns ] || at_exit 'umount /run/netns 2>/dev/null; rmdir /run/netns 2>/dev/null'
+[ -d /run/netns ] || at_exit '{ umount /run/netns && rmdir /run/netns; } 2>/dev/null || :'
 NODES='' SPACES="$SPACE-lan"
 at_exit 'for s in $SPACES; do ip netns del $s; done'
 at_exit 'for n in $NODES; do on $n wisp vm stop --all --kill >/dev/null 2>&1; done'

@@ -8,7 +8,7 @@ command -v nft >/dev/null || skip "needs nft (nftables)"
 modprobe -a vxlan veth nf_tables 2>/dev/null || :
 SPACE=wo$$
 SPACES=''
-[ -d /run/netns ] || at_exit 'umount /run/netns 2>/dev/null; rmdir /run/netns 2>/dev/null'
+[ -d /run/netns ] || at_exit '{ umount /run/netns && rmdir /run/netns; } 2>/dev/null || :'
 at_exit 'for s in $SPACES; do ip netns del $SPACE-$s; done'
 
 # space NAME: a machine
