@@ -225,25 +225,20 @@ def throttled(folder, *args):
     """A guest that writes faster than its disk: it is slower meanwhile, if it may be."""
     m = Machine("-k", GUEST, "-a", "dirty=16", *args)
     m.wait_rounds(2)
-    slow = {**broken("write", 1), "BROKEN_PATH": folder, "BROKEN_DELAY": "10"}
-    live_ = ("--live", "--downtime", "50")
+    slow = {**broken("write", 1), "BROKEN_PATH": folder, "BROKEN_DELAY": "2"}
+    live_ = ("--live", "--downtime", "5")
     free = mover("checkpoint", m, folder, *live_, env=slow)
-    saved = 1
-    # On a busy machine a pass may take so long that even a tenth of its time is enough for the guest.
-    for _ in range(3):
-        slower = mover("checkpoint", m, folder, *live_, "--throttle", env=slow)
-        saved += 1
-        passes = [[p["pages"] for p in r["passes"]] for r in (free, slower)]
-        assert free["throttle"] == 0 and slower["throttle"] >= 20, (free, slower)
-        if passes[1][-1] < passes[0][-1]:
-            break
-    else:
-        raise AssertionError(passes)
+    slower = mover("checkpoint", m, folder, *live_, "--throttle", env=slow)
+    passes = [[p["pages"] for p in r["passes"]] for r in (free, slower)]
+    # How much slower the guest is: bare-track. Here it has as many more passes as it has steps.
+    assert free["throttle"] == 0 and slower["throttle"] >= 20, (free, slower)
+    assert len(passes[1]) > len(passes[0]), passes
     print(f"passes of {passes[0]} pages; slowed down by {slower['throttle']} %: {passes[1]}")
+    slow["BROKEN_DELAY"] = "60"
     why = mover("checkpoint", m, folder, *live_, "--max-pause", "60", env=slow, code=1)
     assert "would pause for" in why and "--throttle slows it down" in why, why
     epochs = sorted(e for e in os.listdir(folder) if not e.startswith("."))
-    assert len(epochs) == saved and m.state() == "running", epochs
+    assert len(epochs) == 2 and m.state() == "running", epochs
     mover("checkpoint", m, folder, *live_, "--max-pause", "5000", env=slow)
     for option in ("--throttle",), ("--max-pause", "5"):
         assert "are for --live" in mover("checkpoint", m, folder, *option, code=2)
