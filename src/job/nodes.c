@@ -102,7 +102,9 @@ static void ask(struct nodes *n, json_t *request, unsigned timeout_ms, nodes_fn 
 	if (!q || gather_init(&q->answer))
 		abort(); /* a few bytes: there is nothing sensible left to do */
 	q->id = ++n->next_id;
-	q->deadline = io_now_ns() + (timeout_ms ? timeout_ms : NODES_ASK_MS) * 1000000ull;
+	q->deadline = timeout_ms == NODES_NO_LIMIT
+			      ? UINT64_MAX
+			      : io_now_ns() + (timeout_ms ? timeout_ms : NODES_ASK_MS) * 1000000ull;
 	q->fn = fn;
 	q->arg = arg;
 	while (*at)

@@ -8,6 +8,7 @@
  */
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "job/gather.h"
 
@@ -16,6 +17,7 @@ struct loop;
 struct nodes;
 
 #define NODES_ASK_MS 60000u
+#define NODES_NO_LIMIT UINT32_MAX /* of time: the nodes see to it that there is an answer */
 
 struct nodes_ops {
 	/* Joined, also again: who is there, and for the others a reason. */
@@ -46,7 +48,7 @@ typedef void nodes_fn(void *arg, const struct gather *answer);
 /*
  * Asks the nodes of to ("0-3,7"; NULL: all). Takes the request, and gives it an id. An answer comes
  * in any case: -ETIMEDOUT after timeout_ms (0: NODES_ASK_MS), -EHOSTDOWN when the daemon of this
- * node is lost meanwhile or is not there.
+ * node is lost meanwhile or is not there. Nodes that are lost meanwhile are errors of the answer.
  */
 void nodes_ask(struct nodes *nodes, json_t *request, const char *to, unsigned timeout_ms,
 	       nodes_fn *fn, void *arg);

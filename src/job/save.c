@@ -18,10 +18,7 @@
 #include "lib/io.h"
 #include "lib/loop.h"
 
-#define BEGIN_MS (1800u * 1000)
-#define CUT_MS 60000u
-#define RESUME_MS 60000u /* the part's VMs go on by themselves after 5 s */
-#define COMMIT_MS (1800u * 1000)
+#define RUN_ON_MS 60000u
 #define ABORT_MS 30000u
 #define TCP_MS 3000u	       /* agents answer at once, or not at all */
 #define AGAIN_NS 1000000000ull /* what was lost at the cut is sent again within this time */
@@ -51,7 +48,11 @@ static void on_step(void *arg, const struct gather *answer);
 typedef void step_fn(struct save *s, const struct gather *answer);
 static step_fn merge, merge_cut, count_before, count_after;
 
-/* Each is asked of all nodes. One that may fail is told nothing of, and nothing depends on it. */
+/*
+ * Each is asked of all nodes. One that may fail is told nothing of, and nothing depends on it. What
+ * writes takes as long as there is to write: parts give up what does not get on, and the tree tells
+ * of nodes that are lost.
+ */
 static const struct {
 	const char *op, *name;
 	unsigned ms;
@@ -60,15 +61,15 @@ static const struct {
 	bool running;	  /* only if the VMs are to run on */
 	bool may_fail;
 } steps[] = {
-	{.op = "save", .name = "begin", .ms = BEGIN_MS, .take = merge},
+	{.op = "save", .name = "begin", .ms = NODES_NO_LIMIT, .take = merge},
 	{.op = "tcp",
 	 .name = "before",
 	 .ms = TCP_MS,
 	 .take = count_before,
 	 .running = true,
 	 .may_fail = true},
-	{.op = "save", .name = "cut", .ms = CUT_MS, .take = merge_cut},
-	{.op = "save", .name = "resume", .ms = RESUME_MS, .take = merge, .running = true},
+	{.op = "save", .name = "cut", .ms = NODES_NO_LIMIT, .take = merge_cut},
+	{.op = "save", .name = "resume", .ms = NODES_NO_LIMIT, .take = merge, .running = true},
 	{.op = "tcp",
 	 .name = "after",
 	 .ms = TCP_MS,
@@ -76,7 +77,7 @@ static const struct {
 	 .wait_ns = AGAIN_NS,
 	 .running = true,
 	 .may_fail = true},
-	{.op = "save", .name = "commit", .ms = COMMIT_MS, .take = merge},
+	{.op = "save", .name = "commit", .ms = NODES_NO_LIMIT, .take = merge},
 };
 
 static bool suspends(const struct save *s)
@@ -187,7 +188,7 @@ static void fail_whole(struct save *s, int code, const char *reason)
 	s->code = code;
 	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
 	nodes_ask(s->job->nodes, json_pack("{s:s, s:s}", "op", "resume", "cluster", s->job->id), to,
-		  RESUME_MS, on_run_on, s);
+		  RUN_ON_MS, on_run_on, s);
 }
 
 /* -------- the manifest -------- */

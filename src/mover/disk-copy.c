@@ -59,7 +59,6 @@ static int update_piece(struct pair *p, uint64_t at, size_t n, struct error *err
 /* Where both have holes nothing is looked at. */
 static int update(struct pair *p, struct error *err)
 {
-	const struct progress *progress = p->from.progress;
 	uint64_t size = p->from.size, at = 0, other;
 	int rc = 0;
 
@@ -69,9 +68,10 @@ static int update(struct pair *p, struct error *err)
 		at = other < at ? other : at;
 		if (at >= size)
 			return 0;
-		if (progress && progress->cancel && *progress->cancel)
-			return error_set(err, -ECANCELED, "cancelled");
-		rc = update_piece(p, at, size - at < PIECE ? (size_t)(size - at) : PIECE, err);
+		rc = work_beat(p->from.progress, err);
+		if (rc == 0)
+			rc = update_piece(p, at, size - at < PIECE ? (size_t)(size - at) : PIECE,
+					  err);
 		at += PIECE;
 	}
 	return rc;

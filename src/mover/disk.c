@@ -64,9 +64,9 @@ int disk_walk(const struct disk_walk *w, struct error *err)
 	while (rc == 0 && (at = disk_next_data(w, at)) < w->size) {
 		size_t n = w->size - at < PIECE ? (size_t)(w->size - at) : PIECE;
 
-		if (w->progress && w->progress->cancel && *w->progress->cancel)
-			return error_set(err, -ECANCELED, "cancelled");
-		rc = disk_read(w->fd, at, buf, n, err);
+		rc = work_beat(w->progress, err);
+		if (rc == 0)
+			rc = disk_read(w->fd, at, buf, n, err);
 		if (rc == 0)
 			rc = walk_piece(w, at, buf, n, err);
 		at += n;

@@ -185,6 +185,7 @@ static int run_checkpoint(const struct command *cmd, int argc, char **argv)
 		steps_init(&r.steps, STDIN_FILENO, STDOUT_FILENO, r.checkpoint.leave_paused,
 			   &r.head.cancel);
 		r.checkpoint.steps = &r.steps;
+		r.progress.pulse = &r.steps.pulse;
 	}
 	rc = head_begin(&r.head, &err);
 	if (rc == 0 && r.in_steps)

@@ -101,14 +101,28 @@ static bool goes_on(struct steps *s)
 	return !s->ended;
 }
 
+/* Who waits for a step, however long it takes, knows a disk that is slow from one that hangs. */
+static void say_progress(struct steps *s, uint64_t *pulse, uint64_t *said)
+{
+	uint64_t now = io_now_ns();
+
+	if (s->pulse == *pulse || now - *said < s->progress_ms * MS)
+		return;
+	*pulse = s->pulse;
+	*said = now;
+	steps_say(s, "progress", NULL, NULL);
+}
+
 static void *listen_to(void *arg)
 {
 	struct steps *s = arg;
+	uint64_t pulse = 0, said = io_now_ns();
 
 	while (goes_on(s)) {
 		struct pollfd in = {.fd = s->in, .events = POLLIN};
 
 		look(s, poll(&in, 1, TICK_MS) > 0);
+		say_progress(s, &pulse, &said);
 	}
 	return NULL;
 }
@@ -117,7 +131,12 @@ void steps_init(struct steps *s, int in, int out, bool stays, _Atomic bool *canc
 {
 	pthread_condattr_t monotonic;
 
-	*s = (struct steps){.in = in, .out = out, .stays = stays, .cancel = cancel};
+	*s = (struct steps){.in = in,
+			    .out = out,
+			    .stays = stays,
+			    .cancel = cancel,
+			    .progress_ms = STEPS_PROGRESS_MS};
+	pthread_mutex_init(&s->out_mutex, NULL);
 	pthread_mutex_init(&s->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -164,6 +183,7 @@ int steps_end(struct steps *s, int rc, const json_t *report, struct error *err)
 	jsonline_done(&s->line);
 	pthread_cond_destroy(&s->heard_more);
 	pthread_mutex_destroy(&s->mutex);
+	pthread_mutex_destroy(&s->out_mutex);
 	return rc;
 }
 
@@ -173,6 +193,7 @@ int steps_say(struct steps *s, const char *step, json_t *members, struct error *
 	int rc = 0;
 
 	if (s) {
+		SCOPED_LOCK(&s->out_mutex);
 		json_object_set_new(line, "step", json_string(step));
 		rc = jsonline_write(s->out, line);
 	}

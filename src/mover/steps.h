@@ -15,7 +15,8 @@
 #include "lib/error.h"
 #include "lib/jsonline.h"
 
-#define STEPS_RESUME_MS 5000 /* from "cut" to the word "resume", at most */
+#define STEPS_RESUME_MS 5000   /* from "cut" to the word "resume", at most */
+#define STEPS_PROGRESS_MS 5000 /* between two lines that say only that something gets done */
 
 enum steps_word {
 	STEPS_CUT,
@@ -31,7 +32,10 @@ struct steps {
 	pthread_t thread;     /* reads what is told */
 	bool started;
 	struct jsonline line;
-	pthread_mutex_t mutex; /* for what follows */
+	_Atomic uint64_t pulse;	   /* of the operation's struct progress */
+	unsigned progress_ms;	   /* STEPS_PROGRESS_MS; a test may change it before the start */
+	pthread_mutex_t out_mutex; /* a line is written as one */
+	pthread_mutex_t mutex;	   /* for what follows */
 	pthread_cond_t heard_more;
 	bool may[STEPS_WORDS], heard[STEPS_WORDS];
 	bool ended;	   /* nobody listens any more */
@@ -46,7 +50,7 @@ struct steps {
  */
 void steps_init(struct steps *s, int in, int out, bool stays, _Atomic bool *cancel);
 
-/* From now on words are heard. */
+/* From now on words are heard, and that s->pulse goes up is said. */
 int steps_start(struct steps *s, struct error *err);
 
 /*

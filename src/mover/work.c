@@ -48,13 +48,20 @@ unsigned work_threads(uint64_t bytes)
 	return n < useful ? n : (unsigned)useful;
 }
 
+int work_beat(const struct progress *p, struct error *err)
+{
+	if (p && p->cancel && *p->cancel)
+		return error_set(err, -ECANCELED, "cancelled");
+	if (p && p->pulse)
+		(*p->pulse)++;
+	return 0;
+}
+
 int work_check(const struct work *work, struct error *err)
 {
 	if (work->failed)
 		return error_set(err, -ECANCELED, "another thread failed");
-	if (work->progress && work->progress->cancel && *work->progress->cancel)
-		return error_set(err, -ECANCELED, "cancelled");
-	return 0;
+	return work_beat(work->progress, err);
 }
 
 static void leave(struct crew *crew, int rc, const struct error *err)

@@ -22,7 +22,11 @@ struct progress {
 	void (*report)(void *arg, const struct progress_now *now); /* ten times a second at most */
 	void *arg;
 	const _Atomic bool *cancel; /* when it becomes true, the operation ends with -ECANCELED */
+	_Atomic uint64_t *pulse;    /* goes up as long as something gets done */
 };
+
+/* Between two pieces of work: -ECANCELED when it is to end, else 0. p may be NULL. Any thread. */
+int work_beat(const struct progress *p, struct error *err);
 
 struct work {
 	unsigned threads; /* at least 1 */
@@ -41,7 +45,7 @@ struct work {
 /* Runs work->run in each thread and waits. 0, or the first error of any thread. */
 int work_run(struct work *work, struct error *err);
 
-/* For the threads: -ECANCELED when it is time to leave, else 0. */
+/* For the threads, between two pieces: -ECANCELED when it is time to leave, else 0. */
 int work_check(const struct work *work, struct error *err);
 
 /* Number of threads for this many bytes: as there are CPUs for this process, 16 at most. */

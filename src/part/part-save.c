@@ -21,6 +21,9 @@
 
 #define CUT_NS 5000000000ull /* from the cut to "resume" */
 #define END_MS 10000	     /* for a mover to undo what it has begun */
+#define SILENCE_MS 300000    /* in which something gets done, or a file system hangs */
+#define SILENCE_LOOKS 8	     /* in this time */
+#define MS 1000000ull
 
 /* What a mover says, in its order, and what it is told. */
 enum step { STEP_NONE, STEP_BEGIN, STEP_CUT, STEP_RESUME, STEP_WRITTEN, STEP_COMMIT };
@@ -41,7 +44,8 @@ struct saved {
 	const struct setup_vm *vm;
 	struct errand *errand; /* NULL: it has ended */
 	enum step reached;
-	json_t *value; /* what it said of that */
+	uint64_t heard; /* of it, io_now_ns(): also that it gets on */
+	json_t *value;	/* what it said of that */
 };
 
 struct save {
@@ -54,7 +58,9 @@ struct save {
 	json_int_t id;	  /* who waits for that; 0: nobody */
 	json_int_t abort; /* who waits for the end of all; 0: nobody */
 	struct loop_source *patience;
-	int code; /* it has failed, and ends */
+	struct loop_source *watch;  /* for movers that do not get on */
+	uint64_t silence_ns, since; /* how long they may; when the step was asked for */
+	int code;		    /* it has failed, and ends */
 	struct error reason;
 };
 
@@ -125,6 +131,7 @@ static void save_free(struct save *s)
 	if (s->part->save == s)
 		s->part->save = NULL;
 	loop_remove(&s->patience);
+	loop_remove(&s->watch);
 	for (size_t i = 0; i < s->nvms; i++)
 		json_decref(s->vms[i].value);
 	free(s->vms);
@@ -164,6 +171,59 @@ static void fail(struct save *s, int code, const char *vm, const char *reason)
 static void on_patience(void *arg)
 {
 	fail(arg, -ETIMEDOUT, "", "nobody said \"resume\" within 5 s of the cut: the VMs run on");
+}
+
+/* -------- movers that do not get on -------- */
+
+static bool is_there(const struct save *s, const struct saved *v)
+{
+	return v->reached >= s->step && !(s->step == STEP_COMMIT && v->errand);
+}
+
+static const struct saved *find_silent(const struct save *s)
+{
+	uint64_t now = io_now_ns();
+
+	for (size_t i = 0; i < s->nvms; i++) {
+		const struct saved *v = &s->vms[i];
+		uint64_t since = v->heard > s->since ? v->heard : s->since;
+
+		if (!is_there(s, v) && now - since > s->silence_ns)
+			return v;
+	}
+	return NULL;
+}
+
+/*
+ * A step takes as long as it takes, but one that does not get on has an end. Who waits hears it at
+ * once: a mover that waits for a disk may not even be killed.
+ */
+static void on_watch(void *arg)
+{
+	struct save *s = arg;
+	const struct saved *v = s->id && !s->code ? find_silent(s) : NULL;
+	struct error why;
+
+	if (!v)
+		return;
+	error_set(&why, 0,
+		  "its checkpoint has not got on for %g s: does the file system of %s hang?",
+		  (double)s->silence_ns / 1e9, s->folder);
+	fail(s, -ETIMEDOUT, v->vm->name, why.text);
+	refuse(s);
+}
+
+static int watch(struct save *s)
+{
+	json_int_t ms = json_integer_value(json_object_get(s->request, "silence-ms"));
+	uint64_t look;
+	int r;
+
+	s->silence_ns = (ms > 0 && ms < SILENCE_MS ? (uint64_t)ms : SILENCE_MS) * MS;
+	s->since = io_now_ns();
+	look = s->silence_ns / SILENCE_LOOKS;
+	r = loop_add_timer(s->part->loop, on_watch, s, &s->watch);
+	return r ? r : loop_set_timer(s->watch, look, look);
 }
 
 /* -------- steps -------- */
@@ -231,6 +291,7 @@ static void on_said(void *arg, const json_t *message, int fd)
 	const char *said = record_text(message, "step");
 
 	cleanup_close_fd(&fd);
+	v->heard = io_now_ns();
 	if (!strcmp(said, "failed")) {
 		fail(s, -(int)json_integer_value(json_object_get(message, "errno")), v->vm->name,
 		     record_text(message, "error"));
@@ -286,6 +347,11 @@ static int check_begin(const struct part *p, const json_t *request, struct error
 	if (p->save && !p->save->code)
 		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
 				 p->setup.cluster);
+	if (p->save && any_left(p->save))
+		return error_set(err, -EBUSY,
+				 "a wisp-mover of an earlier checkpoint of cluster %s, which was "
+				 "given up, has not ended yet",
+				 p->setup.cluster);
 	if (*record_text(request, "folder") != '/')
 		return error_set(err, -EINVAL, "\"folder\" is not an absolute path");
 	if (*mode && strcmp(mode, "live") && strcmp(mode, "stop"))
@@ -310,6 +376,8 @@ static int make_save(struct part *p, json_int_t id, const json_t *request, struc
 				   .id = id};
 		r = s->folder && s->vms ? loop_add_timer(p->loop, on_patience, s, &s->patience)
 					: -ENOMEM;
+		if (!r)
+			r = watch(s);
 		if (r)
 			error_errno(err, r, "cannot begin a checkpoint");
 		for (size_t i = 0; !r && i < n; i++)
@@ -376,6 +444,7 @@ static int check_step(const struct save *s, enum step step, struct error *err)
 static void go_to(struct save *s, enum step step, json_int_t id)
 {
 	s->id = id;
+	s->since = io_now_ns();
 	s->step = step == STEP_COMMIT ? STEP_WRITTEN : step;
 	loop_set_timer(s->patience, 0, 0);
 	if (step != STEP_COMMIT)

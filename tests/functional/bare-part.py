@@ -257,6 +257,64 @@ def test_cut():
     p.leave()
 
 
+MOVER = """#!/usr/bin/env python3
+import json, os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def say(step, **members):
+    print(json.dumps({"step": step, **members}), flush=True)
+say("ready")
+for line in sys.stdin:
+    step = json.loads(line)["step"]
+    if step == "cut":
+        say("cut", at=time.time_ns())
+    elif step == "resume":
+        for _ in range(8):
+            time.sleep(0.5)
+            if os.path.exists("%s/hangs"):
+                time.sleep(1000)
+            say("progress")
+        say("resumed", pause_ns=1)
+        say("written")
+    elif step == "commit":
+        say("committed", epoch=1, digest="sha256:0")
+        break
+"""
+
+
+def test_slow():
+    """A step that gets on takes as long as it takes; one that does not has an end, and is named."""
+    folder, movers = TMP + "/slowly", TMP + "/movers"
+    os.mkdir(movers)
+    with open(movers + "/wisp-mover", "w") as out:
+        out.write(MOVER % movers)
+    os.chmod(movers + "/wisp-mover", 0o755)
+    os.environ["WISP_LIBEXECDIR"] = movers
+    p = part(environment(WORDS))
+    p.ask("start", image="bare", hosts=HOSTS)
+    begin = {"step": "begin", "folder": folder, "mode": "stop", "silence-ms": 2000}
+    p.ask("save", **begin)
+    p.ask("save", step="cut")
+    p.ask("save", step="resume")
+    p.ask("save", step="commit")
+    p.ask("save", **begin)
+    p.ask("save", step="cut")
+    with open(movers + "/hangs", "w"):
+        pass
+    before = time.monotonic()
+    answer = p.refused("has not got on for 2 s: does the file system of %s hang?" % folder, "save", step="resume")
+    if time.monotonic() - before > 8:
+        fail("the hanging mover was waited for")
+    expect("the VM that hangs", answer["error"].split(":")[0] in NAMES, True)
+    p.refused("has not ended yet", "save", **begin)
+    p.ask("save", step="abort")  # when they were killed
+    os.remove(movers + "/hangs")
+    p.ask("save", **begin)
+    p.ask("save", step="abort")
+    p.ask("stop", kill=True)
+    p.leave()
+    del os.environ["WISP_LIBEXECDIR"]
+
+
 def test_move():
     """From one node to another; a node is a run folder here."""
     env = environment(["watch=4"])
@@ -296,7 +354,7 @@ def test_move():
 
 
 make_image("bare")
-for test in (test_refused, test_life, test_half, test_cut, test_move):
+for test in (test_refused, test_life, test_half, test_cut, test_slow, test_move):
     begun = time.monotonic()
     test()
     print("%s: %.1f s" % (test.__name__, time.monotonic() - begun))

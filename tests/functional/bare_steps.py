@@ -20,7 +20,13 @@ class Steps:
         self.last = None
 
     def line(self, timeout):
-        """The next line, or None at the end."""
+        """The next line that is more than a sign of life, or None at the end."""
+        said = self.any_line(timeout)
+        while said and said["step"] == "progress":
+            said = self.any_line(timeout)
+        return said
+
+    def any_line(self, timeout):
         end = time.monotonic() + timeout
         fd = self.process.stdout.fileno()
         while b"\n" not in self.data:

@@ -14,6 +14,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join facts reserve ima
     lost@K      (start) node K is lost a second after its VMs are ready
     drains@K    (start) node K drains a second after its VMs are ready
     bad@K       (save-commit) node K says no digest of what it has saved
+    late@K      (save-STEP) node K needs 62 s for it
     full        (facts) nodes that have something of a cluster have no room for another
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
 Each request is a line on standard output: OP PLACES.
@@ -151,6 +152,8 @@ class Peer:
             values, good = {str(k): {m["vm"]: {"rounds": 2}} for k in good}, []
         if op == "save" and m["step"] == "begin":
             self.epoch, self.folder = 1 + getattr(self, "epoch", 0), m["folder"]
+        if op == "save" and set(how("save-" + m["step"], "late")) & set(to):
+            time.sleep(62)
         if op == "save":
             bad += [{"node": k, "errno": 5, "error": "a disk has failed"} for k in how("save-" + m["step"], "fail") if k in to]
             good = [k for k in to if k not in [b["node"] for b in bad]]

@@ -76,6 +76,22 @@ printf 'vms: 2..3\nprogram: [echo, of, the, environment]\n' >lu.yaml
 start_nodes 2
 until_true test -S "$TMP/agent"
 
+# -------- a checkpoint that takes more than a minute, beside all that follows --------
+
+printf 'vms: 2\n' >none.yaml
+mkdir "$TMP/slow-run"
+python3 "$TOP/tests/functional/job-node.py" "$TMP/slow-socket" 2 "$TMP/agent" save-resume=late@1 >"$TMP/slow-asked" &
+slow_nodes=$!
+at_exit 'kill $slow_nodes 2>/dev/null || :'
+until_true grep -q listens "$TMP/slow-asked"
+slow() {
+	env WISP_RUN="$TMP/slow-run" wisp "$@"
+}
+slow run -q -d --name slow --socket "$TMP/slow-socket" --image tiny --nodes n0@127.0.0.1,n1@127.0.0.2 none.yaml >/dev/null
+slow cluster checkpoint slow --to slow-saved >slow-report 2>&1 &
+slow_save=$!
+at_exit 'kill $slow_save 2>/dev/null || :'
+
 # -------- a run --------
 
 rc=0
@@ -472,3 +488,9 @@ end_move
 move send=open@0
 expect "a hand-over that is asked for again" "$rc $(place_of_first)" "0 n2"
 end_move
+
+# -------- the checkpoint of the beginning --------
+
+wait $slow_save || fail "a checkpoint that takes more than a minute: $(cat slow-report)"
+grep -q "^checkpoint 1 in " slow-report || fail "the checkpoint that took a minute: $(cat slow-report)"
+slow cluster stop slow

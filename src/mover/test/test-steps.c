@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mover/steps.h"
+#include "mover/work.h"
 
 struct talk {
 	struct steps steps;
@@ -15,7 +16,7 @@ struct talk {
 	int in, out;
 };
 
-static void begin(struct talk *t, bool stays)
+static void begin_with(struct talk *t, bool stays, unsigned progress_ms)
 {
 	int to[2], from[2];
 
@@ -23,7 +24,14 @@ static void begin(struct talk *t, bool stays)
 	assert_int_equal(pipe(from), 0);
 	*t = (struct talk){.tell = to[1], .in = to[0], .hear = from[0], .out = from[1]};
 	steps_init(&t->steps, t->in, t->out, stays, &t->cancel);
+	if (progress_ms)
+		t->steps.progress_ms = progress_ms;
 	ok(steps_start(&t->steps, &err));
+}
+
+static void begin(struct talk *t, bool stays)
+{
+	begin_with(t, stays, 0);
 }
 
 static void tell(const struct talk *t, const char *line)
@@ -93,6 +101,30 @@ static void test_in_order(void **state)
 				  "\"step\":\"committed\"}\n");
 	json_decref(report);
 	close_all(&t);
+}
+
+/* While something gets done it is said, and not while nothing does. */
+static void test_progress(void **state)
+{
+	struct jsonline line = {0};
+	struct talk t;
+	struct progress progress = {.pulse = &t.steps.pulse};
+	json_t *said = NULL;
+
+	(void)state;
+	begin_with(&t, false, 50);
+	assert_int_equal(steps_await(&t.steps, STEPS_CUT, 300, NULL), 0);
+	ok(work_beat(&progress, &err));
+	assert_int_equal(steps_await(&t.steps, STEPS_CUT, 300, NULL), 0);
+	assert_int_equal(jsonline_read(&line, t.hear, 4096), 1);
+	ok(jsonline_take(&line, &said, NULL));
+	assert_string_equal(json_string_value(json_object_get(said, "step")), "progress");
+	assert_int_equal(jsonline_take(&line, &said, NULL), -EAGAIN);
+	jsonline_done(&line);
+	tell(&t, "{\"step\": \"abort\"}\n");
+	assert_int_equal(steps_await(&t.steps, STEPS_CUT, -1, NULL), -ECANCELED);
+	end_failed(&t, -ECANCELED, "told to abort");
+	json_decref(said);
 }
 
 static void give_up_with(const char *line, int code, const char *words)
@@ -175,9 +207,8 @@ static void test_without(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_in_order),
-		cmocka_unit_test(test_given_up),
-		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_in_order), cmocka_unit_test(test_progress),
+		cmocka_unit_test(test_given_up), cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_without),
 	};
 
