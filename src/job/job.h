@@ -110,6 +110,7 @@ struct job {
 
 	struct save *save;	 /* a checkpoint that is under way */
 	bool save_open;		 /* nodes have not heard that one was given up */
+	bool save_stays;	 /* nor that VMs which stay paused for it are to go on */
 	struct migrate *migrate; /* VMs that move */
 	struct loop_source *clock;
 	struct drain drain;

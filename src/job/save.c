@@ -117,6 +117,68 @@ static void finish(struct save *s, int code, const char *reason, json_t *value)
 	json_decref(value);
 }
 
+static void set_state(struct job *j, enum vm_state from, enum vm_state to)
+{
+	for (size_t i = 0; i < j->nvms; i++)
+		if (j->vm[i].state == from)
+			j->vm[i].state = to;
+	job_changed(j);
+}
+
+/* -------- VMs that were to stay paused, and there is no checkpoint -------- */
+
+static void ask_run_on(struct job *j, nodes_fn *fn, void *arg)
+{
+	CLEANUP_FREE char *to = job_holders(j);
+
+	nodes_ask(j->nodes, json_pack("{s:s, s:s}", "op", "resume", "cluster", j->id), to,
+		  RUN_ON_MS, fn, arg);
+}
+
+static void note_run_on(struct job *j, const struct gather *answer)
+{
+	j->save_stays = answer->code == -EHOSTDOWN;
+	if (gather_is_good(answer))
+		set_state(j, VM_PAUSED, VM_READY);
+	else if (!j->save_stays)
+		job_note(j,
+			 "VMs stay paused, and nothing was saved: wisp cluster resume %s lets them "
+			 "go on",
+			 j->spec.name);
+}
+
+static void on_run_on(void *arg, const struct gather *answer)
+{
+	struct save *s = arg;
+
+	note_run_on(s->job, answer);
+	finish(s, s->code, s->why.text, NULL);
+}
+
+static void on_run_on_late(void *arg, const struct gather *answer)
+{
+	note_run_on(arg, answer);
+}
+
+/* s->code and s->why say why. */
+static void end_failed(struct save *s)
+{
+	if (suspends(s) && !s->were_paused)
+		ask_run_on(s->job, on_run_on, s);
+	else
+		finish(s, s->code, s->why.text, NULL);
+}
+
+/* All epochs are there, and the checkpoint is not. */
+static void fail_whole(struct save *s, int code, const char *reason)
+{
+	s->code = code;
+	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
+	end_failed(s);
+}
+
+/* -------- given up -------- */
+
 static void ask_abort(struct job *j, nodes_fn *fn, void *arg)
 {
 	CLEANUP_FREE char *to = job_holders(j);
@@ -131,64 +193,35 @@ static void note_abort(struct job *j, const struct gather *answer)
 	j->save_open = answer->code == -EHOSTDOWN;
 }
 
+/* A node that had committed before another one failed has nothing to give up: its VMs stand. */
 static void on_aborted(void *arg, const struct gather *answer)
 {
 	struct save *s = arg;
 
 	note_abort(s->job, answer);
-	finish(s, -ECANCELED, s->why.text, NULL);
+	end_failed(s);
 }
 
 static void on_aborted_late(void *arg, const struct gather *answer)
 {
-	note_abort(arg, answer);
+	struct job *j = arg;
+
+	note_abort(j, answer);
+	if (!j->save_open && j->save_stays)
+		ask_run_on(j, on_run_on_late, j);
 }
 
 void save_rejoined(struct job *j)
 {
-	if (j->save_open)
+	if (j->save_open || j->save_stays)
 		ask_abort(j, on_aborted_late, j);
 }
 
 static void give_up(struct save *s, const char *reason)
 {
+	s->code = -ECANCELED;
 	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
 	ask_abort(s->job, on_aborted, s);
-}
-
-static void set_state(struct job *j, enum vm_state from, enum vm_state to)
-{
-	for (size_t i = 0; i < j->nvms; i++)
-		if (j->vm[i].state == from)
-			j->vm[i].state = to;
-	job_changed(j);
-}
-
-static void on_run_on(void *arg, const struct gather *answer)
-{
-	struct save *s = arg;
-
-	if (gather_is_good(answer))
-		set_state(s->job, VM_PAUSED, VM_READY);
-	else
-		job_note(s->job, "the VMs stay paused: wisp cluster resume %s lets them go on",
-			 s->job->spec.name);
-	finish(s, s->code, s->why.text, NULL);
-}
-
-/* All epochs are there and the checkpoint is not: VMs that were to stay paused for it run on. */
-static void fail_whole(struct save *s, int code, const char *reason)
-{
-	CLEANUP_FREE char *to = job_holders(s->job);
-
-	if (!suspends(s) || s->were_paused) {
-		finish(s, code, reason, NULL);
-		return;
-	}
-	s->code = code;
-	snprintf(s->why.text, sizeof(s->why.text), "%s", reason);
-	nodes_ask(s->job->nodes, json_pack("{s:s, s:s}", "op", "resume", "cluster", s->job->id), to,
-		  RUN_ON_MS, on_run_on, s);
 }
 
 /* -------- the manifest -------- */
@@ -440,7 +473,7 @@ static int check(const struct job *j, const char *folder, struct error *err)
 	if (j->save)
 		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
 				 j->spec.name);
-	if (j->save_open)
+	if (j->save_open || j->save_stays)
 		return error_set(err, -EBUSY,
 				 "a checkpoint of cluster %s that was given up is under way at "
 				 "nodes that have not heard so yet: try again",

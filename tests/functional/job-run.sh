@@ -400,6 +400,14 @@ wisp cluster show lu | grep -q "lu-1 .* ready" || fail "a VM is paused, and noth
 expect "suspend failed" "$(ls failed/checkpoint-* 2>/dev/null)" ""
 wisp cluster stop lu
 wait $pid || :
+# Also those of a node that had committed when another one failed: to give up is nothing there.
+start_nodes 2 save-commit=fail@1
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+refuse 1 "step commit: node n1: a disk has failed" wisp cluster suspend lu --to "$TMP/failed"
+expect "half of them go on" "$(grep -v left asked | tail -n 2 | tr '\n' ' ')" "save abort 0,1 resume 0,1 "
+wisp cluster show lu | grep -q "lu-0 .* ready" || fail "a VM is paused, and another one failed"
+wisp cluster stop lu
+wait $pid || :
 start_nodes 3
 refuse 2 "give the folder" wisp cluster restart
 refuse 2 'compression "bz2" is not one of none, lz4, zstd' wisp cluster checkpoint lu --compress bz2
