@@ -207,7 +207,8 @@ const struct command cmd_cluster_restart = {
 		   "on together; its program is attached again. The environment has to come to the "
 		   "same "
 		   "by the rules of these nodes. What is left of the cluster that was saved ends "
-		   "first: nodes that had its VMs have to answer, or to be named by --lost. "
+		   "first: all nodes that it had, to which VMs may have moved, have to answer, or "
+		   "to be named by --lost. "
 		   "Otherwise as wisp run.",
 	.options =
 		(const struct option_desc[]){
@@ -219,8 +220,8 @@ const struct command cmd_cluster_restart = {
 			{OPT_HOSTS, "hosts", 0, "FILE",
 			 "A file that names them, one or several in a line", COMPLETE_FILE},
 			{OPT_LOST, "lost", 0, "LIST",
-			 "Nodes that had VMs of the saved cluster, do not answer, and run none of "
-			 "them any more",
+			 "Nodes of the saved cluster that do not answer, and run none of its VMs "
+			 "any more",
 			 0},
 			{OPT_STOP, "stop", 0, NULL,
 			 "End the saved cluster first, where its coordinator runs on this machine",

@@ -17,7 +17,7 @@
 #define ENDS_MS 5000 /* that a coordinator takes which answers no more */
 #define LOOK_MS 100
 
-/* -------- who had its VMs -------- */
+/* -------- who had its VMs, or may have got them -------- */
 
 static bool are_texts(const json_t *list)
 {
@@ -30,15 +30,33 @@ static bool are_texts(const json_t *list)
 	return json_is_array(list);
 }
 
-static json_t *holders(const struct job_manifest *m)
+static void add_holder(json_t *seen, json_t *list, const char *name)
 {
-	json_t *seen = json_object(), *list = json_array();
+	if (json_object_get(seen, name))
+		return;
+	json_object_set_new(seen, name, json_true());
+	json_array_append_new(list, json_string(name));
+}
 
-	for (size_t i = 0; i < m->vms; i++)
-		if (!json_object_get(seen, m->vm[i].node)) {
-			json_object_set_new(seen, m->vm[i].node, json_true());
-			json_array_append_new(list, json_string(m->vm[i].node));
-		}
+/*
+ * Where its VMs were then, and all of its nodes that may have VMs: VMs move after a checkpoint, to
+ * no other nodes than these, and who knows where they are now may be dead.
+ */
+static json_t *holders(const struct job_manifest *m, const json_t *spec)
+{
+	bool self = !json_is_false(json_object_get(spec, "self"));
+	json_t *seen = json_object(), *list = json_array();
+	const json_t *node;
+	char name[64];
+	size_t i;
+
+	for (i = 0; i < m->vms; i++)
+		add_holder(seen, list, m->vm[i].node);
+	json_array_foreach (json_object_get(spec, "nodes"), i, node) {
+		nodelist_name(json_string_value(node), name, sizeof(name));
+		if (i || self)
+			add_holder(seen, list, name);
+	}
 	json_decref(seen);
 	return list;
 }
@@ -54,8 +72,8 @@ static int take_lost(const json_t *lost, const json_t *nodes, json_t *names, str
 		nodelist_name(json_string_value(entry), name, sizeof(name));
 		if (nodelist_find(nodes, name) < 0)
 			return error_set(err, -EINVAL,
-					 "--lost %s: no VM was there (\"wisp checkpoint show\" "
-					 "tells where they were)",
+					 "--lost %s: no VM was there: it is not one of the nodes "
+					 "that the cluster had",
 					 name);
 		json_array_append_new(names, json_string(name));
 	}
@@ -65,13 +83,14 @@ static int take_lost(const json_t *lost, const json_t *nodes, json_t *names, str
 int job_former(const struct job_manifest *m, const json_t *lost, json_t **ret, struct error *err)
 {
 	const char *id = json_string_value(json_object_get(m->report, "id"));
+	const json_t *spec = json_object_get(m->report, "spec");
 	json_t *nodes, *names;
 	int r;
 
-	if (!id || !are_texts(json_object_get(json_object_get(m->report, "spec"), "nodes")))
+	if (!id || !are_texts(json_object_get(spec, "nodes")))
 		return error_set(err, -ENODATA,
 				 "it does not say which cluster it is of, and at which nodes");
-	nodes = holders(m);
+	nodes = holders(m, spec);
 	names = json_array();
 	r = take_lost(lost, nodes, names, err);
 	if (!r)

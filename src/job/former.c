@@ -62,8 +62,8 @@ static bool refuse(struct job *j, struct silent *s)
 
 	if (s->why)
 		job_fail(j,
-			 "%s had VMs of cluster %s, and may have them yet: %s. When nothing runs "
-			 "there any more, say so with --lost %s",
+			 "%s had VMs of cluster %s, or got some later, and may have them yet: %s. "
+			 "When nothing runs there any more, say so with --lost %s",
 			 names, former_id(j), s->why, names);
 	free(s->names);
 	return s->why;
@@ -91,8 +91,8 @@ static void on_released(void *arg, const struct gather *answer)
 }
 
 /*
- * Whoever is there is asked: VMs may have moved since the checkpoint, and who was said to be lost
- * may be back. Who is not there must not have had any of them.
+ * Whoever is there is asked: who was said to be lost may be back. Who is not there must not have
+ * had any of them, nor have got one since.
  */
 static void choose(struct job *j, struct nodeset *ask, struct silent *silent)
 {

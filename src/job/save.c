@@ -245,6 +245,13 @@ static json_t *describe_vms(const struct save *s)
 	return list;
 }
 
+/* The others have a part in a restart alone: no VM ever gets there. */
+static void remove_others(const struct job *j, json_t *nodes)
+{
+	for (size_t i = 0; i < j->spec.others; i++)
+		json_array_remove(nodes, json_array_size(nodes) - 1);
+}
+
 /* With what the coordinator was started with, and is not said elsewhere: a restart needs it. */
 static json_t *report(const struct save *s)
 {
@@ -255,6 +262,7 @@ static json_t *report(const struct save *s)
 
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
 		json_object_del(spec, elsewhere[i]);
+	remove_others(s->job, json_object_get(spec, "nodes"));
 	return json_pack("{s:o, s:s, s:O, s:o*, s:I}", "spec", spec, "id", s->job->id, "steps_ms",
 			 s->steps, "tcp", save_tcp_describe(&s->tcp), "ms",
 			 (json_int_t)((io_now_ns() - s->began) / 1000000));

@@ -367,6 +367,26 @@ expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "rele
 wisp cluster stop lu
 cleaned
 
+# A node that had none of the VMs in the checkpoint may have got one since.
+start_nodes 3 release=keep
+run -q -d --name lu -n 2 --nodes 'n[0-2]@127.0.0.[1-3]' lu.yaml -- sh -c 'echo runs; sleep 100' >/dev/null
+wisp cluster checkpoint lu --to moved-since >/dev/null
+wisp cluster migrate lu lu-0 --to n2 >/dev/null
+wisp cluster stop lu
+cleaned
+start_nodes 3 join=gone@2
+on="wisp cluster restart moved-since -d -q --socket $TMP/socket --nodes n1@127.0.0.2,n0@127.0.0.1"
+refuse 1 "say so with --lost n2" $on
+expect "nothing was begun" "$(grep -c -e reserve -e restore asked)" 0
+$on --lost n2
+wisp cluster stop lu
+cleaned
+start_nodes 3
+$on
+expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "release 0,1,2 reserve 0 reserve 1 "
+wisp cluster stop lu
+cleaned
+
 # On one node, while another one had some: it is asked, and has no part in what goes on.
 printf 'vms: 2\nvms-per-node: 2\n' >lu.two
 start_nodes 2 release=keep
@@ -377,6 +397,8 @@ cleaned
 start_nodes 2
 wisp cluster restart two -d -q --socket "$TMP/socket" --nodes n0@127.0.0.1
 expect "who was asked" "$(grep -e release -e reserve -e network asked | tr '\n' ' ')" "release 0,1 reserve 0 network 0 "
+wisp cluster checkpoint lu --to two >/dev/null
+expect "nodes that may have its VMs" "$(python3 -c 'import json; print(*json.load(open("two/checkpoint-2.json"))["report"]["spec"]["nodes"])')" "n0@127.0.0.1"
 refuse 1 "no node has room for VM lu-0" wisp cluster migrate lu lu-0
 refuse 1 "n1: it is not one of --nodes" wisp cluster migrate lu lu-0 --to n1
 wisp cluster stop lu
