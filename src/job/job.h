@@ -29,6 +29,7 @@ struct job;
 struct migrate;
 struct prepare;
 struct program;
+struct pruning;
 struct save;
 
 /* What a node is asked in a stage: a new request. */
@@ -108,9 +109,10 @@ struct job {
 	int code;	  /* exit code, with ending */
 	struct error why; /* why it ends, or "": its program has ended */
 
-	struct save *save;	 /* a checkpoint that is under way */
+	struct save *save;	 /* a checkpoint that is under way, or waits */
 	bool save_open;		 /* nodes have not heard that one was given up */
 	bool save_stays;	 /* nor that VMs which stay paused for it are to go on */
+	struct pruning *pruning; /* old checkpoints go; or NULL */
 	struct migrate *migrate; /* VMs that move */
 	struct loop_source *clock;
 	struct drain drain;

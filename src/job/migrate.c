@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "job/save.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/loop.h"
@@ -359,7 +360,7 @@ static int check(const struct job *j, struct error *err)
 {
 	if (j->migrate)
 		return error_set(err, -EBUSY, "VMs of cluster %s are being moved", j->spec.name);
-	if (j->save)
+	if (save_is_under_way(j))
 		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
 				 j->spec.name);
 	if (j->ending || j->stage != &stage_run)

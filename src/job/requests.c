@@ -164,7 +164,7 @@ static void resume(struct job *j, struct terminal *terminal, json_int_t id, cons
 	if (j->ending || j->stage != &stage_run)
 		r = error_set(&err, -EAGAIN, "cluster %s does not run (stage %s)", j->spec.name,
 			      j->stage ? j->stage->name : "end");
-	else if (j->save)
+	else if (save_is_under_way(j))
 		r = error_set(&err, -EBUSY, "a checkpoint of cluster %s is under way",
 			      j->spec.name);
 	if (r) {

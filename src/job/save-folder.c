@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening the folder of a cluster's checkpoints, and writing a manifest, in a thread. */
+/* What is done in the folder of a cluster's checkpoints, in threads. */
 
 #include "job/save-folder.h"
 
@@ -195,9 +195,13 @@ static void write_it(void *arg)
 		return;
 	take_tasks(tasks, task);
 	c->code = write_manifest(c, vms, task);
-	/* What cannot be removed now is by the next one. */
-	if (!c->code && c->keep)
-		checkpoints_prune(&c->folder, c->keep, NULL, NULL, NULL);
+}
+
+static void prune_it(void *arg)
+{
+	struct content *c = arg;
+
+	c->code = checkpoints_prune(&c->folder, c->keep, NULL, NULL, &c->why);
 }
 
 /* -------- for the loop -------- */
@@ -234,13 +238,24 @@ int save_folder_open(struct save_folder *f, save_folder_fn *fn, void *arg, struc
 	return begin(f, open_it, fn, arg, err);
 }
 
-int save_folder_write(struct save_folder *f, json_t *content, uint64_t keep, save_folder_fn *fn,
-		      void *arg, struct error *err)
+int save_folder_write(struct save_folder *f, json_t *content, save_folder_fn *fn, void *arg,
+		      struct error *err)
 {
 	json_decref(f->content->json);
 	f->content->json = content;
-	f->content->keep = keep;
 	return begin(f, write_it, fn, arg, err);
+}
+
+int save_folder_prune(struct save_folder *f, uint64_t keep, save_folder_fn *fn, void *arg,
+		      struct error *err)
+{
+	f->content->keep = keep;
+	return begin(f, prune_it, fn, arg, err);
+}
+
+const char *save_folder_path(const struct save_folder *f)
+{
+	return f->content->path;
 }
 
 uint64_t save_folder_sequence(const struct save_folder *f)

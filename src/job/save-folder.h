@@ -20,7 +20,7 @@ typedef void save_folder_fn(void *arg, int code, const char *reason);
 /* path: absolute, made if need be; cluster: its name; job: its id. 0 or -errno. */
 int save_folder_create(struct loop *loop, const char *path, const char *cluster, const char *job,
 		       struct save_folder **ret, struct error *err);
-/* Also while something is done: nobody is told then. Accepts NULL. */
+/* Also while something is done, which goes on: nobody is told then. Accepts NULL. */
 void save_folder_destroy(struct save_folder *f);
 
 /*
@@ -33,10 +33,14 @@ uint64_t save_folder_sequence(const struct save_folder *f);
 /*
  * Writes the manifest of what `content` has (taken): name, subnet, digest, environment,
  * documents, vms [{name, address, node, epoch, digest, at, pause_ns}], tasks [{vm, id, stdout,
- * stderr}], report. Then keeps the last `keep` checkpoints.
+ * stderr}], report. When that is done there is a checkpoint.
  */
-int save_folder_write(struct save_folder *f, json_t *content, uint64_t keep, save_folder_fn *fn,
-		      void *arg, struct error *err);
+int save_folder_write(struct save_folder *f, json_t *content, save_folder_fn *fn, void *arg,
+		      struct error *err);
+/* Keeps the last checkpoints, at least one. It may take as long as many checkpoints do. */
+int save_folder_prune(struct save_folder *f, uint64_t keep, save_folder_fn *fn, void *arg,
+		      struct error *err);
+const char *save_folder_path(const struct save_folder *f);
 /* Between the first and the last VM's cut; of what was written. */
 uint64_t save_folder_skew(const struct save_folder *f);
 

@@ -35,6 +35,7 @@ struct save {
 	struct loop_source *timer; /* until the next step */
 	uint64_t since, began;
 	size_t step;
+	bool waits;	  /* for its folder: nothing has begun */
 	bool were_paused; /* VMs, before it began */
 	int code;	  /* of why */
 	struct error why;
@@ -294,6 +295,15 @@ static json_t *describe_saved(const struct save *s)
 	return all;
 }
 
+/* How many checkpoints are kept; 0: all. */
+static uint64_t keep_of(const struct job *j)
+{
+	json_int_t keep = json_integer_value(
+		json_object_get(json_object_get(j->spec.environment, "checkpoint"), "keep"));
+
+	return keep > 0 ? (uint64_t)keep : 0;
+}
+
 static void on_written(void *arg, int code, const char *reason)
 {
 	struct save *s = arg;
@@ -305,6 +315,7 @@ static void on_written(void *arg, int code, const char *reason)
 	}
 	number = (json_int_t)save_folder_sequence(s->folder);
 	skew = (json_int_t)save_folder_skew(s->folder);
+	save_prune(s->job, take_ptr(s->folder), keep_of(s->job));
 	finish(s, 0, "",
 	       json_pack("{s:s, s:I, s:I, s:o, s:O, s:o*, s:I}", "folder", s->path, "checkpoint",
 			 number, "skew_ns", skew, "vms", describe_saved(s), "steps_ms", s->steps,
@@ -314,12 +325,9 @@ static void on_written(void *arg, int code, const char *reason)
 
 static void commit(struct save *s)
 {
-	json_int_t keep = json_integer_value(
-		json_object_get(json_object_get(s->job->spec.environment, "checkpoint"), "keep"));
 	struct error err;
 
-	if (save_folder_write(s->folder, content(s), keep > 0 ? (uint64_t)keep : 0, on_written, s,
-			      &err))
+	if (save_folder_write(s->folder, content(s), on_written, s, &err))
 		fail_whole(s, -EIO, err.text);
 }
 
@@ -476,11 +484,8 @@ static json_t *find_options(const struct job *j, const json_t *request, const ch
 	return options;
 }
 
-static int check(const struct job *j, const char *folder, struct error *err)
+static int check(const struct job *j, struct error *err)
 {
-	if (j->save)
-		return error_set(err, -EBUSY, "a checkpoint of cluster %s is under way",
-				 j->spec.name);
 	if (j->save_open || j->save_stays)
 		return error_set(err, -EBUSY,
 				 "a checkpoint of cluster %s that was given up is under way at "
@@ -491,16 +496,38 @@ static int check(const struct job *j, const char *folder, struct error *err)
 	if (j->ending || j->stage != &stage_run)
 		return error_set(err, -EAGAIN, "cluster %s does not run (stage %s)", j->spec.name,
 				 j->stage ? j->stage->name : "end");
+	return 0;
+}
+
+static int check_request(const struct job *j, const char *folder, struct error *err)
+{
+	if (j->save)
+		return error_set(err, -EBUSY, "a checkpoint of cluster %s %s", j->spec.name,
+				 j->save->waits ? "waits until old ones are removed"
+						: "is under way");
 	if (folder && *folder != '/')
 		return error_set(err, -EINVAL, "\"folder\" is not an absolute path");
-	return 0;
+	return check(j, err);
+}
+
+static int begin(struct save *s, struct error *err)
+{
+	const struct job *j = s->job;
+
+	s->waits = save_prunes(j, s->path);
+	if (s->waits)
+		return 0;
+	s->began = io_now_ns();
+	for (size_t i = 0; i < j->nvms; i++)
+		s->were_paused |= j->vm[i].state == VM_PAUSED;
+	return save_folder_open(s->folder, on_open, s, err);
 }
 
 int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, struct error *err)
 {
 	const char *folder = json_string_value(json_object_get(request, "folder"));
 	struct save *s;
-	int r = check(j, folder, err);
+	int r = check_request(j, folder, err);
 
 	if (r)
 		return r;
@@ -510,11 +537,8 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 	s->job = j;
 	s->values = json_object();
 	s->steps = json_object();
-	s->began = io_now_ns();
 	s->fn = fn;
 	s->arg = arg;
-	for (size_t i = 0; i < j->nvms; i++)
-		s->were_paused |= j->vm[i].state == VM_PAUSED;
 	r = find_path(j, folder, &s->path, err);
 	if (!r) {
 		s->options = find_options(j, request, s->path);
@@ -523,7 +547,7 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 	if (!r && loop_add_timer(j->loop, on_time, s, &s->timer))
 		r = error_set(err, -ENOMEM, "out of memory");
 	if (!r)
-		r = save_folder_open(s->folder, on_open, s, err);
+		r = begin(s, err);
 	if (r)
 		save_free(s);
 	else
@@ -531,8 +555,29 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 	return r;
 }
 
+bool save_is_under_way(const struct job *j)
+{
+	return j->save && !j->save->waits;
+}
+
+/* VMs may have begun to move since it was asked for. */
+void save_go_on(struct job *j)
+{
+	struct error err;
+	int r;
+
+	if (!j->save || !j->save->waits)
+		return;
+	r = check(j, &err);
+	if (!r)
+		r = begin(j->save, &err);
+	if (r)
+		finish(j->save, r, err.text, NULL);
+}
+
 void save_cancel(struct job *j)
 {
+	save_prune_stop(j);
 	if (j->save)
 		finish(j->save, -ECANCELED, "the cluster ends", NULL);
 }

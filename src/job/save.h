@@ -9,9 +9,26 @@ typedef void save_fn(void *arg, int code, const char *reason, const json_t *valu
 
 /*
  * Begins a checkpoint of the whole cluster. request: folder, mode, incremental, compress (of the
- * environment, where left out), suspend: the VMs stay paused. -EBUSY: one is under way.
+ * environment, where left out), suspend: the VMs stay paused. -EBUSY: one is under way. It waits
+ * while old ones are being removed from that folder.
  */
 int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, struct error *err);
+
+/* Whether one is under way: one that waits for its folder is not, and disturbs nobody. */
+bool save_is_under_way(const struct job *j);
+
+/* A folder has become free: who waits for it goes on. */
+void save_go_on(struct job *j);
+
+/*
+ * Removes old checkpoints of a folder (taken), when a new one is there; keep 0: none. Nothing,
+ * where others are still being removed: the next one does. save-prune.c
+ */
+struct save_folder;
+void save_prune(struct job *j, struct save_folder *folder, uint64_t keep);
+bool save_prunes(const struct job *j, const char *path);
+/* What is begun goes on, and nobody hears of it. */
+void save_prune_stop(struct job *j);
 
 /* Checkpoints by the clock begin and end. save-clock.c */
 void save_clock_start(struct job *j);

@@ -369,7 +369,7 @@ cleaned
 
 # A node that had none of the VMs in the checkpoint may have got one since.
 start_nodes 3 release=keep
-run -q -d --name lu -n 2 --nodes 'n[0-2]@127.0.0.[1-3]' lu.yaml -- sh -c 'echo runs; sleep 100' >/dev/null
+run -q -d --name lu --nodes 'n[0-2]@127.0.0.[1-3]' none.yaml >/dev/null
 wisp cluster checkpoint lu --to moved-since >/dev/null
 wisp cluster migrate lu lu-0 --to n2 >/dev/null
 wisp cluster stop lu
@@ -441,6 +441,22 @@ wisp cluster stop clock
 wait $pid || :
 refuse 1 "clock has checkpoints of an earlier job of cluster clock" run --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- true
 expect "what is kept" "$(ls clock | grep -c checkpoint)" 2
+
+# A checkpoint is there before old ones go, here with a slow disk; only another one waits for that.
+printf 'vms: 2\ncheckpoint: {keep: 1}\n' >keep.yaml
+start_nodes 3
+env LD_PRELOAD="$WISP_BUILD/tests/broken-disk.so" BROKEN_CALL=sync BROKEN_PATH="$TMP/pruned" BROKEN_FROM=5 BROKEN_DELAY=3000 \
+	wisp run -q -d --name keep --socket "$TMP/socket" --image tiny --nodes 'n[0-2]@127.0.0.[1-3]' keep.yaml >/dev/null
+wisp cluster checkpoint keep --to pruned >/dev/null
+before_ns=$(date +%s%N)
+wisp cluster checkpoint keep --to pruned >/dev/null
+[ $((($(date +%s%N) - before_ns) / 1000000)) -lt 3000 ] || fail "a checkpoint waits until old ones are removed"
+wisp cluster migrate keep keep-0 --to n2 >/dev/null || fail "VMs do not move while old checkpoints are removed"
+wisp cluster checkpoint keep --to pruned >third 2>&1 || fail "a checkpoint does not wait until old ones are removed: $(cat third)"
+grep -q "^checkpoint 3 in" third || fail "not the third checkpoint: $(cat third)"
+wisp cluster stop keep
+cleaned
+start_nodes 3
 
 # A folder is of one job.
 ls clock >before

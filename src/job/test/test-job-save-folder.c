@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "job/checkpoints.h"
 #include "job/save-folder.h"
 #include "lib/error.h"
 #include "lib/loop.h"
@@ -36,9 +37,25 @@ static void on_done(void *arg, int code, const char *reason)
 	loop_stop(a->loop);
 }
 
-/* Where it may be opened, *sequence is the number of the next checkpoint, which is made. */
-static int save_as(const char *path, const char *cluster, const char *job, uint64_t *sequence,
-		   char reason[512])
+static uint64_t count(const char *path)
+{
+	struct checkpoints c;
+	uint64_t *found = NULL;
+	size_t n = 0;
+
+	assert_int_equal(checkpoints_open(path, false, &c, NULL), 0);
+	assert_int_equal(checkpoints_list(&c, &found, &n, NULL), 0);
+	checkpoints_close(&c);
+	free(found);
+	return n;
+}
+
+/*
+ * Where it may be opened, *sequence is the number of the next checkpoint, which is made; then so
+ * many are kept (0: all).
+ */
+static int save_keeping(uint64_t keep, const char *path, const char *cluster, const char *job,
+			uint64_t *sequence, char reason[512])
 {
 	struct asked a = {0};
 	struct save_folder *f = NULL;
@@ -58,13 +75,41 @@ static int save_as(const char *path, const char *cluster, const char *job, uint6
 			"report");
 
 		*sequence = save_folder_sequence(f);
-		assert_int_equal(save_folder_write(f, content, 0, on_done, &a, &err), 0);
+		assert_int_equal(save_folder_write(f, content, on_done, &a, &err), 0);
 		loop_run(a.loop);
+		if (!a.code && keep) {
+			/* Whoever waits for the checkpoint has heard of it by now. */
+			assert_int_equal(count(path), *sequence);
+			assert_int_equal(save_folder_prune(f, keep, on_done, &a, &err), 0);
+			loop_run(a.loop);
+			assert_int_equal(count(path), keep);
+		}
 	}
 	memcpy(reason, a.reason, sizeof(a.reason));
 	save_folder_destroy(f);
 	loop_destroy(a.loop);
 	return a.code;
+}
+
+static int save_as(const char *path, const char *cluster, const char *job, uint64_t *sequence,
+		   char reason[512])
+{
+	return save_keeping(0, path, cluster, job, sequence, reason);
+}
+
+/* A checkpoint is there before old ones go. */
+static void test_keep(void **state)
+{
+	char dir[] = "/tmp/wisp-save-folder.XXXXXX", reason[512], command[96];
+	uint64_t sequence = 0;
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), 0);
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), 0);
+	assert_int_equal(save_keeping(1, dir, "lu", ONE, &sequence, reason), 0);
+	assert_int_equal(sequence, 3);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	assert_int_equal(system(command), 0);
 }
 
 static void test_owner(void **state)
@@ -99,7 +144,8 @@ static void test_owner(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_owner)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_owner),
+					   cmocka_unit_test(test_keep)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
