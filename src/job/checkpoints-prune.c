@@ -24,15 +24,18 @@
 struct named {
 	char folder[80];
 	uint64_t epoch;
+	uint64_t sequence; /* of the manifest */
 };
 
 struct prune {
 	const struct checkpoints *c;
 	const struct progress *progress;
 	struct checkpoints_removed *report; /* or NULL */
-	uint64_t *sequence;		    /* of all checkpoints */
+	json_t *unread;			    /* why some cannot be read; NULL: that ends it */
+	bool beside;			    /* one that cannot be read */
+	uint64_t *sequence;		    /* of all checkpoints that can be read */
 	size_t n, gone;			    /* the first so many go */
-	struct named *named;		    /* of those that stay */
+	struct named *named;		    /* by these */
 	size_t nnamed;
 };
 
@@ -54,27 +57,46 @@ static int note_named(struct prune *p, const struct job_manifest *m, struct erro
 
 		snprintf(named->folder, sizeof(named->folder), "%s", m->vm[i].folder);
 		named->epoch = m->vm[i].epoch;
+		named->sequence = m->sequence;
 	}
 	return 0;
+}
+
+/* 1: it is one that can be read; 0: it is left alone. */
+static int read_one(struct prune *p, uint64_t sequence, struct error *err)
+{
+	struct job_manifest m;
+	struct error why = {""};
+	int rc = checkpoints_read(p->c, sequence, &m, &why);
+
+	if (rc < 0 && (!p->unread || rc == -ENOMEM)) {
+		error_set(err, rc, "%s", why.text);
+		return error_prefix(err, rc, "nothing was removed");
+	}
+	if (rc < 0) {
+		json_array_append_new(p->unread, json_string(why.text));
+		p->beside = true;
+		return 0;
+	}
+	rc = note_named(p, &m, err);
+	job_manifest_done(&m);
+	return rc < 0 ? rc : 1;
 }
 
 /* All are read, also those that go: who cannot be read may be what somebody needs. */
 static int read_all(struct prune *p, uint64_t keep, struct error *err)
 {
-	int rc = checkpoints_list(p->c, &p->sequence, &p->n, err);
+	size_t all, used = 0;
+	int rc = checkpoints_list(p->c, &p->sequence, &all, err);
 
-	p->gone = rc == 0 && p->n > keep ? p->n - (size_t)keep : 0;
-	for (size_t i = 0; rc == 0 && i < p->n; i++) {
-		struct job_manifest m;
-
-		rc = checkpoints_read(p->c, p->sequence[i], &m, err);
-		if (rc < 0)
-			return error_prefix(err, rc, "nothing was removed");
-		if (i >= p->gone)
-			rc = note_named(p, &m, err);
-		job_manifest_done(&m);
+	for (size_t i = 0; rc >= 0 && i < all; i++) {
+		rc = read_one(p, p->sequence[i], err);
+		if (rc > 0)
+			p->sequence[used++] = p->sequence[i];
 	}
-	return rc;
+	p->n = used;
+	p->gone = used > keep ? used - (size_t)keep : 0;
+	return rc < 0 ? rc : 0;
 }
 
 static int remove_manifests(struct prune *p, struct error *err)
@@ -101,16 +123,46 @@ static int remove_manifests(struct prune *p, struct error *err)
 	return 0;
 }
 
-/* The epochs of a folder that are named: a new list. */
+static bool goes(const struct prune *p, const struct named *named)
+{
+	return p->gone && named->sequence <= p->sequence[p->gone - 1];
+}
+
+/* The epochs of a folder that are named by what stays: a new list. */
 static uint64_t *named_in(const struct prune *p, const char *folder, size_t *n)
 {
 	uint64_t *epochs = calloc(p->nnamed + 1, sizeof(*epochs));
 
 	*n = 0;
 	for (size_t i = 0; epochs && i < p->nnamed; i++)
-		if (!strcmp(p->named[i].folder, folder))
+		if (!goes(p, &p->named[i]) && !strcmp(p->named[i].folder, folder))
 			epochs[(*n)++] = p->named[i].epoch;
 	return epochs;
+}
+
+/* Who cannot be read may name any epoch of a folder but those of what goes: all of them stay. */
+static int add_unknown(const struct prune *p, const struct store *store, const char *folder,
+		       uint64_t **epochs, size_t *n, struct error *err)
+{
+	uint64_t *all;
+	size_t nall, used = 0;
+	int rc = store_epochs(store, &all, &nall, err);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < nall; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < p->nnamed && !known; k++)
+			known = goes(p, &p->named[k]) && p->named[k].epoch == all[i] &&
+				!strcmp(p->named[k].folder, folder);
+		if (!known)
+			all[used++] = all[i];
+	}
+	free(*epochs);
+	*epochs = all;
+	*n = used;
+	return 0;
 }
 
 static void add_to_report(struct prune *p, const struct merge_report *merged)
@@ -147,7 +199,10 @@ static int prune_vm(struct prune *p, const char *name, struct error *err)
 	rc = store_open(path, true, &store, err);
 	if (rc < 0)
 		return rc;
-	rc = merge_keep(&store, keep, n, p->progress, &merged, err);
+	if (p->beside)
+		rc = add_unknown(p, &store, folder, &keep, &n, err);
+	if (rc == 0)
+		rc = merge_keep(&store, keep, n, p->progress, &merged, err);
 	add_to_report(p, &merged);
 	free(merged.removed);
 	if (rc == 0 && !n)
@@ -181,27 +236,36 @@ static int prune_vms(struct prune *p, struct error *err)
 	return rc;
 }
 
+static int run(struct prune *p, uint64_t keep, struct error *err)
+{
+	int rc = read_all(p, keep, err);
+
+	if (rc == 0)
+		rc = remove_manifests(p, err);
+	if (rc == 0)
+		rc = prune_vms(p, err);
+	prune_done(p);
+	return rc;
+}
+
 int checkpoints_prune(const struct checkpoints *c, uint64_t keep, const struct progress *progress,
 		      struct checkpoints_removed *ret, struct error *err)
 {
 	struct prune p = {.c = c, .progress = progress, .report = ret};
-	int rc = keep ? read_all(&p, keep, err)
-		      : error_set(err, -EINVAL,
-				  "at least one checkpoint is kept: remove %s itself to remove all",
-				  c->path);
 
 	if (ret)
 		*ret = (struct checkpoints_removed){0};
-	if (rc == 0)
-		rc = remove_manifests(&p, err);
-	if (rc == 0)
-		rc = prune_vms(&p, err);
-	prune_done(&p);
-	return rc;
+	if (!keep)
+		return error_set(err, -EINVAL,
+				 "at least one checkpoint is kept: remove %s itself to remove all",
+				 c->path);
+	return run(&p, keep, err);
 }
 
-int checkpoints_clean(const struct checkpoints *c, const struct progress *progress,
-		      struct error *err)
+int checkpoints_tidy(const struct checkpoints *c, uint64_t keep, const struct progress *progress,
+		     json_t *unread, struct error *err)
 {
-	return checkpoints_prune(c, UINT64_MAX, progress, NULL, err);
+	struct prune p = {.c = c, .progress = progress, .unread = unread};
+
+	return run(&p, keep ? keep : UINT64_MAX, err);
 }

@@ -97,8 +97,12 @@ struct checkpoints_removed {
 int checkpoints_prune(const struct checkpoints *c, uint64_t keep, const struct progress *progress,
 		      struct checkpoints_removed *ret, struct error *err);
 
-/* Removes only what no manifest names: before another checkpoint. */
-int checkpoints_clean(const struct checkpoints *c, const struct progress *progress,
-		      struct error *err);
+/*
+ * The same for who makes checkpoints; keep 0: all stay, and only what no manifest names goes. One
+ * that cannot be read does not end it: why is appended to unread (a list), the manifest is left
+ * alone, and so is every epoch that it may name.
+ */
+int checkpoints_tidy(const struct checkpoints *c, uint64_t keep, const struct progress *progress,
+		     json_t *unread, struct error *err);
 
 #endif

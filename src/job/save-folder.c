@@ -23,7 +23,7 @@ struct content {
 	uint64_t sequence, parent, keep, skew_ns;
 	char job[JOB_ID], parent_digest[DIGEST_TEXT];
 	char *cluster;
-	json_t *json;
+	json_t *json, *notes;
 	int code;
 	struct error why;
 };
@@ -52,6 +52,7 @@ static void unref(void *arg)
 		return;
 	close_folder(c);
 	json_decref(c->json);
+	json_decref(c->notes);
 	free(c->cluster);
 	free(c->path);
 	free(c);
@@ -76,24 +77,51 @@ static int check_owner(struct content *c, const struct job_manifest *last)
 	return 0;
 }
 
+/* The newest that can be read. 0: there is no checkpoint at all; 1: it is there. */
+static int read_last(struct content *c, struct job_manifest *ret)
+{
+	CLEANUP_FREE uint64_t *found = NULL;
+	size_t n = 0;
+	int r = checkpoints_list(&c->folder, &found, &n, &c->why), why = 0;
+
+	if (r)
+		return r;
+	c->sequence = n ? found[n - 1] + 1 : 1;
+	for (size_t i = n; i--;) {
+		why = checkpoints_read(&c->folder, found[i], ret, &c->why);
+		if (!why)
+			return 1;
+	}
+	return why ? error_prefix(&c->why, why,
+				  "no checkpoint of %s can be read, which tells whose they are: "
+				  "give another folder",
+				  c->path)
+		   : 0;
+}
+
 /* The one before tells whose checkpoints these are. */
 static int look_back(struct content *c)
 {
 	struct job_manifest last;
-	int r = checkpoints_read(&c->folder, 0, &last, &c->why);
+	int r = read_last(c, &last);
 
-	if (r == -ENOENT) {
-		c->sequence = 1;
-		return 0;
-	}
-	if (r)
+	if (r <= 0)
 		return r;
 	r = check_owner(c, &last);
-	c->sequence = last.sequence + 1;
 	c->parent = last.sequence;
 	memcpy(c->parent_digest, last.digest, sizeof(c->parent_digest));
 	job_manifest_done(&last);
 	return r;
+}
+
+/* What is damaged is in nobody's way: it is told of, and stays. */
+static void tidy(struct content *c)
+{
+	struct error why;
+
+	json_array_clear(c->notes);
+	if (checkpoints_tidy(&c->folder, 0, NULL, c->notes, &why))
+		json_array_append_new(c->notes, json_string(why.text));
 }
 
 static void open_it(void *arg)
@@ -108,7 +136,7 @@ static void open_it(void *arg)
 	c->open = true;
 	c->code = look_back(c);
 	if (!c->code)
-		c->code = checkpoints_clean(&c->folder, NULL, &c->why);
+		tidy(c);
 }
 
 static const char *text(const json_t *object, const char *key)
@@ -201,7 +229,7 @@ static void prune_it(void *arg)
 {
 	struct content *c = arg;
 
-	c->code = checkpoints_prune(&c->folder, c->keep, NULL, NULL, &c->why);
+	c->code = checkpoints_tidy(&c->folder, c->keep, NULL, c->notes, &c->why);
 }
 
 /* -------- for the loop -------- */
@@ -263,6 +291,11 @@ uint64_t save_folder_sequence(const struct save_folder *f)
 	return f->content->sequence;
 }
 
+const json_t *save_folder_notes(const struct save_folder *f)
+{
+	return f->content->notes;
+}
+
 uint64_t save_folder_skew(const struct save_folder *f)
 {
 	return f->content->skew_ns;
@@ -278,9 +311,10 @@ int save_folder_create(struct loop *loop, const char *path, const char *cluster,
 		c->refs = 1;
 		c->path = strdup(path);
 		c->cluster = strdup(cluster);
+		c->notes = json_array();
 		snprintf(c->job, sizeof(c->job), "%s", job);
 	}
-	if (!f || !c || !c->path || !c->cluster) {
+	if (!f || !c || !c->path || !c->cluster || !c->notes) {
 		if (c)
 			unref(c);
 		free(f);

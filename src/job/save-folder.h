@@ -29,6 +29,8 @@ void save_folder_destroy(struct save_folder *f);
  */
 int save_folder_open(struct save_folder *f, save_folder_fn *fn, void *arg, struct error *err);
 uint64_t save_folder_sequence(const struct save_folder *f);
+/* When it is open: [what is damaged there, or cannot be removed, in words], which stays. */
+const json_t *save_folder_notes(const struct save_folder *f);
 
 /*
  * Writes the manifest of what `content` has (taken): name, subnet, digest, environment,

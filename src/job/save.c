@@ -447,11 +447,17 @@ static void ask_step(struct save *s)
 static void on_open(void *arg, int code, const char *reason)
 {
 	struct save *s = arg;
+	const json_t *note;
+	size_t i;
 
-	if (code)
+	if (code) {
 		finish(s, code, reason, NULL);
-	else
-		ask_step(s);
+		return;
+	}
+	json_array_foreach (save_folder_notes(s->folder), i, note)
+		job_note(s->job, "in the folder of checkpoints is left alone: %s",
+			 json_string_value(note));
+	ask_step(s);
 }
 
 /* -------- its beginning -------- */

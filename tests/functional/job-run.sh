@@ -331,7 +331,9 @@ pid=$!
 until_true sh -c 'wisp cluster show lu | grep -q "lu-0 .* n1 .* ready"'
 grep -q "^restore 1,2" asked || fail "nothing was restored"
 until_true sh -c 'wisp cluster show lu | grep -q " run$"'
+truncate -s 100 saved/checkpoint-2.json # which is in nobody's way
 wisp cluster checkpoint lu --to saved | grep -q "^checkpoint 3 in" || fail "a restarted job does not go on with its folder"
+grep -q "left alone: $TMP/saved/checkpoint-2.json is damaged" "$WISP_RUN/job/lu/log" || fail "nobody says which manifest is damaged"
 mkdir "$TMP/elsewhere"
 refuse 1 "a cluster that was restarted from $TMP/saved still runs" \
 	env WISP_RUN="$TMP/elsewhere" wisp cluster restart saved -q --socket "$TMP/socket" --nodes 'n[1-2]@127.0.0.[2-3]'

@@ -329,7 +329,7 @@ static void test_prune(void **state)
 	guest_done(&g);
 	assert_int_equal(epochs_of(&c, "lu-0"), 6);
 	/* Epoch 4 (checkpoint 3) is based on 3, which nobody names: it becomes whole by itself. */
-	ok(checkpoints_clean(&c, NULL, &err));
+	ok(checkpoints_tidy(&c, 0, NULL, NULL, &err));
 	made_check(&c, all, 4);
 	assert_int_equal(epochs_of(&c, "lu-0"), 4);
 	assert_int_equal(access(stray, F_OK), -1);
@@ -346,6 +346,41 @@ static void test_prune(void **state)
 	free(removed.sequence);
 	made_check(&c, two + 1, 1);
 	guest_compare(&made.g[0], (path = io_format("%s/vm/lu-0", c.path)), 5);
+	made_done(&made);
+	checkpoints_close(&c);
+}
+
+/* Who goes on beside a damaged manifest removes what others named, and nothing that it may name. */
+static void test_beside(void **state)
+{
+	static const uint64_t later[] = {4};
+	CLEANUP_FREE char *manifest = NULL;
+	json_t *unread = json_array();
+	struct checkpoints c;
+	struct made made;
+
+	open_new(state, "beside", &c);
+	made_init(&made, c.path);
+	made_checkpoint(&made, &c, 1, false);
+	made_checkpoint(&made, &c, 2, true);
+	manifest = io_format("%s/checkpoint-2.json", c.path);
+	assert_int_equal(truncate(manifest, 400), 0);
+	ok(checkpoints_tidy(&c, 0, NULL, unread, &err));
+	assert_int_equal(json_array_size(unread), 1);
+	assert_non_null(strstr(json_string_value(json_array_get(unread, 0)), manifest));
+	assert_int_equal(epochs_of(&c, "lu-0"), 2);
+	made_checkpoint(&made, &c, 3, true);
+	made_checkpoint(&made, &c, 4, true);
+	ok(checkpoints_tidy(&c, 1, NULL, unread, &err));
+	assert_int_equal(json_array_size(unread), 2);
+	/* That of the damaged one, and that of the last. */
+	assert_int_equal(epochs_of(&c, "lu-0"), 2);
+	assert_int_equal(unlink(manifest), 0);
+	made_check(&c, later, 1);
+	ok(checkpoints_tidy(&c, 0, NULL, unread, &err));
+	assert_int_equal(epochs_of(&c, "lu-0"), 1);
+	made_check(&c, later, 1);
+	json_decref(unread);
 	made_done(&made);
 	checkpoints_close(&c);
 }
@@ -374,7 +409,7 @@ static void test_careful(void **state)
 	vm = io_format("%s/vm/lu-0", c.path);
 	/* Somebody writes to the folder of a VM. */
 	ok(store_open(vm, true, &store, &err));
-	refused(-EBUSY, "another process writes", checkpoints_clean(&c, NULL, &err));
+	refused(-EBUSY, "another process writes", checkpoints_tidy(&c, 0, NULL, NULL, &err));
 	store_close(&store);
 	ok(checkpoints_read(&c, 1, &m, &err));
 	away = io_format("%s/away", (char *)*state);
@@ -382,7 +417,7 @@ static void test_careful(void **state)
 	assert_int_equal(symlink(away, vm), 0);
 	refused(-EBADMSG, "is no folder",
 		checkpoints_verify_vm(&c, &m.vm[0], &verified, NULL, &bytes, &err));
-	ok(checkpoints_clean(&c, NULL, &err));
+	ok(checkpoints_tidy(&c, 0, NULL, NULL, &err));
 	assert_int_equal(unlink(vm), 0);
 	assert_int_equal(rename(away, vm), 0);
 	assert_int_equal(epochs_of(&c, "lu-0"), 2);
@@ -523,8 +558,8 @@ int main(void)
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_members),
 		cmocka_unit_test(test_damage),	   cmocka_unit_test(test_failing),
 		cmocka_unit_test(test_prune),	   cmocka_unit_test(test_careful),
-		cmocka_unit_test(test_killed),	   cmocka_unit_test(test_many),
-		cmocka_unit_test(test_id),
+		cmocka_unit_test(test_beside),	   cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_many),	   cmocka_unit_test(test_id),
 	};
 
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

@@ -112,6 +112,31 @@ static void test_keep(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+/* The newest that can be read tells whose they are. */
+static void test_damaged(void **state)
+{
+	char dir[] = "/tmp/wisp-save-folder.XXXXXX", path[64], reason[512], command[96];
+	uint64_t sequence = 0;
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), 0);
+	snprintf(path, sizeof(path), "%s/checkpoint-1.json", dir);
+	assert_int_equal(truncate(path, 100), 0);
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), -EBADMSG);
+	assert_non_null(strstr(reason, "give another folder"));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), 0);
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), 0);
+	snprintf(path, sizeof(path), "%s/checkpoint-2.json", dir);
+	assert_int_equal(truncate(path, 100), 0);
+	assert_int_equal(save_as(dir, "lu", OTHER, &sequence, reason), -EEXIST);
+	assert_int_equal(save_as(dir, "lu", ONE, &sequence, reason), 0);
+	assert_int_equal(sequence, 3);
+	assert_int_equal(access(path, F_OK), 0);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
 static void test_owner(void **state)
 {
 	char dir[] = "/tmp/wisp-save-folder.XXXXXX", path[64], stray[96], reason[512], command[96];
@@ -145,7 +170,8 @@ static void test_owner(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_owner),
-					   cmocka_unit_test(test_keep)};
+					   cmocka_unit_test(test_keep),
+					   cmocka_unit_test(test_damaged)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
