@@ -109,12 +109,13 @@ struct job {
 	int code;	  /* exit code, with ending */
 	struct error why; /* why it ends, or "": its program has ended */
 
-	struct save *save;	 /* a checkpoint that is under way, or waits */
-	bool save_open;		 /* nodes have not heard that one was given up */
-	bool save_stays;	 /* nor that VMs which stay paused for it are to go on */
-	struct pruning *pruning; /* old checkpoints go; or NULL */
-	struct migrate *migrate; /* VMs that move */
-	struct loop_source *clock;
+	struct save *save;	   /* a checkpoint that is under way, or waits */
+	bool save_open;		   /* nodes have not heard that one was given up */
+	bool save_stays;	   /* nor that VMs which stay paused for it are to go on */
+	struct pruning *pruning;   /* old checkpoints go; or NULL */
+	struct migrate *migrate;   /* VMs that move */
+	struct loop_source *clock; /* for checkpoints */
+	unsigned clock_failures;   /* since the last that was made by it */
 	struct drain drain;
 	struct images *images;
 	struct prepare *prepare;

@@ -7,19 +7,10 @@
 
 #include "lib/loop.h"
 
-#define MOVES_NS (5ull * 1000000000)
-
-static void on_saved(void *arg, int code, const char *reason, const json_t *value)
-{
-	struct job *j = arg;
-
-	if (code)
-		job_note(j, "checkpoint: %s", reason);
-	else
-		log_info(&j->log, "job", "checkpoint %" JSON_INTEGER_FORMAT " in %s",
-			 json_integer_value(json_object_get(value, "checkpoint")),
-			 json_string_value(json_object_get(value, "folder")));
-}
+#define SECOND 1000000000ull
+#define MOVES_NS (5 * SECOND)
+#define RETRY_NS (10 * SECOND) /* at least, unless the interval is less */
+#define RETRY_PART 10	       /* of the interval */
 
 static uint64_t interval_ns(const struct job *j)
 {
@@ -27,6 +18,44 @@ static uint64_t interval_ns(const struct job *j)
 	json_int_t ms = json_integer_value(json_object_get(rules, "interval"));
 
 	return ms > 0 ? (uint64_t)ms * 1000000 : 0;
+}
+
+uint64_t save_clock_retry_ns(uint64_t interval, unsigned failures)
+{
+	uint64_t ns = interval / RETRY_PART > RETRY_NS ? interval / RETRY_PART : RETRY_NS;
+
+	for (unsigned i = 1; i < failures && ns < interval; i++)
+		ns *= 2;
+	return ns < interval ? ns : interval;
+}
+
+/* What stood in its way may be gone soon, and an interval may be hours of work that are lost. */
+static void try_again(struct job *j, const char *reason)
+{
+	uint64_t interval = interval_ns(j);
+	uint64_t ns = save_clock_retry_ns(interval, ++j->clock_failures);
+
+	if (j->ending || !j->clock) {
+		job_note(j, "checkpoint: %s", reason);
+		return;
+	}
+	job_note(j, "checkpoint: %s; it is tried again in %" PRIu64 " s", reason,
+		 (uint64_t)((ns + SECOND - 1) / SECOND));
+	loop_set_timer(j->clock, ns, interval);
+}
+
+static void on_saved(void *arg, int code, const char *reason, const json_t *value)
+{
+	struct job *j = arg;
+
+	if (code) {
+		try_again(j, reason);
+		return;
+	}
+	j->clock_failures = 0;
+	log_info(&j->log, "job", "checkpoint %" JSON_INTEGER_FORMAT " in %s",
+		 json_integer_value(json_object_get(value, "checkpoint")),
+		 json_string_value(json_object_get(value, "folder")));
 }
 
 static void on_time(void *arg)
@@ -39,7 +68,7 @@ static void on_time(void *arg)
 	if (j->migrate)
 		loop_set_timer(j->clock, interval < MOVES_NS ? interval : MOVES_NS, interval);
 	else if (save_begin(j, NULL, on_saved, j, &err))
-		job_note(j, "checkpoint: %s", err.text);
+		try_again(j, err.text);
 }
 
 void save_clock_start(struct job *j)

@@ -33,6 +33,8 @@ void save_prune_stop(struct job *j);
 /* Checkpoints by the clock begin and end. save-clock.c */
 void save_clock_start(struct job *j);
 void save_clock_stop(struct job *j);
+/* How long after so many failures in a row, at least one, it is tried again: twice as long each. */
+uint64_t save_clock_retry_ns(uint64_t interval, unsigned failures);
 
 /* The nodes were joined again: those that have not heard so are told that one was given up. */
 void save_rejoined(struct job *j);

@@ -90,7 +90,7 @@ slow() {
 slow run -q -d --name slow --socket "$TMP/slow-socket" --image tiny --nodes n0@127.0.0.1,n1@127.0.0.2 none.yaml >/dev/null
 slow cluster checkpoint slow --to slow-saved >slow-report 2>&1 &
 slow_save=$!
-at_exit 'kill $slow_save 2>/dev/null || :'
+at_exit 'slow cluster stop slow >/dev/null 2>&1 || :; kill $slow_save 2>/dev/null || :'
 
 # -------- a run --------
 
@@ -436,6 +436,13 @@ start_nodes 3
 refuse 2 "give the folder" wisp cluster restart
 refuse 2 'compression "bz2" is not one of none, lz4, zstd' wisp cluster checkpoint lu --compress bz2
 refuse 1 "has no checkpoint of a whole job" wisp cluster restart "$TMP/failed"
+printf 'vms: 2\ncheckpoint: {interval: 1s, directory: %s}\n' "$TMP/in-vain" >clock.yaml
+start_nodes 3 save-begin=fail@1
+begin --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- sh -c 'echo runs; sleep 100'
+until_true grep -q "checkpoint: step begin: node n1: a disk has failed; it is tried again in 1 s" err
+wisp cluster stop clock
+wait $pid || :
+start_nodes 3
 printf 'vms: 2\ncheckpoint: {interval: 1s, keep: 2, directory: %s}\n' "$TMP/clock" >clock.yaml
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 clock.yaml -- sh -c 'echo runs; sleep 100'
 until_true test -e clock/checkpoint-3.json

@@ -18,6 +18,7 @@
 #include "job/mpi.h"
 #include "job/output.h"
 #include "job/save-tcp.h"
+#include "job/save.h"
 #include "job/spec.h"
 #include "lib/error.h"
 
@@ -354,6 +355,21 @@ static void test_spec(void **state)
 	}
 }
 
+/* After a tenth, at least 10 s, then twice as long; never longer than the interval. */
+static void test_clock(void **state)
+{
+	static const uint64_t s = 1000000000;
+
+	(void)state;
+	assert_int_equal(save_clock_retry_ns(3600 * s, 1), 360 * s);
+	assert_int_equal(save_clock_retry_ns(3600 * s, 2), 720 * s);
+	assert_int_equal(save_clock_retry_ns(3600 * s, 5), 3600 * s);
+	assert_int_equal(save_clock_retry_ns(3600 * s, 1000000000), 3600 * s);
+	assert_int_equal(save_clock_retry_ns(60 * s, 1), 10 * s);
+	assert_int_equal(save_clock_retry_ns(60 * s, 2), 20 * s);
+	assert_int_equal(save_clock_retry_ns(s, 1), s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -362,6 +378,7 @@ int main(void)
 		cmocka_unit_test(test_output),	cmocka_unit_test(test_long_output),
 		cmocka_unit_test(test_mpi),	cmocka_unit_test(test_hosts),
 		cmocka_unit_test(test_spec),	cmocka_unit_test(test_input),
+		cmocka_unit_test(test_clock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
