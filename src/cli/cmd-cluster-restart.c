@@ -13,6 +13,7 @@
 #include "cli/run-start.h"
 #include "job/checkpoints.h"
 #include "job/nodelist.h"
+#include "job/walltime.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/parse.h"
@@ -112,8 +113,19 @@ static int describe(const struct job_manifest *m, const char *folder, const json
 	json_object_set_new(spec, "documents", json_deep_copy(m->documents));
 	json_object_set_new(spec, "restore", sources(m, folder));
 	json_object_set_new(spec, "job", json_string(m->job));
+	json_object_set(spec, "used-ms", json_object_get(m->report, "used_ms"));
 	*ret = spec;
 	return 0;
+}
+
+/* Before anything of the saved cluster is ended. */
+static int check_walltime(const struct job_manifest *m, struct error *err)
+{
+	json_int_t used = json_integer_value(json_object_get(m->report, "used_ms"));
+	uint64_t left;
+	int r = walltime_left(m->environment, used > 0 ? (uint64_t)used : 0, &left, err);
+
+	return r ? error_prefix(err, r, "checkpoint %llu", (unsigned long long)m->sequence) : 0;
 }
 
 static int read_checkpoint(const char *path, const struct options *o, json_t **ret,
@@ -130,7 +142,9 @@ static int read_checkpoint(const char *path, const struct options *o, json_t **r
 	if (!r)
 		r = checkpoints_read(&c, o->at, &m, err);
 	if (!r) {
-		r = describe(&m, folder, o->lost, ret, err);
+		r = check_walltime(&m, err);
+		if (!r)
+			r = describe(&m, folder, o->lost, ret, err);
 		job_manifest_done(&m);
 	}
 	checkpoints_close(&c);
@@ -208,7 +222,7 @@ const struct command cmd_cluster_restart = {
 		   "same "
 		   "by the rules of these nodes. What is left of the cluster that was saved ends "
 		   "first: all nodes that it had, to which VMs may have moved, have to answer, or "
-		   "to be named by --lost. "
+		   "to be named by --lost. What the job had used of its walltime by then counts. "
 		   "Otherwise as wisp run.",
 	.options =
 		(const struct option_desc[]){

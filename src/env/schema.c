@@ -332,7 +332,7 @@ const struct field env_fields[] = {
 	 .text = "Labels the nodes must have.",
 	 .example = "node: {labels: [infiniband]}"},
 	{.path = "walltime", .type = &type_number, .unit = UNIT_DURATION, .min = SECOND, .max = 10 * 365 * DAY, .builtin = "off",
-	 .text = "How long the environment may run. off: until it ends.",
+	 .text = "How long the environment may run, with its restarts from checkpoints. off: until it ends.",
 	 .example = "walltime: ..24h"},
 	{.path = "program", .type = &type_command,
 	 .text = "The program and its arguments.",

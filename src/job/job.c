@@ -18,6 +18,7 @@
 #include "job/migrate.h"
 #include "job/nodelist.h"
 #include "job/save.h"
+#include "job/walltime.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
 #include "lib/loop.h"
@@ -378,15 +379,23 @@ static int make_links(struct job *j, struct error *err)
 	return r ? r : tubes_create(&tubes, &j->tubes, err);
 }
 
+uint64_t job_used_ms(const struct job *j)
+{
+	return j->spec.used_ms + (io_now_ns() - j->born) / 1000000;
+}
+
 static int make_timers(struct job *j, struct error *err)
 {
-	json_int_t walltime = json_integer_value(json_object_get(j->spec.environment, "walltime"));
-	int r = loop_add_timer(j->loop, on_timer, j, &j->timer);
+	uint64_t left;
+	int r = walltime_left(j->spec.environment, j->spec.used_ms, &left, err);
 
+	if (r)
+		return r;
+	r = loop_add_timer(j->loop, on_timer, j, &j->timer);
 	if (!r)
 		r = loop_add_timer(j->loop, on_walltime, j, &j->walltime);
-	if (!r && walltime > 0)
-		r = loop_set_timer(j->walltime, (uint64_t)walltime * 1000000, 0);
+	if (!r && left != UINT64_MAX)
+		r = loop_set_timer(j->walltime, left * 1000000, 0);
 	return r ? error_errno(err, r, "cannot make timers") : 0;
 }
 
@@ -429,7 +438,8 @@ int job_create(struct loop *loop, struct spec *spec, struct job **ret, struct er
 			  .claim = -1,
 			  .output = {{.fd = -1}, {.fd = -1}},
 			  .detached = spec->detach,
-			  .started = time(NULL)};
+			  .started = time(NULL),
+			  .born = io_now_ns()};
 	*spec = (struct spec){0};
 	r = make(j, err);
 	if (r) {

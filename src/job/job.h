@@ -99,6 +99,7 @@ struct job {
 	uint32_t next;
 	uint32_t vni;	 /* VXLAN number */
 	int64_t started; /* seconds since 1970 */
+	uint64_t born;	 /* the same by io_now_ns() */
 	bool joined;
 	struct recount recount;
 
@@ -164,6 +165,9 @@ char *job_holders(const struct job *j);
 
 /* Something that people should know. */
 void job_note(struct job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* How much of the job's walltime is used, also before it was restarted. */
+uint64_t job_used_ms(const struct job *j);
 
 /* The state has changed: it is written down soon. */
 void job_changed(struct job *j);

@@ -27,10 +27,11 @@ struct save {
 	struct job *job;
 	char *path;
 	struct save_folder *folder;
-	json_t *options; /* of the first step: mode, incremental, compress, suspend */
-	json_t *values;	 /* {VM: what its mover said} */
-	json_t *steps;	 /* {STEP: ms} */
-	json_t *tasks;	 /* as at the cut */
+	json_t *options;  /* of the first step: mode, incremental, compress, suspend */
+	json_t *values;	  /* {VM: what its mover said} */
+	json_t *steps;	  /* {STEP: ms} */
+	json_t *tasks;	  /* as at the cut */
+	uint64_t used_ms; /* of the walltime, at the cut */
 	struct save_tcp tcp;
 	struct loop_source *timer; /* until the next step */
 	uint64_t since, began;
@@ -256,16 +257,17 @@ static void remove_others(const struct job *j, json_t *nodes)
 /* With what the coordinator was started with, and is not said elsewhere: a restart needs it. */
 static json_t *report(const struct save *s)
 {
-	static const char *const elsewhere[] = {"documents", "environment", "digest",
-						"addresses", "socket",	    "restore",
-						"job",	     "former",	    "others"};
+	static const char *const elsewhere[] = {"documents", "environment", "digest", "addresses",
+						"socket",    "restore",	    "job",    "former",
+						"others",    "used-ms"};
 	json_t *spec = json_deep_copy(s->job->spec.json);
 
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
 		json_object_del(spec, elsewhere[i]);
 	remove_others(s->job, json_object_get(spec, "nodes"));
-	return json_pack("{s:o, s:s, s:O, s:o*, s:I}", "spec", spec, "id", s->job->id, "steps_ms",
-			 s->steps, "tcp", save_tcp_describe(&s->tcp), "ms",
+	return json_pack("{s:o, s:s, s:I, s:O, s:o*, s:I}", "spec", spec, "id", s->job->id,
+			 "used_ms", (json_int_t)s->used_ms, "steps_ms", s->steps, "tcp",
+			 save_tcp_describe(&s->tcp), "ms",
 			 (json_int_t)((io_now_ns() - s->began) / 1000000));
 }
 
@@ -355,6 +357,7 @@ static void merge_cut(struct save *s, const struct gather *answer)
 {
 	merge(s, answer);
 	s->tasks = program_tasks(s->job);
+	s->used_ms = job_used_ms(s->job);
 }
 
 static void count_before(struct save *s, const struct gather *answer)

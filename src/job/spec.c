@@ -52,6 +52,13 @@ static int check_room(const struct spec *s, struct error *err)
 	return r;
 }
 
+static uint64_t used_of(const json_t *json)
+{
+	json_int_t ms = json_integer_value(json_object_get(json, "used-ms"));
+
+	return ms > 0 ? (uint64_t)ms : 0;
+}
+
 static void take(struct spec *s)
 {
 	const json_t *json = s->json, *network;
@@ -74,6 +81,7 @@ static void take(struct spec *s)
 	s->variables = json_object_get(json, "variables");
 	s->user = text(s->environment, "user");
 	s->directory = text(s->environment, "directory");
+	s->used_ms = used_of(json);
 	s->uid = json_integer_value(json_object_get(json, "uid"));
 	s->gid = json_integer_value(json_object_get(json, "gid"));
 	s->user_name = text(json, "user-name");

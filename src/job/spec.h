@@ -28,6 +28,7 @@ struct spec {
 	const json_t *addresses;	   /* of the nodes, IPv4, in their order */
 	const json_t *program, *variables; /* program: empty: none */
 	const char *user, *directory;
+	uint64_t used_ms; /* of the walltime, until the checkpoint that it goes on from */
 	int64_t uid, gid; /* with user NULL: whose it is, made in the VMs as user_name */
 	const char *user_name;
 	bool self; /* this node may have VMs */

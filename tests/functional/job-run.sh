@@ -389,6 +389,23 @@ expect "who was asked" "$(grep -e release -e reserve asked | tr '\n' ' ')" "rele
 wisp cluster stop lu
 cleaned
 
+# What was used of the walltime counts.
+printf 'vms: 2\nwalltime: 9s\n' >short.yaml
+start_nodes 2
+run -q -d --name short --nodes n0@127.0.0.1,n1@127.0.0.2 short.yaml >/dev/null
+sleep 4
+wisp cluster checkpoint short --to short-saved >/dev/null
+wisp cluster stop short
+cleaned
+used=$(python3 -c 'import json; print(json.load(open("short-saved/checkpoint-1.json"))["report"]["used_ms"])')
+[ "$used" -ge 4000 ] || fail "used of the walltime: $used ms"
+wisp cluster restart short-saved -d -q --socket "$TMP/socket" --nodes n0@127.0.0.1,n1@127.0.0.2
+began=$(date +%s%N)
+until_true sh -c 'wisp cluster list | grep -q "^short  *ended.*its walltime is over"'
+[ $((($(date +%s%N) - began) / 1000000)) -lt 7000 ] || fail "a restart begins its walltime anew"
+wisp cluster stop short
+cleaned
+
 # On one node, while another one had some: it is asked, and has no part in what goes on.
 printf 'vms: 2\nvms-per-node: 2\n' >lu.two
 start_nodes 2 release=keep

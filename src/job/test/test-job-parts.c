@@ -20,6 +20,7 @@
 #include "job/save-tcp.h"
 #include "job/save.h"
 #include "job/spec.h"
+#include "job/walltime.h"
 #include "lib/error.h"
 
 /* -------- answers -------- */
@@ -370,6 +371,27 @@ static void test_clock(void **state)
 	assert_int_equal(save_clock_retry_ns(s, 1), s);
 }
 
+static void test_walltime(void **state)
+{
+	json_t *limited = json_pack("{s:i}", "walltime", 60000);
+	json_t *free_one = json_pack("{s:s}", "walltime", "off");
+	struct error err;
+	uint64_t left = 0;
+
+	(void)state;
+	assert_int_equal(walltime_left(limited, 0, &left, &err), 0);
+	assert_int_equal(left, 60000);
+	assert_int_equal(walltime_left(limited, 59000, &left, &err), 0);
+	assert_int_equal(left, 1000);
+	assert_int_equal(walltime_left(limited, 59001, &left, &err), -ETIME);
+	assert_non_null(strstr(err.text, "walltime of 60 s"));
+	assert_int_equal(walltime_left(limited, 70000, &left, &err), -ETIME);
+	assert_int_equal(walltime_left(free_one, 70000, &left, &err), 0);
+	assert_true(left == UINT64_MAX);
+	json_decref(limited);
+	json_decref(free_one);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -378,7 +400,7 @@ int main(void)
 		cmocka_unit_test(test_output),	cmocka_unit_test(test_long_output),
 		cmocka_unit_test(test_mpi),	cmocka_unit_test(test_hosts),
 		cmocka_unit_test(test_spec),	cmocka_unit_test(test_input),
-		cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_clock),	cmocka_unit_test(test_walltime),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
