@@ -122,6 +122,11 @@ static int end(int argc, char **argv, struct error *err)
 	return r < 0 ? r : 0;
 }
 
+#ifdef __has_feature /* of clang; gcc says it itself */
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
 #ifdef __SANITIZE_ADDRESS__
 /* Leaks are looked for by a thread of another process, which another PID namespace does not allow.
  */

@@ -116,8 +116,8 @@ static void test_hosts(void **state)
 	lookup_drop(&l);
 	assert_int_equal(look_up("::1", "7450", &l, &err), 0);
 	lookup_drop(&l);
-	assert_int_equal(look_up("300.0.0.0.1", "7450", &l, &err), -EHOSTUNREACH);
-	assert_non_null(strstr(err.text, "300.0.0.0.1: "));
+	assert_int_equal(look_up("no..host", "7450", &l, &err), -EHOSTUNREACH);
+	assert_non_null(strstr(err.text, "no..host: "));
 	lookup_drop(&l);
 	assert_int_equal(lookup_start("127.0.0.1", "1", &l, &err), 0);
 	lookup_drop(&l);
