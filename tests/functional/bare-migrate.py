@@ -260,7 +260,7 @@ def main():
     cancelled("-m", "64")
     strangers("-m", "64")
     other_record("-m", "64")
-    killed(16, "-m", "64")
+    killed(10, "-m", "64")
 
 
 main()

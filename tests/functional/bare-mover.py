@@ -574,7 +574,7 @@ def main():
     shapes(f"{TMP}/s")
     huge(f"{TMP}/p")
     too_huge(f"{TMP}/large")
-    killed(f"{TMP}/e", 30, [(), ("--incremental",), ("--compress", "lz4"), ("--live",),
+    killed(f"{TMP}/e", 20, [(), ("--incremental",), ("--compress", "lz4"), ("--live",),
                             ("--live", "--incremental")], "-m", "64")
     killed_lazy(f"{TMP}/h", 12, "-m", "128")
     failed_lazy(f"{TMP}/h", "-m", "128")
