@@ -62,7 +62,6 @@ static int add_fact(struct run_options *o, const char *name, const char *value, 
 static int complete_facts(struct run_options *o, const json_t *node, struct error *err)
 {
 	const char *type = json_string_value(json_object_get(node, "type"));
-	const json_t *vms = json_object_get(o->asked, "vms");
 	char text[32];
 	int r = 0;
 
@@ -71,10 +70,7 @@ static int complete_facts(struct run_options *o, const json_t *node, struct erro
 	if (type)
 		r = add_fact(o, "node-type", type, true, err);
 	snprintf(text, sizeof(text), "%zu", json_array_size(o->nodes));
-	if (!r)
-		r = add_fact(o, "nodes", text, false, err);
-	snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(vms));
-	return r || !vms ? r : add_fact(o, "vms", text, false, err);
+	return r ? r : add_fact(o, "nodes", text, false, err);
 }
 
 /* -------- documents -------- */

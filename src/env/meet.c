@@ -388,8 +388,53 @@ static void check_warning(struct meet *m, const struct claim *claim)
 
 /* -------- all of it -------- */
 
-void meet_documents(const struct documents *docs, const json_t *facts, const struct args *waived,
-		    struct meet *ret)
+/* What a field of the environment comes to, as the fact of its name; NULL: that is open. */
+static json_t *as_fact(const struct meet *m, const char *name)
+{
+	const struct decision *d = meet_find(m, name);
+
+	if (!d || !d->value)
+		return NULL;
+	/* Not limited, that is. */
+	return json_is_string(d->value) ? json_integer(fact_find(name)->max)
+					: json_incref(d->value);
+}
+
+static bool has(const json_t *list, const json_t *value)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach (list, i, item)
+		if (json_equal(item, value))
+			return true;
+	return false;
+}
+
+/* Whether there is one more. */
+static bool add_own_fact(struct meet *m, const char *name, json_t *facts)
+{
+	json_t *value = as_fact(m, name), *list = json_object_get(facts, name);
+	bool more = value && !has(list, value);
+
+	if (more && !list && json_object_set_new(facts, name, list = json_array()))
+		m->failed = true;
+	if (more && json_array_append(list, value))
+		m->failed = true;
+	json_decref(value);
+	return more;
+}
+
+/* What the environment itself comes to is not to be believed, but known. */
+static bool add_own_facts(struct meet *m, json_t *facts)
+{
+	bool walltime = add_own_fact(m, "walltime", facts), vms = add_own_fact(m, "vms", facts);
+
+	return walltime || vms;
+}
+
+static void meet_chosen(const struct documents *docs, const json_t *facts,
+			const struct args *waived, struct meet *ret)
 {
 	struct collection c = {0};
 
@@ -401,6 +446,22 @@ void meet_documents(const struct documents *docs, const json_t *facts, const str
 	free(c.said.claim);
 	free(c.defaults.claim);
 	free(c.warnings.claim);
+}
+
+/* Facts only become more, and with them the documents that take part: it ends when none comes. */
+void meet_documents(const struct documents *docs, const json_t *facts, const struct args *waived,
+		    struct meet *ret)
+{
+	json_t *all = facts ? json_deep_copy(facts) : json_object();
+
+	*ret = (struct meet){.failed = !all};
+	while (!ret->failed) {
+		meet_done(ret);
+		meet_chosen(docs, all, waived, ret);
+		if (ret->failed || !add_own_facts(ret, all))
+			break;
+	}
+	json_decref(all);
 }
 
 void meet_done(struct meet *m)

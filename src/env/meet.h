@@ -58,7 +58,8 @@ struct meet {
 };
 
 /*
- * Meets the documents that concern a request. waived: rules of the policy that are left out.
+ * Meets the documents that concern a request, of which walltime and vms of the environment that
+ * comes of it are facts as well. waived: rules of the policy that are left out.
  * Claims and documents of the result are those of docs. Frees with meet_done().
  */
 void meet_documents(const struct documents *docs, const json_t *facts, const struct args *waived,

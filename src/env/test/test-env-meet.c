@@ -74,6 +74,9 @@ static const char *const lines[] = {
 	"checkpoint: {interval: 10m.., keep: [1, 5]}",
 	"walltime: [1h, 1d..]",
 	"walltime: ..12h",
+	"walltime: 13h..",
+	"vms: 1..8",
+	"vms: 4..",
 	"defaults: {cpus: 4, memory: 4G, compression: xz}",
 	"defaults: {cpus: 2, packages: [gcc], base: debian:sid}",
 	"defaults: {files: {\"*\": {mode: 0600}}, checkpoint: {interval: 30m}}",
@@ -112,6 +115,9 @@ static char *random_document(struct round *r, bool policy, const char *rule)
 					    "",
 					    "match: {queue: long}\n",
 					    "match: {queue: short}\n",
+					    "match: {walltime: 12h..}\n",
+					    "match: {walltime: ..1h}\n",
+					    "match: {vms: 2.., queue: long}\n",
 					    "level: project\n",
 					    "warn: yes\n"};
 	const char *head = policy ? heads[pick(r, ARRAY_SIZE(heads))] : "";
@@ -243,6 +249,24 @@ static bool conflict_stays(const struct decision *d, const struct meet *more)
 	return (same && same->why && !same->missing) || (whole && whole->why && !whole->missing);
 }
 
+static bool took_part(const struct meet *m, const struct document *doc)
+{
+	for (size_t i = 0; i < m->nskipped; i++)
+		if (!strcmp(m->skipped[i].doc->rule, doc->rule))
+			return false;
+	return true;
+}
+
+/* One more document may make the environment one that a rule is not about. */
+static bool one_left(const struct documents *docs, const struct meet *before,
+		     const struct meet *after)
+{
+	for (size_t i = 0; i + 1 < docs->n; i++)
+		if (took_part(before, docs->doc[i]) && !took_part(after, docs->doc[i]))
+			return true;
+	return false;
+}
+
 static bool more_only_tightens(struct round *r)
 {
 	struct documents docs = {0};
@@ -254,7 +278,8 @@ static bool more_only_tightens(struct round *r)
 		add(&docs, &r->doc[n]);
 		meet_documents(&docs, r->facts, NULL, &after);
 		for (size_t i = 0; i < before.n; i++)
-			if (before.d[i].why && !before.d[i].missing)
+			if (before.d[i].why && !before.d[i].missing &&
+			    !one_left(&docs, &before, &after))
 				good &= conflict_stays(&before.d[i], &after);
 		meet_done(&before);
 		before = after;
@@ -276,9 +301,8 @@ static bool all_get_what_they_want(struct round *r)
 	meet_documents(&docs, r->facts, NULL, &m);
 	for (size_t i = 0; i < docs.n; i++) {
 		const struct document *doc = docs.doc[i];
-		CLEANUP_FREE char *why = NULL;
 
-		if (doc->warn || !facts_match(r->facts, doc, &why))
+		if (doc->warn || !took_part(&m, doc))
 			continue;
 		for (size_t j = 0; j < doc->n; j++)
 			for (size_t k = 0; k < m.n && !doc->claim[j].is_default; k++)
