@@ -298,18 +298,57 @@ static json_t *one_vm(const json_t *environment, const json_t *name, json_t *lis
 			 "devices", list);
 }
 
+int admit_count(const json_t *environment, size_t vms, struct error *err)
+{
+	static const char *const limits[] = {"vms-per-node", "vms"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		json_int_t most = json_integer_value(json_object_get(environment, limits[i]));
+
+		if (vms > (size_t)most)
+			return error_set(err, -EPERM, "%zu VMs on one node are more than %s (%lld)",
+					 vms, limits[i], (long long)most);
+	}
+	return 0;
+}
+
+static bool has_label(const json_t *labels, const char *wanted)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach (labels, i, item)
+		if (!strcmp(json_string_value(item), wanted))
+			return true;
+	return false;
+}
+
+int admit_place(const struct admit *a, const json_t *environment, const json_t *labels,
+		struct error *err)
+{
+	const json_t *node = json_object_get(environment, "node"), *label;
+	const char *type = json_string_value(json_object_get(node, "type"));
+	size_t i;
+
+	if (type && (!a->type || strcmp(type, a->type)))
+		return error_set(err, -EPERM, "node.type is %s, and this node's is %s", type,
+				 a->type ? a->type : "not known");
+	json_array_foreach (json_object_get(node, "labels"), i, label)
+		if (!has_label(labels, json_string_value(label)))
+			return error_set(err, -EPERM, "node.labels: this node has no label %s",
+					 json_string_value(label));
+	return 0;
+}
+
 int admit_claim(const json_t *environment, const char *cluster, const json_t *vms, json_t **ret,
 		struct error *err)
 {
-	json_int_t most = json_integer_value(json_object_get(environment, "vms-per-node"));
 	json_t *list = json_array(), *claim, *wanted = json_array();
 	const json_t *vm;
 	size_t i;
 	int r = 0;
 
-	if (json_array_size(vms) > (size_t)most)
-		r = error_set(err, -EPERM, "%zu VMs on one node are more than vms-per-node (%lld)",
-			      json_array_size(vms), (long long)most);
+	r = admit_count(environment, json_array_size(vms), err);
 	if (!r)
 		r = devices(json_object_get(environment, "devices"), wanted, err);
 	json_array_foreach (vms, i, vm) {

@@ -33,6 +33,11 @@ struct admit {
 int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
 	  json_t **ret, json_t **conflicts, struct error *err);
 
+/* Whether so many of its VMs may be on one node, and whether this is such a node: 0 or -EPERM. */
+int admit_count(const json_t *environment, size_t vms, struct error *err);
+int admit_place(const struct admit *a, const json_t *environment, const json_t *labels,
+		struct error *err);
+
 /* The claim of the environment's VMs with these names (docs/formats/node.md, Claims), as JSON. */
 int admit_claim(const json_t *environment, const char *cluster, const json_t *vms, json_t **ret,
 		struct error *err);

@@ -102,6 +102,8 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 	if (!r)
 		r = env_able(*environment, err);
 	if (!r)
+		r = admit_place(&d->p.admit, *environment, d->p.labels, err);
+	if (!r)
 		r = check_way_out(d, *environment, err);
 	if (!r)
 		r = check_lan(d, *environment, err);
@@ -155,6 +157,26 @@ static int may_grow(struct daemon *d, const struct asker *who, const struct clai
 	return cluster_check_environment(d->store, claim->cluster, environment, err);
 }
 
+/* With those that are here already. */
+static int check_count(struct daemon *d, const struct claim *claim, const json_t *environment,
+		       struct error *err)
+{
+	json_t *here = NULL, *all = json_object();
+	const json_t *name;
+	size_t i;
+	int r = cluster_vms(d->store, claim->cluster, &here, err);
+
+	json_array_foreach (here, i, name)
+		json_object_set_new(all, json_string_value(name), json_true());
+	for (i = 0; i < claim->nvms; i++)
+		json_object_set_new(all, claim->vms[i].name, json_true());
+	if (!r)
+		r = admit_count(environment, json_object_size(all), err);
+	json_decref(here);
+	json_decref(all);
+	return r;
+}
+
 static void untake(struct daemon *d, const struct claim *claim, bool more, int64_t now)
 {
 	if (!more)
@@ -174,6 +196,8 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 	bool more = false;
 	int r = may_grow(d, who, claim, environment, &more, err);
 
+	if (!r && more)
+		r = check_count(d, claim, environment, err);
 	if (!r)
 		r = alloc_claim(&d->alloc, claim, now, now + d->p.grace, &lease, missing, err);
 	if (!r) {

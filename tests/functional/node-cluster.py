@@ -20,7 +20,7 @@ ANN, BOB = 1, 5  # daemon and games: users that every Debian has
 VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
 RUN = f"{os.getpid():08x}"  # likewise, of clusters
 LU, CG = f"lu-{RUN}", f"cg-{RUN}"
-DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 4\ndedicated: yes\n"
+DOCUMENT = "vms: 4\ncpus: 1\nmemory: 64M\nvms-per-node: 4\ndedicated: yes\n"
 SECRET = "a secret of sixteen bytes or more"
 GRACE = 3
 

@@ -16,7 +16,7 @@ from node_client import Client
 WISPD, STATE = sys.argv[1:]
 BASE = "/sys/fs/cgroup"
 MIB = 1 << 20
-COMMON = "cpus: 1\nmemory: 64M\nvms-per-node: 2\n"
+COMMON = "vms: 2\ncpus: 1\nmemory: 64M\nvms-per-node: 2\n"
 
 
 def expect(what, got, wanted):

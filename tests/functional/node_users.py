@@ -20,7 +20,7 @@ WISPD, STATE, CGROUPS, HOMES = sys.argv[1:]
 USERS = {"ann": 7001, "bob": 7002}
 VNI = 1 << 20 | os.getpid() * 4 & 0xfffff  # nobody else's on this machine
 RUN = f"{os.getpid():08x}"  # likewise, of clusters
-DOCUMENT = "cpus: 1\nmemory: 64M\nvms-per-node: 2\ncmdline: [watch=8]\n"
+DOCUMENT = "vms: 2\ncpus: 1\nmemory: 64M\nvms-per-node: 2\ncmdline: [watch=8]\n"
 OUTSIDE = bool(shutil.which("nft"))  # what a way out of a network takes
 LEADS_OUT = DOCUMENT + "network: {isolated: no}\n"
 

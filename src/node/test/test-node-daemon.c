@@ -186,6 +186,15 @@ static json_t *reserve(const char *cluster, const char *document, unsigned vms)
 			 "vms", list);
 }
 
+static void name_vms(json_t *request, const char *name)
+{
+	json_t *vm;
+	size_t i;
+
+	json_array_foreach (json_object_get(request, "vms"), i, vm)
+		json_object_set_new(vm, "name", json_string(name));
+}
+
 /* Two documents that are too long together. */
 static json_t *large(const char *cluster)
 {
@@ -262,6 +271,20 @@ static void test_reserve(void **state)
 	/* One VM on one node is what the environment says when nobody says more. */
 	assert_int_equal(say(a, reserve("a-2", DOCUMENT, 2), NULL, &err), -EPERM);
 	assert_non_null(strstr(err.text, "vms-per-node"));
+	/* Also one after the other, and whatever may be on each node there are no more in all. */
+	wrong = reserve("a-1", DOCUMENT, 1);
+	name_vms(wrong, "v7");
+	assert_int_equal(say(a, wrong, NULL, &err), -EPERM);
+	assert_non_null(strstr(err.text, "2 VMs on one node"));
+	assert_int_equal(say(a, reserve("a-2", DOCUMENT "vms-per-node: 2\n", 2), NULL, &err),
+			 -EPERM);
+	assert_non_null(strstr(err.text, "more than vms (1)"));
+	assert_int_equal(say(a, reserve("a-2", DOCUMENT "node: {type: io}\n", 1), NULL, &err),
+			 -EPERM);
+	assert_non_null(strstr(err.text, "node.type is io, and this node's is not known"));
+	assert_int_equal(say(a, reserve("a-2", DOCUMENT "node: {labels: [gpu]}\n", 1), NULL, &err),
+			 -EPERM);
+	assert_non_null(strstr(err.text, "has no label gpu"));
 	assert_int_equal(
 		say(a, reserve("a-2", "cpus: 8\ndedicated: yes\nmemory: 64M\n", 1), &v, &err),
 		-EBUSY);
