@@ -284,6 +284,19 @@ static int read_taps(struct network_making *m, const struct subnet *subnet, cons
 	return 0;
 }
 
+/* The addresses are those that the policy has let it have. */
+static int check_subnet(const json_t *environment, const struct subnet *subnet, struct error *err)
+{
+	const char *text = json_string_value(
+		json_object_get(json_object_get(environment, "network"), "subnet"));
+	struct subnet own;
+	int r = subnet_parse(text ?: "", &own, err);
+
+	if (!r && (own.base != subnet->base || own.prefix != subnet->prefix))
+		r = error_set(err, -EPERM, "\"subnet\": the environment's is %s", text);
+	return r;
+}
+
 /* What the environment wants: a way out, by the bridge's address; or the node's own network. */
 static int read_kind(struct network_making *m, const struct subnet *subnet, struct error *err)
 {
@@ -292,6 +305,8 @@ static int read_kind(struct network_making *m, const struct subnet *subnet, stru
 	unsigned vlan;
 	int r = cluster_environment(m->c->d->store, m->c->id, &environment, err);
 
+	if (!r)
+		r = check_subnet(environment, subnet, err);
 	if (!r && admit_leads_out(environment))
 		m->gateway = json_sprintf("%s/%u", subnet_format(subnet->base + 1, text),
 					  subnet->prefix);
@@ -342,8 +357,8 @@ static bool add_to_set(json_t *set, const json_t *text)
 	return true;
 }
 
-/* The nodes that are new, behind those that are known. */
-static void add_nodes(struct network_making *m, const json_t *known)
+/* The nodes that are new, behind those that are known; no more than one request may name. */
+static int add_nodes(struct network_making *m, const json_t *known, struct error *err)
 {
 	json_t *all = json_copy((json_t *)known), *set = json_object(), *node;
 	size_t i;
@@ -359,6 +374,10 @@ static void add_nodes(struct network_making *m, const json_t *known)
 	json_decref(set);
 	json_decref(m->nodes);
 	m->nodes = all;
+	return json_array_size(all) > NODES_MAX
+		       ? error_set(err, -E2BIG, "the network of %s has at most %d nodes", m->c->id,
+				   NODES_MAX)
+		       : 0;
 }
 
 /* What is there stays. */
@@ -375,9 +394,8 @@ static int join(struct network_making *m, const json_t *there, struct error *err
 		return error_set(err, -EEXIST,
 				 "the network of %s was made for this node alone (no \"nodes\")",
 				 m->c->id);
-	add_nodes(m, known);
 	m->step = first_step(m);
-	return 0;
+	return add_nodes(m, known, err);
 }
 
 static int note(struct network_making *m, struct error *err)

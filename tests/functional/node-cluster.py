@@ -358,8 +358,8 @@ def test_all_at_once(daemon):
     reserve(ann, cluster, 2)
     ann.ask("join", session=SECRET + str(ANN), place=4, nodes=[ann.node], fan=16)
 
-    def ask(nodes, places):
-        answer = Client.ask(ann, "network", cluster=cluster, vni=VNI + 3, subnet="10.78.0.0/24", nodes=nodes, places=places)
+    def ask(nodes, places, subnet="10.78.0.0/24"):
+        answer = Client.ask(ann, "network", cluster=cluster, vni=VNI + 3, subnet=subnet, nodes=nodes, places=places)
         return answer["errors"].get(4, {}).get("error", "")
 
     for nodes, places, reason in ((["127.0.0.1-127.0.0.3"], "0-1,3", "not this one's (4)"), (["127.0.0.1-127.0.0.3"], "0,4", "not those"),
@@ -368,8 +368,12 @@ def test_all_at_once(daemon):
         got = ask(nodes, places)
         if reason not in got:
             sys.exit(f"FAIL: {nodes} of {places}: {got!r}, not {reason!r}")
+    got = ask(["127.0.0.1"], "4", "10.0.0.0/8")
+    expect("of another subnet", "the environment's is 10.78.0.0/24" in got and got, got)
     expect("network", ask(["127.0.0.1-127.0.0.3", "127.0.1.9"], "0,3-4,7"), "")
     expect("links", linked(cluster), ["127.0.0.1", "127.0.0.2", "127.0.1.9"])
+    got = ask(["127.0.0.1", "127.1.0.0-127.1.255.254"], "4-65539")
+    expect("too many, one after the other", "at most 65536 nodes" in got and got, got)
     expect("again", ask(["127.0.0.1-127.0.0.4", "127.0.1.9"], "0,3-4,6-7"), "")
     expect("links", linked(cluster), ["127.0.0.1", "127.0.0.2", "127.0.0.4", "127.0.1.9"])
     ann.ask("release", cluster=cluster)
