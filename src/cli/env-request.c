@@ -44,14 +44,6 @@ int env_request_option(struct env_request *r, int id, const char *value, struct 
 	}
 }
 
-static bool rule_is_there(const struct documents *docs, const char *rule)
-{
-	for (size_t i = 0; i < docs->n; i++)
-		if (docs->doc[i]->level != LEVEL_USER && !strcmp(docs->doc[i]->rule, rule))
-			return true;
-	return false;
-}
-
 static int load_waiver(struct env_request *r, const char *path, struct error *err)
 {
 	struct waiver waiver;
@@ -59,7 +51,7 @@ static int load_waiver(struct env_request *r, const char *path, struct error *er
 
 	if (rc)
 		return rc;
-	if (rule_is_there(&r->docs, waiver.rule))
+	if (documents_have_rule(&r->docs, waiver.rule))
 		args_add(&r->waived, "%s", waiver.rule);
 	else
 		rc = error_set(err, -EINVAL, "%s is of rule %s, which is not in the policy", path,

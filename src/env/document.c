@@ -349,6 +349,14 @@ static void document_free(struct document *doc)
 	free(doc);
 }
 
+bool documents_have_rule(const struct documents *docs, const char *rule)
+{
+	for (size_t i = 0; i < docs->n; i++)
+		if (docs->doc[i]->level != LEVEL_USER && !strcmp(docs->doc[i]->rule, rule))
+			return true;
+	return false;
+}
+
 void documents_done(struct documents *docs)
 {
 	for (size_t i = 0; i < docs->n; i++)

@@ -62,6 +62,9 @@ void documents_load(struct documents *docs, const char *path, bool policy);
  */
 void documents_load_policy(struct documents *docs, const char *folder);
 
+/* Whether the policy has a rule of that name. */
+bool documents_have_rule(const struct documents *docs, const char *rule);
+
 void documents_done(struct documents *docs);
 
 /* "FILE:LINE:COLUMN" in a new string; NULL: no memory. */

@@ -22,8 +22,8 @@
 /* All that a meet is made of. */
 struct gathered {
 	struct documents docs;
-	struct args waived;
-	json_t *facts;
+	struct args waived; /* rules */
+	json_t *facts, *used;
 };
 
 /* -------- facts -------- */
@@ -105,6 +105,20 @@ static int add_documents(struct documents *docs, const json_t *list, struct erro
 	return 0;
 }
 
+static int use_waiver(struct gathered *m, const struct waiver *waiver, const char *where,
+		      struct error *err)
+{
+	if (!documents_have_rule(&m->docs, waiver->rule))
+		return error_set(err, -EINVAL, "%s is of rule %s, which is not in the policy",
+				 where, waiver->rule);
+	args_add(&m->waived, "%s", waiver->rule);
+	json_array_append_new(m->used,
+			      json_pack("{s:s, s:s, s:I, s:s*}", "rule", waiver->rule, "user",
+					waiver->user, "until", (json_int_t)waiver->until, "because",
+					waiver->because));
+	return 0;
+}
+
 static int add_waivers(const struct admit *a, struct gathered *m, const json_t *list, int64_t now,
 		       struct error *err)
 {
@@ -124,10 +138,12 @@ static int add_waivers(const struct admit *a, struct gathered *m, const json_t *
 			return error_set(err, -EINVAL, "%s has to be a text", where);
 		r = waiver_check(json_string_value(item), where, a->keys, m->facts, now, &waiver,
 				 err);
+		if (!r) {
+			r = use_waiver(m, &waiver, where, err);
+			waiver_done(&waiver);
+		}
 		if (r)
 			return r;
-		args_add(&m->waived, "%s", waiver.rule);
-		waiver_done(&waiver);
 	}
 	return 0;
 }
@@ -138,6 +154,7 @@ static int gather(const struct admit *a, const json_t *user, const json_t *reque
 	int r;
 
 	m->facts = json_object();
+	m->used = json_array();
 	r = own_facts(a, user, m->facts, err);
 	if (!r)
 		r = callers_facts(m->facts, json_object_get(request, "facts"), err);
@@ -207,7 +224,7 @@ static int refuse(const struct meet *m, json_t **conflicts, struct error *err)
 }
 
 int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
-	  json_t **ret, json_t **conflicts, struct error *err)
+	  json_t **ret, json_t **waivers, json_t **conflicts, struct error *err)
 {
 	struct gathered m = {0};
 	struct meet meet = {0};
@@ -233,10 +250,13 @@ int admit(const struct admit *a, const json_t *user, const json_t *request, int6
 	documents_done(&m.docs);
 	args_done(&m.waived);
 	json_decref(m.facts);
-	if (r)
+	if (r) {
 		json_decref(closed);
-	else
+		json_decref(m.used);
+	} else {
 		*ret = closed;
+		*waivers = m.used;
+	}
 	return r;
 }
 

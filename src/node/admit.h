@@ -25,13 +25,14 @@ struct admit {
 
 /*
  * user: {"user", "groups"}, by their names; NULL: the user database does not tell, -ENOENT. *ret:
- * the closed environment of a `reserve`, a new reference. -EINVAL: it is malformed, -EPERM:
+ * the closed environment of a `reserve`; *waivers: those that let it off a rule, [{"rule", "user",
+ * "until", "because"}]; new references. -EINVAL: it is malformed, -EPERM:
  * it says what only the node knows, -EACCES: a waiver does not hold, or the image may not run,
  * -ESTALE: another digest.
  * -EBADE: documents conflict; *conflicts then is a new list of them (else it stays NULL).
  */
 int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
-	  json_t **ret, json_t **conflicts, struct error *err);
+	  json_t **ret, json_t **waivers, json_t **conflicts, struct error *err);
 
 /* Whether so many of its VMs may be on one node, and whether this is such a node: 0 or -EPERM. */
 int admit_count(const json_t *environment, size_t vms, struct error *err);

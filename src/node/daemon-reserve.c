@@ -7,6 +7,7 @@
 #include "env/able.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/io.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "net/state.h"
@@ -93,11 +94,18 @@ static int check_lan(const struct daemon *d, const json_t *environment, struct e
 	return check_vlan(d, vlan, err);
 }
 
+/* What came of a request by reading it; the lists are the owner's, NULL: there is none. */
+struct asked {
+	struct claim *claim;
+	json_t *environment, *waivers, *conflicts;
+};
+
 static int claim_of(struct daemon *d, const struct asker *who, const json_t *request,
-		    struct claim **ret, json_t **environment, json_t **conflicts, struct error *err)
+		    struct asked *ret, struct error *err)
 {
-	json_t *json = NULL;
-	int r = admit(&d->p.admit, who->facts, request, daemon_now(), environment, conflicts, err);
+	json_t *json = NULL, **environment = &ret->environment;
+	int r = admit(&d->p.admit, who->facts, request, daemon_now(), environment, &ret->waivers,
+		      &ret->conflicts, err);
 
 	if (!r)
 		r = env_able(*environment, err);
@@ -111,7 +119,7 @@ static int claim_of(struct daemon *d, const struct asker *who, const json_t *req
 		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),
 				&json, err);
 	if (!r)
-		r = claim_parse(json, who->uid, ret, err);
+		r = claim_parse(json, who->uid, &ret->claim, err);
 	json_decref(json);
 	return r;
 }
@@ -217,30 +225,55 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 	return r;
 }
 
+/* Who was let off a rule, for whoever asks later. It has its resources already. */
+static void note_waivers(struct daemon *d, const struct asked *asked)
+{
+	const char *rule, *user, *because = NULL, *cluster = asked->claim->cluster;
+	json_int_t until;
+	json_t *waiver;
+	size_t i;
+
+	json_array_foreach (asked->waivers, i, waiver) {
+		CLEANUP_FREE char *text = NULL;
+		struct error err;
+
+		json_unpack(waiver, "{s:s, s:s, s:I, s?s}", "rule", &rule, "user", &user, "until",
+			    &until, "because", &because);
+		text = io_format("rule %s, for %s until %lld: %s", rule, user, (long long)until,
+				 because ?: "");
+		log_info(d->p.log, "reserve", "%s has a waiver of %s", cluster, text ?: rule);
+		if (store_event(d->store, daemon_now(), cluster, NULL, "waived", text ?: rule,
+				&err))
+			log_error(d->p.log, "reserve", "%s: %s", cluster, err.text);
+	}
+}
+
 int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *request, json_t **ret,
 		   struct error *err)
 {
-	json_t *conflicts = NULL, *missing = NULL, *environment = NULL;
-	struct claim *claim = NULL;
+	struct asked asked = {NULL};
+	json_t *missing = NULL;
 	int r;
 
 	if (!cluster_of(request))
 		return error_set(err, -EINVAL, "\"cluster\" is missing");
 	r = refuse_if_draining(d, err);
 	if (!r)
-		r = claim_of(d, who, request, &claim, &environment, &conflicts, err);
+		r = claim_of(d, who, request, &asked, err);
 	if (!r)
-		r = take(d, who, claim, environment, request, ret, &missing, err);
+		r = take(d, who, asked.claim, asked.environment, request, ret, &missing, err);
 	if (!r) {
+		note_waivers(d, &asked);
 		groups_refresh(d);
-		part_tell_vms(cluster_known(d, claim->cluster));
+		part_tell_vms(cluster_known(d, asked.claim->cluster));
 	}
-	if (conflicts)
-		*ret = json_pack("{s:o}", "conflicts", conflicts);
+	if (asked.conflicts)
+		*ret = json_pack("{s:o}", "conflicts", asked.conflicts);
 	if (missing)
 		*ret = json_pack("{s:o}", "missing", missing);
-	json_decref(environment);
-	claim_destroy(claim);
+	json_decref(asked.environment);
+	json_decref(asked.waivers);
+	claim_destroy(asked.claim);
 	return r;
 }
 

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <pwd.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -16,11 +18,13 @@
 #include <cmocka.h>
 
 #include "env/result.h"
+#include "env/waiver.h"
 #include "lib/error.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "node/ask.h"
 #include "node/daemon.h"
+#include "node/store.h"
 #include "node/test/made.h"
 #include "node/topology.h"
 
@@ -30,7 +34,7 @@
 #define DOCUMENT "cpus: 2\nmemory: 64M\ndedicated: yes\n"
 
 struct machine {
-	char *socket, *database, *policy;
+	char *socket, *database, *policy, *keys;
 	pid_t pid;
 };
 
@@ -43,7 +47,7 @@ static void serve(const struct machine *n, int ready)
 				  .database = n->database,
 				  .name = "n1",
 				  .labels = json_array(),
-				  .admit = {.policy = n->policy, .keys = "/nowhere"},
+				  .admit = {.policy = n->policy, .keys = n->keys},
 				  .root = "/nowhere",
 				  .cgroups = "/nowhere",
 				  .everybody = true,
@@ -100,6 +104,7 @@ static struct machine *node_new(void **state, const char *policy)
 	assert_int_equal(chmod(root, 0755), 0);
 	n->socket = io_format("%s/socket", root);
 	n->database = io_format("%s/node.db", root);
+	n->keys = io_format("%s/keys", root);
 	unlink(n->database);
 	if (policy) {
 		made_file(root, "/policy/site.yaml", policy);
@@ -115,6 +120,7 @@ static void node_end(struct machine *n)
 	free(n->socket);
 	free(n->database);
 	free(n->policy);
+	free(n->keys);
 	free(n);
 }
 
@@ -349,6 +355,76 @@ static void test_policy(void **state)
 	node_end(n);
 }
 
+/* A key in the site's folder and its private half in *ret. */
+static void make_key(const char *root, char **ret)
+{
+	CLEANUP_FREE char *command =
+		io_format("mkdir %s/keys && openssl genpkey -algorithm ed25519 "
+			  "-out %s/key 2>/dev/null && openssl pkey -in %s/key "
+			  "-pubout -out %s/keys/site.pub",
+			  root, root, root, root);
+
+	assert_int_equal(system(command), 0);
+	*ret = io_format("%s/key", root);
+}
+
+static json_t *with_waiver(char *rule, const char *key)
+{
+	char because[] = "a campaign";
+	struct waiver w = {.rule = rule,
+			   .user = getpwuid(geteuid())->pw_name,
+			   .because = because,
+			   .until = 4070908800};
+	json_t *request = reserve("a-1", DOCUMENT, 1);
+	CLEANUP_FREE char *text = NULL;
+	struct error err;
+
+	if (waiver_sign(&w, key, &text, &err))
+		fail_msg("%s", err.text);
+	json_object_set_new(request, "waivers", json_pack("[s]", text));
+	return request;
+}
+
+static int take_text(const struct store_row *row, void *arg)
+{
+	snprintf(arg, 256, "%s", store_text(row, 0));
+	return 0;
+}
+
+/* Who is let off a rule is written down by the daemon, which looks at the waiver itself. */
+static void test_waiver(void **state)
+{
+	const char *root = *state;
+	CLEANUP_FREE char *key = NULL;
+	char text[256] = "", other[] = "other", small[] = "small";
+	struct machine *n;
+	struct store *store = NULL;
+	struct error err;
+	struct ask *a;
+	json_t *wrong;
+
+	make_key(root, &key);
+	n = node_new(state, "rule: small\ncpus: ..1\n");
+	a = dial(n);
+	assert_int_equal(say(a, with_waiver(other, key), NULL, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "rule other, which is not in the policy"));
+	wrong = reserve("a-1", DOCUMENT, 1);
+	json_object_set_new(wrong, "waivers", json_pack("[s]", "wisp-waiver 1\nrule: small\n"));
+	assert_true(say(a, wrong, NULL, &err) < 0);
+	assert_int_equal(listed(a, false), 0);
+	well(a, with_waiver(small, key), NULL);
+	ask_close(a);
+	kill_it(n);
+	assert_int_equal(store_open(n->database, &store, &err), 0);
+	assert_int_equal(store_each(store, take_text, text, &err,
+				    "SELECT text FROM event WHERE what = 'waived'", ""),
+			 0);
+	store_close(store);
+	assert_non_null(strstr(text, "rule small, for "));
+	assert_non_null(strstr(text, "until 4070908800: a campaign"));
+	node_end(n);
+}
+
 static void test_drain(void **state)
 {
 	struct machine *n = node_new(state, NULL);
@@ -575,6 +651,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_dispatch, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_reserve, made_set_up, made_tear_down),
+		cmocka_unit_test_setup_teardown(test_waiver, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_policy, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_drain, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_grace, made_set_up, made_tear_down),
