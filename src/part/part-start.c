@@ -7,6 +7,8 @@
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
+#include "lib/paths.h"
+#include "net/state.h"
 #include "part/begin.h"
 #include "part/group.h"
 #include "part/part.h"
@@ -200,18 +202,28 @@ static void restore_all(struct work *w)
 	begin_all(w, restore_one);
 }
 
+/*
+ * Looked at now: what is known of guests comes later, and a start that finds in the middle that a
+ * VM runs would end it, as one that it has begun.
+ */
+static bool runs(const struct work *w, const struct setup_vm *vm)
+{
+	enum guest_state state = guest_state(w->part->guests, vm);
+	CLEANUP_FREE char *dir = NULL;
+
+	return state == GUEST_STARTING || state == GUEST_READY ||
+	       (!paths_run("vm", vm->name, &dir, NULL) && state_alive(dir));
+}
+
 static int check_not_running(const struct work *w, struct error *err)
 {
 	for (const struct work *other = w->part->works; other; other = other->next)
 		if (other != w && other->begins)
 			return error_set(err, -EBUSY, "VMs of cluster %s are being started already",
 					 w->part->setup.cluster);
-	for (size_t i = 0; i < w->nvms; i++) {
-		enum guest_state state = guest_state(w->part->guests, w->vms[i]);
-
-		if (state == GUEST_STARTING || state == GUEST_READY)
+	for (size_t i = 0; i < w->nvms; i++)
+		if (runs(w, w->vms[i]))
 			return error_set(err, -EBUSY, "VM %s runs already", w->vms[i]->name);
-	}
 	return 0;
 }
 
