@@ -35,6 +35,7 @@ struct net_keeper {
 	const struct net_config *config;
 	struct log log;
 	struct loop *loop;
+	bool stops;
 	int underlay; /* netlink socket of the namespace we come from */
 	int leash;    /* -1 once released */
 	struct loop_source *leash_source;
@@ -93,6 +94,7 @@ int net_keeper_vxlan(struct net_keeper *keeper, const char *name, uint32_t vni, 
 
 void net_keeper_stop(struct net_keeper *keeper)
 {
+	keeper->stops = true;
 	loop_stop(keeper->loop);
 }
 
@@ -182,7 +184,10 @@ static void on_peer(void *arg, uint32_t events)
 	struct error err;
 	int r = jsonline_receive(&peer->line, peer->fd, JSONLINE_MAX);
 
-	while (r >= 0 && (r = jsonline_take(&peer->line, &request, &err)) != -EAGAIN) {
+	/* What it began now would end at once. Who asks sees it as gone, and comes to the next one.
+	 */
+	while (r >= 0 && !peer->keeper->stops &&
+	       (r = jsonline_take(&peer->line, &request, &err)) != -EAGAIN) {
 		if (r == -EBADMSG) {
 			json_t *answer = message_failure(&err);
 
@@ -193,7 +198,7 @@ static void on_peer(void *arg, uint32_t events)
 			json_decref(request);
 		}
 	}
-	if (r < 0 && r != -EAGAIN)
+	if (peer->keeper->stops || (r < 0 && r != -EAGAIN))
 		peer_close(peer);
 }
 

@@ -132,6 +132,10 @@ static void test_state_race(void **state)
 static int request(struct net_keeper *keeper, void *arg, const char *op, const json_t *request,
 		   json_t *answer, int *fd, struct error *err)
 {
+	if (!strcmp(op, "end")) {
+		net_keeper_stop(keeper);
+		return 0;
+	}
 	if (strcmp(op, "echo"))
 		return -ENOSYS;
 	return json_object_set(answer, "text", json_object_get(request, "text"));
@@ -220,6 +224,25 @@ static void test_leash(void **state)
 	assert_int_equal(access(f->dir, F_OK), -1);
 }
 
+/* What is asked of one that is about to end is not done, to be lost with it: it is gone. */
+static void test_stops(void **state)
+{
+	static const char both[] = "{\"op\":\"end\"}\n{\"op\":\"echo\",\"text\":\"x\"}\n";
+	struct fixture *f = *state;
+	int leash, control;
+	struct error err;
+
+	if (start_keeper(f, &leash))
+		skip();
+	net_keeper_release(&leash);
+	control = net_connect(f->dir, &err);
+	assert_int_equal(write(control, both, strlen(both)), strlen(both));
+	assert_int_equal(message_receive(control, NULL, NULL, &err), 0);
+	assert_int_equal(message_receive(control, NULL, NULL, &err), -EPIPE);
+	close(control);
+	net_stop(f->dir, NULL);
+}
+
 /* Killed hard: nothing but the directory stays, and the next start takes it. */
 static void test_killed(void **state)
 {
@@ -304,6 +327,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_state_race, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_leash, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stops, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
 		cmocka_unit_test(test_own_user),
 		cmocka_unit_test(test_virtiofsd),
