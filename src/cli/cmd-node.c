@@ -334,20 +334,34 @@ static json_t *account_request(const struct options *o)
 	return request;
 }
 
+/* The hardware threads that were its own: a list, or "-". */
+static const char *own_cpus(const json_t *record, char *buf, size_t size)
+{
+	const json_t *cpu;
+	cpu_set_t set;
+	size_t i;
+
+	CPU_ZERO(&set);
+	json_array_foreach (json_object_get(json_object_get(record, "held"), "cpus"), i, cpu)
+		if (json_integer_value(cpu) < CPU_SETSIZE)
+			CPU_SET((size_t)json_integer_value(cpu), &set);
+	return CPU_COUNT(&set) ? format_cpulist(&set, buf, size) : "-";
+}
+
 static void print_record(const json_t *record)
 {
 	const struct passwd *user = getpwuid((uid_t)number_of(record, "user"));
 	time_t started = (time_t)number_of(record, "started");
 	struct tm utc;
-	char when[32], number[32];
+	char when[32], number[32], cpus[256];
 
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&started, &utc));
 	snprintf(number, sizeof(number), "%lld", number_of(record, "user"));
-	printf("%-10s %-20s %-10s %s %9lld %11.1f %12lld %s\n", user ? user->pw_name : number,
+	printf("%-10s %-20s %-10s %s %9lld %11.1f %12lld %-10s %s\n", user ? user->pw_name : number,
 	       text_of(record, "cluster"), text_of(record, "vm"), when,
 	       number_of(record, "seconds"),
 	       json_number_value(json_object_get(record, "cpu_seconds")),
-	       number_of(record, "core_seconds"),
+	       number_of(record, "core_seconds"), own_cpus(record, cpus, sizeof(cpus)),
 	       json_is_null(json_object_get(record, "ended")) ? "runs" : text_of(record, "how"));
 }
 
@@ -369,8 +383,8 @@ static int run_account(const struct command *cmd, int argc, char **argv)
 	if (o.json)
 		r = cli_print_json(json_incref(list));
 	else
-		printf("%-10s %-20s %-10s %-20s %9s %11s %12s %s\n", "USER", "CLUSTER", "VM",
-		       "STARTED", "SECONDS", "CPU-SECONDS", "CORE-SECONDS", "END");
+		printf("%-10s %-20s %-10s %-20s %9s %11s %12s %-10s %s\n", "USER", "CLUSTER", "VM",
+		       "STARTED", "SECONDS", "CPU-SECONDS", "CORE-SECONDS", "CPUS", "END");
 	json_array_foreach (list, i, record)
 		if (!o.json)
 			print_record(record);
@@ -382,6 +396,8 @@ const struct command cmd_account = {
 	.name = "account",
 	.args = "",
 	.summary = "Show what virtual machines of clusters used on this node",
+	.details = "CPUS are the hardware threads that nobody else had. --json also has the memory "
+		   "on each NUMA node and the devices of each (held), exits, bytes and more.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_USER, "user", 0, "NAME",

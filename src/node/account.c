@@ -10,12 +10,22 @@
 #include "lib/error.h"
 #include "node/store.h"
 
+/* What the allocator has given vm, for when it is given to others. */
+#define HELD                                                                                       \
+	"json_object("                                                                             \
+	"'cpus', (SELECT json_group_array(cpu) FROM"                                               \
+	"  (SELECT cpu FROM cpu WHERE cpu.vm = vm.id ORDER BY cpu)),"                              \
+	"'memory', (SELECT json_group_object(node, bytes) FROM"                                    \
+	"  (SELECT node, sum(bytes) AS bytes FROM memory WHERE memory.vm = vm.id GROUP BY node))," \
+	"'devices', (SELECT json_group_array(address) FROM device WHERE device.vm = vm.id))"
+
 int64_t account_begin(struct store *s, const struct account_vm *vm, int64_t now, struct error *err)
 {
 	int r = store_run(
 		s, err,
 		"INSERT INTO usage (cluster, vm, user, started, seen, cpus, cores, memory, "
-		"devices) VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8)",
+		"devices, held) VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8, "
+		"(SELECT " HELD " FROM vm WHERE cluster = ?1 AND name = ?2))",
 		"ttiiiiii", vm->cluster, vm->vm, (int64_t)vm->user, now, (int64_t)vm->cpus,
 		(int64_t)vm->cores, (int64_t)vm->memory, (int64_t)vm->devices);
 
@@ -120,11 +130,20 @@ static json_t *number_or_null(const struct store_row *row, unsigned column)
 	return store_text(row, column) ? json_integer(store_int(row, column)) : json_null();
 }
 
+/* Of which JSON was kept, or null. */
+static json_t *json_or_null(const struct store_row *row, unsigned column)
+{
+	const char *text = store_text(row, column);
+	json_t *value = text ? json_loads(text, 0, NULL) : NULL;
+
+	return value ? value : json_null();
+}
+
 static int add_record(const struct store_row *row, void *arg)
 {
 	json_t *record = json_pack(
 		"{s:s, s:s, s:I, s:I, s:I, s:o, s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, "
-		"s:I}",
+		"s:I, s:o}",
 		"cluster", store_text(row, 0), "vm", store_text(row, 1), "user",
 		(json_int_t)store_int(row, 2), "started", (json_int_t)store_int(row, 3), "seen",
 		(json_int_t)store_int(row, 4), "ended", number_or_null(row, 5), "how",
@@ -134,7 +153,8 @@ static int add_record(const struct store_row *row, void *arg)
 		"exits", (json_int_t)store_int(row, 13), "bytes", (json_int_t)store_int(row, 14),
 		"seconds", (json_int_t)store_int(row, 15), "cpu_seconds",
 		(double)store_int(row, 11) / 1e6, "core_seconds",
-		(json_int_t)(store_int(row, 15) * store_int(row, 8)));
+		(json_int_t)(store_int(row, 15) * store_int(row, 8)), "held",
+		json_or_null(row, 16));
 
 	return json_array_append_new(arg, record) ? -ENOMEM : 0;
 }
@@ -147,7 +167,8 @@ int account_list(struct store *s, const struct account_query *query, json_t **re
 		s, add_record, list, err,
 		"SELECT cluster, vm, user, started, seen, ended, how, cpus, cores, memory, "
 		"devices, cpu_us, peak_memory, exits, bytes, "
-		"min(seen, ?2) - max(started, ?1) FROM usage WHERE started < ?2 AND seen >= ?1 "
+		"min(seen, ?2) - max(started, ?1), held FROM usage WHERE started < ?2 AND seen >= "
+		"?1 "
 		"AND (?3 IS NULL OR cluster = ?3) AND (?4 < 0 OR user = ?4) "
 		"ORDER BY started, id",
 		"iiti", query->from, query->to ? query->to : INT64_MAX, query->cluster,

@@ -33,7 +33,7 @@ struct account_use {
 
 #define ACCOUNT_UNKNOWN UINT64_MAX /* of each but peak_memory: it stays as it was */
 
-/* A new record; returns its id (positive) or -errno. */
+/* A new record, with what the VM holds now; returns its id (positive) or -errno. */
 int64_t account_begin(struct store *s, const struct account_vm *vm, int64_t now, struct error *err);
 
 /* -ENOENT: there is no such record, or it is closed. */
@@ -67,7 +67,7 @@ struct account_query {
 /*
  * The records, oldest first, a new list of objects: the members of the table `usage`, and "seconds"
  * (those in the time that was asked for), "cpu_seconds" and "core_seconds" (physical cores of its
- * own times seconds).
+ * own times seconds). "held": {"cpus": [0, 1], "memory": {"0": bytes}, "devices": [address]}.
  */
 int account_list(struct store *s, const struct account_query *query, json_t **ret,
 		 struct error *err);

@@ -85,6 +85,9 @@ static const char version_5[] =
 /* The digest of the image that it was admitted with; null: none was named. */
 static const char version_6[] = "ALTER TABLE cluster ADD COLUMN image TEXT;";
 
-const char *const store_schema[] = {version_1, version_2, version_3,
-				    version_4, version_5, version_6};
+/* Which cores, memory and devices a VM had, as JSON: account_begin(). Null: before this version. */
+static const char version_7[] = "ALTER TABLE usage ADD COLUMN held TEXT;";
+
+const char *const store_schema[] = {version_1, version_2, version_3, version_4,
+				    version_5, version_6, version_7};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);

@@ -91,6 +91,41 @@ static void test_life(void **state)
 	store_close(s);
 }
 
+static void run(struct store *s, const char *sql)
+{
+	struct error err = {0};
+
+	if (store_run(s, &err, sql, ""))
+		fail_msg("%s", err.text);
+}
+
+/* Which cores and devices it had is known when others have them. */
+static void test_held(void **state)
+{
+	struct store *s = open_store(state);
+	json_t *records, *held, *wanted;
+
+	run(s, "INSERT INTO cluster (id, user, state, since) VALUES ('lu', 1000, 'running', 1)");
+	run(s, "INSERT INTO vm (id, cluster, name, since, cpus, dedicated) VALUES "
+	       "(7, 'lu', 'a', 1, 4, 1), (8, 'lu', 'b', 1, 1, 1)");
+	run(s, "INSERT INTO cpu VALUES (5, 7), (4, 7), (9, 8)");
+	run(s,
+	    "INSERT INTO memory VALUES (7, 0, 4096, 1000), (7, 0, 2097152, 24), (7, 1, 4096, 5)");
+	run(s, "INSERT INTO device VALUES ('0000:3b:00.1', 7)");
+	assert_true(account_begin(s, &vm_a, 1000, NULL) > 0);
+	assert_true(account_begin(s, &vm_b, 1000, NULL) > 0);
+	run(s, "DELETE FROM cluster");
+	records = list(s, (struct account_query){.user = -1}, 2);
+	held = json_object_get(json_array_get(records, 0), "held");
+	wanted = json_pack("{s:[i, i], s:{s:i, s:i}, s:[s]}", "cpus", 4, 5, "memory", "0", 1024,
+			   "1", 5, "devices", "0000:3b:00.1");
+	assert_true(json_equal(held, wanted));
+	assert_true(json_is_null(json_object_get(json_array_get(records, 1), "held")));
+	json_decref(wanted);
+	json_decref(records);
+	store_close(s);
+}
+
 static void test_query(void **state)
 {
 	struct store *s = open_store(state);
@@ -180,8 +215,8 @@ static void test_stats(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(test_life), TEST(test_query), TEST(test_recover),
-					   TEST(test_stats)};
+	const struct CMUnitTest tests[] = {TEST(test_life), TEST(test_held), TEST(test_query),
+					   TEST(test_recover), TEST(test_stats)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
