@@ -298,14 +298,19 @@ int cluster_all_made(struct store *s, json_t **ret, struct error *err)
 		      ret, err);
 }
 
-int cluster_due(struct store *s, int64_t now, json_t **ret, struct error *err)
+/* A walltime is in milliseconds, or "off". */
+#define WALLTIME "json_extract(environment, '$.walltime')"
+
+int cluster_due(struct store *s, int64_t now, unsigned grace, json_t **ret, struct error *err)
 {
 	json_t *list = json_array();
 
 	return finish(list,
 		      store_each(s, add_name, list, err,
-				 "SELECT id FROM cluster WHERE made AND (ending OR until <= ?)",
-				 "i", now),
+				 "SELECT id FROM cluster WHERE made AND (ending OR until <= ?1 OR "
+				 "(typeof(" WALLTIME ") = 'integer' AND "
+				 "since + " WALLTIME " / 1000 + ?2 <= ?1))",
+				 "ii", now, (int64_t)grace),
 		      ret, err);
 }
 

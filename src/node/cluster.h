@@ -105,8 +105,11 @@ int cluster_addresses(struct store *s, const char *cluster, json_t **ret, struct
 int cluster_set_dir(struct store *s, const char *cluster, const char *vm, const char *dir,
 		    struct error *err);
 
-/* Clusters of which something was made; only those whose end has begun, or is due by now. */
+/*
+ * Clusters of which something was made; only those whose end has begun, or is due by now: nobody
+ * has come back, or their walltime and this grace are over, in seconds.
+ */
 int cluster_all_made(struct store *s, json_t **ret, struct error *err);
-int cluster_due(struct store *s, int64_t now, json_t **ret, struct error *err);
+int cluster_due(struct store *s, int64_t now, unsigned grace, json_t **ret, struct error *err);
 
 #endif

@@ -19,6 +19,7 @@
 #include "node/store.h"
 
 #define SESSION_MIN 16
+#define WALLTIME_GRACE 2 /* grace times: its coordinator ends a cluster before, and says why */
 #define SECOND_NS 1000000000ull
 
 static const char *cluster_of(const json_t *request)
@@ -380,7 +381,7 @@ static int end_due(struct daemon *d, int64_t now, struct error *err)
 	json_t *due = NULL, *id;
 	struct cluster *c;
 	size_t i;
-	int r = cluster_due(d->store, now, &due, err);
+	int r = cluster_due(d->store, now, WALLTIME_GRACE * d->p.grace, &due, err);
 
 	json_array_foreach (due, i, id) {
 		if (!r)

@@ -25,6 +25,7 @@ static void refresh_accounts(void *arg)
 {
 	accounts_refresh(arg);
 	usages_ask(arg);
+	daemon_expire(arg); /* a walltime may be over */
 }
 
 static void refresh_health(void *arg)

@@ -13,6 +13,7 @@
 #include "lib/parse.h"
 #include "node/alloc-free.h"
 #include "node/claim.h"
+#include "node/cluster.h"
 #include "node/store.h"
 #include "node/test/made.h"
 
@@ -363,6 +364,41 @@ static void test_device_near(void **state)
 		"{'cluster':'a','vms':[{'name':'v','cpus':2,'memory':4096,'dedicated':true},"
 		"{'name':'w','cpus':8,'memory':4096,'dedicated':true,'devices':['15b3:1018']}]}",
 		"4,12", "0-3,8-11");
+	machine_destroy(m);
+}
+
+static size_t due(struct machine *m, int64_t now)
+{
+	json_t *list = NULL;
+	struct error err;
+	size_t n;
+
+	assert_int_equal(cluster_due(m->a.store, now, 10, &list, &err), 0);
+	n = json_array_size(list);
+	json_decref(list);
+	return n;
+}
+
+/* A cluster ends here when its walltime is over, whatever its coordinator does. */
+static void test_walltime(void **state)
+{
+	static const char *const environments[] = {"NULL", "'{\"walltime\":\"off\"}'",
+						   "'{\"walltime\":60000}'"};
+	struct machine *m = machine_new(state, "pack:1 numa:1 core:1 pu:1", NULL);
+	struct error err;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(environments); i++) {
+		CLEANUP_FREE char *sql =
+			io_format("INSERT INTO cluster (id, user, state, since, environment, made) "
+				  "VALUES ('c%u', 1000, 'running', 1000, %s, 1)",
+				  i, environments[i]);
+
+		assert_int_equal(store_run(m->a.store, &err, sql, ""), 0);
+	}
+	assert_int_equal(due(m, 1000), 0);
+	assert_int_equal(due(m, 1069), 0);
+	assert_int_equal(due(m, 1070), 1);
+	assert_int_equal(due(m, 1000000), 1);
 	machine_destroy(m);
 }
 
@@ -887,8 +923,8 @@ int main(void)
 		TEST(test_placement),  TEST(test_cores),       TEST(test_uneven_cores),
 		TEST(test_host_cores), TEST(test_mirror),      TEST(test_memory),
 		TEST(test_devices),    TEST(test_device_near), TEST(test_lease),
-		TEST(test_bad_claims), TEST(test_random),      TEST(test_same_again),
-		TEST(test_exhaustive), TEST(test_hopeless),
+		TEST(test_walltime),   TEST(test_bad_claims),  TEST(test_random),
+		TEST(test_same_again), TEST(test_exhaustive),  TEST(test_hopeless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
