@@ -44,7 +44,7 @@ said() {
 done_to() {
 	python3 -c 'import json, sys
 done = json.load(open(sys.argv[1]))["disks"]["block0"]
-print(done["how"] if isinstance(done, dict) else done)' "$TMP/report"
+print(done["how"] if isinstance(done, dict) else done)' "$TMP/report" 2>/dev/null || cat "$TMP/said"
 }
 sum() {
 	sha256sum <"$1"
