@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "env/result.h"
+#include "env/type.h"
 #include "env/waiver.h"
 #include "image/image.h"
 #include "lib/cleanup.h"
@@ -332,17 +333,6 @@ int admit_count(const json_t *environment, size_t vms, struct error *err)
 	return 0;
 }
 
-static bool has_label(const json_t *labels, const char *wanted)
-{
-	const json_t *item;
-	size_t i;
-
-	json_array_foreach (labels, i, item)
-		if (!strcmp(json_string_value(item), wanted))
-			return true;
-	return false;
-}
-
 int admit_place(const struct admit *a, const json_t *environment, const json_t *labels,
 		struct error *err)
 {
@@ -354,7 +344,7 @@ int admit_place(const struct admit *a, const json_t *environment, const json_t *
 		return error_set(err, -EPERM, "node.type is %s, and this node's is %s", type,
 				 a->type ? a->type : "not known");
 	json_array_foreach (json_object_get(node, "labels"), i, label)
-		if (!has_label(labels, json_string_value(label)))
+		if (!texts_contain(labels, json_string_value(label)))
 			return error_set(err, -EPERM, "node.labels: this node has no label %s",
 					 json_string_value(label));
 	return 0;
