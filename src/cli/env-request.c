@@ -51,11 +51,9 @@ static int load_waiver(struct env_request *r, const char *path, struct error *er
 
 	if (rc)
 		return rc;
-	if (documents_have_rule(&r->docs, waiver.rule))
+	rc = documents_check_rule(&r->docs, waiver.rule, path, err);
+	if (!rc)
 		args_add(&r->waived, "%s", waiver.rule);
-	else
-		rc = error_set(err, -EINVAL, "%s is of rule %s, which is not in the policy", path,
-			       waiver.rule);
 	waiver_done(&waiver);
 	return rc;
 }

@@ -3,6 +3,7 @@
 
 #include "env/document.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -349,12 +350,13 @@ static void document_free(struct document *doc)
 	free(doc);
 }
 
-bool documents_have_rule(const struct documents *docs, const char *rule)
+int documents_check_rule(const struct documents *docs, const char *rule, const char *where,
+			 struct error *err)
 {
 	for (size_t i = 0; i < docs->n; i++)
 		if (docs->doc[i]->level != LEVEL_USER && !strcmp(docs->doc[i]->rule, rule))
-			return true;
-	return false;
+			return 0;
+	return error_set(err, -EINVAL, "%s is of rule %s, which is not in the policy", where, rule);
 }
 
 void documents_done(struct documents *docs)

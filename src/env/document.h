@@ -62,8 +62,10 @@ void documents_load(struct documents *docs, const char *path, bool policy);
  */
 void documents_load_policy(struct documents *docs, const char *folder);
 
-/* Whether the policy has a rule of that name. */
-bool documents_have_rule(const struct documents *docs, const char *rule);
+/* Whether the policy has a rule of that name, which a waiver (where: its name) is of: 0 or -EINVAL.
+ */
+int documents_check_rule(const struct documents *docs, const char *rule, const char *where,
+			 struct error *err);
 
 void documents_done(struct documents *docs);
 

@@ -109,9 +109,10 @@ static int add_documents(struct documents *docs, const json_t *list, struct erro
 static int use_waiver(struct gathered *m, const struct waiver *waiver, const char *where,
 		      struct error *err)
 {
-	if (!documents_have_rule(&m->docs, waiver->rule))
-		return error_set(err, -EINVAL, "%s is of rule %s, which is not in the policy",
-				 where, waiver->rule);
+	int r = documents_check_rule(&m->docs, waiver->rule, where, err);
+
+	if (r)
+		return r;
 	args_add(&m->waived, "%s", waiver->rule);
 	json_array_append_new(m->used,
 			      json_pack("{s:s, s:s, s:I, s:s*}", "rule", waiver->rule, "user",
