@@ -93,10 +93,10 @@ class Coordinator:
         except Refused as refused:
             return refused.errno
 
-    def end_there(self):
-        """It may be just ending by itself."""
+    def end(self, place):
+        """The VM there, which may be just ending by itself."""
         try:
-            self.ask("stop", 1, vms=["lu-0"], kill=True)
+            self.ask("stop", place, vms=["lu-0"], kill=True)
         except Refused as refused:
             expect("stop of what has ended", refused.errno, errno.ENOENT)
 
@@ -115,7 +115,7 @@ class Coordinator:
             if here == errno.EALREADY and there == errno.ENOENT:
                 return 0
             if here == errno.EALREADY:
-                self.end_there()
+                self.end(1)
             time.sleep(0.2)
         raise SystemExit(f"FAIL: not settled: {there}, {here}, {[state(0), state(1)]}")
 
@@ -153,7 +153,7 @@ def killed(c, what, victims, after):
     where = c.settle(receive)
     until(what, lambda: running() == [where])
     print(f"{what}: killed after {after} s it runs at n{where}", flush=True)
-    c.ask("stop", 1 - where, vms=["lu-0"], kill=True)
+    c.end(1 - where)
     until("the end of the other", lambda: state(1 - where) is None)
     if where == 0:
         until("release", lambda: released(c, 1))
