@@ -86,19 +86,23 @@ static int set_number(const char *dir, const char *file, uint64_t n, struct erro
 	return cgroup_write(dir, file, text, n ? err : NULL);
 }
 
+/* The limits first: who is refused the CPUs is held to those all the same. */
 static int set_all(const char *dir, const struct cgroup_set *set, bool isolated,
 		   struct cgroup_got *ret, struct error *err)
 {
 	CLEANUP_FREE char *cpus = NULL;
-	int r = set->cpus ? cgroup_write(dir, "cpuset.cpus", set->cpus, err) : 0;
+	int r = set->memory ? set_number(dir, "memory.max", set->memory, err) : 0;
 
 	*ret = (struct cgroup_got){.partition = "member"};
-	if (!r && set->mems)
-		r = cgroup_write(dir, "cpuset.mems", set->mems, err);
-	if (!r && set->memory)
-		r = set_number(dir, "memory.max", set->memory, err);
 	if (!r && set->pids)
 		r = set_number(dir, "pids.max", set->pids, err);
+	/* Before the CPUs, which may be others' partition: two that overlap are none. */
+	if (!set->alone)
+		cgroup_write(dir, "cpuset.cpus.partition", "member", NULL);
+	if (!r && set->cpus)
+		r = cgroup_write(dir, "cpuset.cpus", set->cpus, err);
+	if (!r && set->mems)
+		r = cgroup_write(dir, "cpuset.mems", set->mems, err);
 	if (r)
 		return r;
 	if (set->alone)

@@ -64,10 +64,15 @@ void clusters_tell(struct daemon *d, json_t *event);
 
 /* The machine has control groups that this daemon may make. */
 bool groups_usable(const struct daemon *d);
-/* Makes its control group, or sets it anew; nothing where the machine has none. */
-void group_make(struct cluster *c);
+/*
+ * Makes its control group, or sets it anew; nothing where the machine has none. -EBUSY: what it is
+ * to have alone it does not have alone; -ENOSPC: it has no VM here, and others have all CPUs.
+ */
+int group_make(struct cluster *c, struct error *err);
 /* Who owns which CPUs has changed. */
 void groups_refresh(struct daemon *d);
+/* After a start: groups of clusters that had more when they were made have what they have now. */
+int groups_recover(struct daemon *d, struct error *err);
 /* A VM that runs shares its cores with no other. */
 void group_vm_started(struct cluster *c, const char *vm);
 /* What ran there is killed. */

@@ -131,7 +131,7 @@ static void on_helper(void *arg, int code, const char *reason)
 	}
 }
 
-static json_t *keeper_job(const struct cluster *c, struct error *err)
+static json_t *keeper_job(struct cluster *c, struct error *err)
 {
 	CLEANUP_FREE char *program = NULL;
 	json_t *argv, *job, *vms = NULL;
@@ -144,6 +144,9 @@ static json_t *keeper_job(const struct cluster *c, struct error *err)
 	json_decref(vms);
 	job = cluster_become(c, "keeper", argv);
 	json_object_del(job, "devices"); /* it starts no VM */
+	/* Not where there is no CPU for it: this has to be done. */
+	if (group_make(c, err) == -ENOSPC)
+		json_object_del(job, "cgroups");
 	return job;
 }
 

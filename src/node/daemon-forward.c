@@ -45,21 +45,37 @@ static void on_forwarded(void *arg, int code, const char *reason, json_t *answer
 	free(f);
 }
 
+static bool is_one_of(const char *op, const char *const *ops)
+{
+	while (*ops && strcmp(op, *ops))
+		ops++;
+	return *ops;
+}
+
+/* VMs that are to have cores of their own do not start without. */
+static int check_cores(struct cluster *c, const json_t *request, struct error *err)
+{
+	static const char *const starting[] = {"start", "restore", "receive", NULL};
+
+	return is_one_of(json_string_value(json_object_get(request, "op")), starting)
+		       ? group_make(c, err)
+		       : 0;
+}
+
 /* What it runs was found to be right when it was reserved: that alone. */
 static int check_image(struct daemon *d, const struct cluster *c, const json_t *request,
 		       struct error *err)
 {
-	static const char *const takers[] = {"image", "start", "restore", "receive"};
+	static const char *const takers[] = {"image", "start", "restore", "receive", NULL};
 	const char *op = json_string_value(json_object_get(request, "op"));
 	const json_t *image = json_object_get(request, "image");
 
 	/* What goes on has its image. */
 	if (!image && json_is_true(json_object_get(request, "again")) && !strcmp(op, "receive"))
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(takers); i++)
-		if (!strcmp(op, takers[i]))
-			return cluster_check_image(d->store, c->id, json_string_value(image), err);
-	return 0;
+	return is_one_of(op, takers)
+		       ? cluster_check_image(d->store, c->id, json_string_value(image), err)
+		       : 0;
 }
 
 /* Its answer, and its end, if it was refused (r is not 0). */
@@ -111,6 +127,8 @@ void daemon_forward(struct daemon *d, struct reply *reply, const json_t *request
 	r = cluster_of_request(d, &reply->who, request, &c, &err);
 	if (!r)
 		r = check_image(d, c, request, &err);
+	if (!r)
+		r = check_cores(c, request, &err);
 	if (!r) {
 		snprintf(f->cluster, sizeof(f->cluster), "%s", c->id);
 		r = pass_on(c, f, &err);

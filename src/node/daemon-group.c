@@ -20,6 +20,7 @@
 #include "node/alloc.h"
 #include "node/cgroup.h"
 #include "node/claim.h"
+#include "node/cluster.h"
 #include "node/daemon-cluster.h"
 #include "node/isolate.h"
 #include "node/store.h"
@@ -39,6 +40,7 @@ struct wanted {
 	cpu_set_t cpus;
 	cpu_set_t nodes; /* NUMA */
 	bool shared;	 /* a VM of it shares its CPUs */
+	bool nowhere;	 /* no CPU is left for it */
 	uint64_t memory;
 	unsigned pids;
 };
@@ -87,8 +89,8 @@ static void complain(struct daemon *d, const char *what, const char *text)
 		log_warn(d->p.log, "group", "%s: %s", what, text);
 }
 
-/* All CPUs but those of the host, which have to be some for a partition. */
-static void make_slice(struct daemon *d)
+/* All CPUs but those of the host, which have to be some for a partition: whether it is one. */
+static bool make_slice(struct daemon *d)
 {
 	const struct topology *t = d->p.topology;
 	struct cgroup_set set = {.alone = CPU_COUNT(&d->p.host) > 0};
@@ -103,51 +105,99 @@ static void make_slice(struct daemon *d)
 			if (!CPU_ISSET(t->cores[i].cpus[k], &d->p.host))
 				CPU_SET(t->cores[i].cpus[k], &all);
 	set.cpus = format_cpulist(&all, cpus, sizeof(cpus));
-	if (cgroup_slice(d->p.cgroups, &set, &got, &err))
-		complain(d, "wisp.slice", err.text);
+	if (!cgroup_slice(d->p.cgroups, &set, &got, &err))
+		return strcmp(got.partition, "member") != 0;
+	complain(d, "wisp.slice", err.text);
+	return false;
 }
 
-static void make_job(struct cluster *c, const struct wanted *w)
+/* Whether VMs with cores of their own have them, and nobody else: as far as the kernel can do it.
+ */
+static int check_alone(struct cluster *c, const struct wanted *w, const char *cpus, bool partitions,
+		       const struct cgroup_got *got, struct error *err)
+{
+	cpu_set_t others;
+
+	CPU_XOR(&others, &got->cpus, &w->cpus);
+	CPU_AND(&others, &others, &got->cpus);
+	if (CPU_COUNT(&others))
+		return error_set(err, -EBUSY, "the kernel keeps %s away from its CPUs %s", c->id,
+				 cpus);
+	if (partitions && !strcmp(got->partition, "member"))
+		return error_set(err, -EBUSY, "the CPUs %s are not %s's alone: %s", cpus, c->id,
+				 got->why);
+	if (strcmp(got->partition, "isolated"))
+		complain(c->d, c->id, got->why);
+	return 0;
+}
+
+static int make_job(struct cluster *c, const struct wanted *w, bool partitions, struct error *err)
 {
 	char cpus[CPUS_TEXT], nodes[CPUS_TEXT];
-	struct cgroup_set set = {.memory = w->memory, .pids = w->pids};
+	struct cgroup_set set = {.memory = w->memory, .pids = w->pids, .alone = !w->shared};
 	CLEANUP_FREE char *procs =
 		io_format("%s/wisp.slice/job-%s/cgroup.procs", c->d->p.cgroups, c->id);
 	struct cgroup_got got;
-	struct error err;
 	int r;
 
-	/* Whose VMs have all ended has no cores of its own any more. */
-	set.alone = !w->shared && CPU_COUNT(&w->cpus);
-	set.cpus = CPU_COUNT(&w->cpus) ? format_cpulist(&w->cpus, cpus, sizeof(cpus)) : NULL;
+	set.cpus = format_cpulist(&w->cpus, cpus, sizeof(cpus));
 	set.mems = CPU_COUNT(&w->nodes) ? format_cpulist(&w->nodes, nodes, sizeof(nodes)) : NULL;
-	r = cgroup_job(c->d->p.cgroups, c->id, &set, c->user, (gid_t)-1, &got, &err);
-	if (r)
-		complain(c->d, c->id, err.text);
-	else if (set.alone && strcmp(got.partition, "isolated"))
-		complain(c->d, c->id, got.why);
+	r = cgroup_job(c->d->p.cgroups, c->id, &set, c->user, (gid_t)-1, &got, err);
 	/* Without a controller the group is there all the same, to be counted and killed by. */
 	c->grouped = procs && !access(procs, F_OK);
+	if (r == -EOPNOTSUPP || (r && !set.alone)) {
+		complain(c->d, c->id, err->text);
+		return 0;
+	}
+	return r || !set.alone ? r : check_alone(c, w, cpus, partitions, &got, err);
 }
 
-void group_make(struct cluster *c)
+/*
+ * Whose VMs here have all ended has no cores of its own any more: it runs where shared VMs do,
+ * whatever of it still runs. Where all CPUs are others' it is to name none of them, and to end.
+ */
+static int want_rest(struct cluster *c, struct wanted *w, struct error *err)
 {
-	struct wanted w = {.memory = OF_CLUSTER, .pids = PIDS_OF_CLUSTER};
+	int r = alloc_shared(&c->d->alloc, &w->cpus, err);
+
+	w->shared = true;
+	w->nowhere = !r && !CPU_COUNT(&w->cpus);
+	if (w->nowhere)
+		w->cpus = c->d->p.host;
+	return r;
+}
+
+static int want(struct cluster *c, struct wanted *ret, struct error *err)
+{
 	json_t *lease = NULL, *vm;
-	struct error err;
 	size_t i;
+	int r = alloc_describe(&c->d->alloc, c->id, &lease, err);
+
+	*ret = (struct wanted){.memory = OF_CLUSTER, .pids = PIDS_OF_CLUSTER};
+	json_array_foreach (json_object_get(lease, "vms"), i, vm)
+		add_vm(ret, vm);
+	if (!r && !i)
+		r = want_rest(c, ret, err);
+	json_decref(lease);
+	return r;
+}
+
+int group_make(struct cluster *c, struct error *err)
+{
+	struct wanted w;
+	int r;
 
 	if (!groups_usable(c->d))
-		return;
-	if (alloc_describe(&c->d->alloc, c->id, &lease, &err)) {
-		log_error(c->d->p.log, "group", "%s: %s", c->id, err.text);
-		return;
-	}
-	json_array_foreach (json_object_get(lease, "vms"), i, vm)
-		add_vm(&w, vm);
-	json_decref(lease);
-	make_slice(c->d);
-	make_job(c, &w);
+		return 0;
+	r = want(c, &w, err);
+	if (!r && CPU_COUNT(&w.cpus))
+		r = make_job(c, &w, make_slice(c->d), err);
+	if (r || !w.nowhere)
+		return r;
+	cgroup_kill(c->d->p.cgroups, c->id, NULL, NULL);
+	return error_set(err, -ENOSPC,
+			 "all CPUs of %s are other clusters', and %s has no VM there (any more)",
+			 c->d->p.name, c->id);
 }
 
 /* -------- who owns what has changed -------- */
@@ -183,12 +233,51 @@ static void move_interrupts(struct daemon *d)
 			 told.refused, told.first);
 }
 
+/* How many have not got what they are to have. */
+static unsigned make_all(struct daemon *d, bool tell)
+{
+	unsigned n = 0;
+	struct error err;
+
+	for (struct cluster *c = d->clusters; c; c = c->next) {
+		if (!c->grouped || c->end || !group_make(c, &err))
+			continue;
+		n++;
+		if (tell)
+			complain(d, c->id, err.text);
+	}
+	return n;
+}
+
 void groups_refresh(struct daemon *d)
 {
-	for (struct cluster *c = d->clusters; c; c = c->next)
-		if (c->grouped && !c->end)
-			group_make(c);
+	/* One can have CPUs once another has them no more. */
+	if (make_all(d, false))
+		make_all(d, true);
 	move_interrupts(d);
+}
+
+int groups_recover(struct daemon *d, struct error *err)
+{
+	json_t *all = NULL, *id;
+	struct cluster *c;
+	size_t i;
+	int r = groups_usable(d) ? cluster_all_made(d->store, &all, err) : 0;
+
+	json_array_foreach (all, i, id) {
+		if (!r)
+			r = cluster_get(d, json_string_value(id), &c, err);
+		if (!r) {
+			CLEANUP_FREE char *path =
+				io_format("%s/wisp.slice/job-%s", d->p.cgroups, c->id);
+
+			c->grouped = path && !access(path, F_OK);
+		}
+	}
+	json_decref(all);
+	if (!r)
+		groups_refresh(d);
+	return r;
 }
 
 /* -------- VMs -------- */

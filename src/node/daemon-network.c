@@ -448,7 +448,8 @@ void daemon_network(struct daemon *d, struct reply *reply, const json_t *request
 	} else if (r || !d->p.networks) {
 		finish(m, r, &err);
 	} else {
-		group_make(c);
+		/* What is wrong with it the start of its VMs says. */
+		group_make(c, &err);
 		go(m);
 	}
 }

@@ -314,8 +314,10 @@ static int begin(struct part *p, struct error *err)
 		return error_errno(err, -errno, "cannot start wisp-part");
 	ours = pair[0];
 	theirs = pair[1];
-	group_make(p->c);
-	r = connect_part(p, ours, err);
+	/* Other faults of the group hinder VMs that start, not those that run. */
+	r = group_make(p->c, err);
+	if (r != -ENOSPC)
+		r = connect_part(p, ours, err);
 	if (r)
 		return r;
 	take_fd(&ours);

@@ -467,6 +467,8 @@ int daemon_recover(struct daemon *d, struct error *err)
 	if (!r)
 		r = loop_add_timer(d->p.loop, daemon_expire, d, &d->expiry);
 	if (!r)
+		r = groups_recover(d, err);
+	if (!r)
 		r = life_recover(d, err);
 	if (!r)
 		daemon_expire(d);

@@ -120,6 +120,13 @@ static void test_missing(void **state)
 				    getgid(), &got, &err),
 			 -EOPNOTSUPP);
 	assert_non_null(strstr(err.text, "cpuset.cpus"));
+	/* The other limits hold all the same. */
+	made_file(*state, JOB "/memory.max", "");
+	assert_int_equal(cgroup_job(*state, "lu",
+				    &(struct cgroup_set){.cpus = "1", .memory = 1 << 20}, getuid(),
+				    getgid(), &got, &err),
+			 -EOPNOTSUPP);
+	expect_file(*state, JOB "/memory.max", "1048576");
 	assert_int_equal(
 		cgroup_job(*state, "lu", &(struct cgroup_set){0}, getuid(), getgid(), &got, &err),
 		0);
