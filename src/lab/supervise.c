@@ -87,13 +87,17 @@ static int start_qemu(const struct lab_config *config, unsigned index, const int
  */
 static int make_initrd(const struct lab_config *config, struct error *err)
 {
-	const char *const names[] = {"virtio_pci",  "virtiofs",	  "overlay",
-				     "virtio_net",  "virtio_blk", "virtio_rng",
-				     "kvm-amd",	    "tun",	  "vhost_net",
-				     "vhost_vsock", "vfio-pci",	  "bridge",
-				     "veth",	    "vxlan",	  "nvme",
-				     "macvtap",	    "8021q",	  "vfio_iommu_type1",
-				     "loop",	    "squashfs",	  config->kvm ? "kvm-intel" : NULL,
+	const char *const names[] = {"virtio_pci", "virtiofs",
+				     "overlay",	   "virtio_net",
+				     "virtio_blk", "virtio_rng",
+				     "kvm-amd",	   "tun",
+				     "vhost_net",  "vhost_vsock",
+				     "vfio-pci",   "bridge",
+				     "veth",	   "vxlan",
+				     "nvme",	   "macvtap",
+				     "8021q",	   "vfio_iommu_type1",
+				     "loop",	   "squashfs",
+				     "nf_tables",  config->kvm ? "kvm-intel" : NULL,
 				     NULL};
 	struct initrd initrd = {
 		.modules = config->modules, .names = names, .agent = config->agent, .lz4 = true};

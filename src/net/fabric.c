@@ -22,6 +22,7 @@
 #include "net/link.h"
 #include "net/netlink.h"
 #include "net/outside.h"
+#include "net/vxlan-guard.h"
 #include "net/vxlan.h"
 
 #define OWN_NAMESPACE "/proc/thread-self/ns/net"
@@ -174,15 +175,17 @@ int fabric_remove_tap(const char *path, const char *name, struct error *err)
 int fabric_add_nodes(const char *path, const uint32_t *nodes, size_t n, struct error *err)
 {
 	const struct action a = {.run = add_nodes, .nodes = nodes, .n = n};
+	int r = vxlan_guard_add(path, nodes, n, err);
 
-	return inside(path, &a, err);
+	return r ? r : inside(path, &a, err);
 }
 
 int fabric_remove_nodes(const char *path, const uint32_t *nodes, size_t n, struct error *err)
 {
 	const struct action a = {.run = remove_nodes, .nodes = nodes, .n = n};
+	int r = inside(path, &a, err);
 
-	return inside(path, &a, err);
+	return r ? r : vxlan_guard_remove(path, nodes, n, err);
 }
 
 int fabric_lead_out(const char *path, uint32_t gateway, unsigned prefix, struct error *err)
@@ -270,7 +273,10 @@ int fabric_create(const char *path, uint32_t vni, uint32_t local, struct error *
 
 	if (home < 0 || file < 0)
 		return error_errno(err, -errno, "cannot make network %s", path);
-	r = make(path, home, vni, local, err);
+	/* The rules first: nothing gets through before. */
+	r = local ? vxlan_guard_begin(path, vni, err) : 0;
+	if (!r)
+		r = make(path, home, vni, local, err);
 	if (r)
 		fabric_destroy(path, NULL);
 	return r;
@@ -283,6 +289,7 @@ int fabric_destroy(const char *path, struct error *err)
 
 	if (r && r != -ENOENT)
 		return r;
+	vxlan_guard_end(path);
 	/* Not mounted: its making was cut off. */
 	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
 		return error_errno(err, -errno, "cannot unmount network %s", path);

@@ -23,7 +23,8 @@ struct lan;
 /*
  * Makes it at path, a file that is not there yet in a folder of root's. local: the node's address
  * in the calling thread's network namespace, where the datagrams to the other nodes travel; 0: a
- * cluster of this node alone. -EEXIST: path is there, or the VXLAN number is in use on this node.
+ * cluster of this node alone. -EEXIST: path is there, or the VXLAN number is in use on this node;
+ * -ENOENT: there is no nft, which a cluster of several nodes takes (net/vxlan-guard.h).
  */
 int fabric_create(const char *path, uint32_t vni, uint32_t local, struct error *err);
 

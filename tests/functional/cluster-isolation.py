@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import re
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -152,6 +153,71 @@ def check_frames():
             expect(f"{whose}'s own at n{place}", count[f"{VNIS[whose]} plain"] > 100, True)
             expect(f"other's in {whose}'s at n{place}", [what for what in count if what.startswith(f"{VNIS[OTHER[whose]]} ")], [])
     return sum(what["sent"] for what in said.values()), sum(what["heard"][OTHER[user]] for (user, _), what in said.items())
+
+
+# -------- datagrams that pass for a node's --------
+
+STRANGE = f"{STATE}/../network-of-n2"  # a machine that no cluster is on
+VXLAN_PORT = 4789
+
+
+def make_stranger():
+    open(STRANGE, "w", encoding="ascii").close()
+    for command in (f"unshare --net={STRANGE} ip link set lo up", "ip link add to-n2 type veth peer name to-n0",
+                    f"ip link set to-n0 netns {STRANGE}", "ip addr add 10.77.1.2/24 dev to-n2", "ip link set up dev to-n2",
+                    f"nsenter --net={STRANGE} ip addr add 10.77.1.3/24 dev to-n0", f"nsenter --net={STRANGE} ip link set up dev to-n0"):
+        subprocess.run(command.split(), check=True)
+
+
+def send_datagram(user, address):
+    """A frame to all in VXLAN, as any process may send it."""
+    frame = b"\xff" * 6 + bytes.fromhex("02570a4e0003") + b"\x88\xb5" + MARKS[user] + bytes(46)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.sendto(bytes([8, 0, 0, 0]) + VNIS[user].to_bytes(3, "big") + b"\0" + frame, (address, VXLAN_PORT))
+        except PermissionError:
+            return False
+    return True
+
+
+def came(user, place):
+    """Frames that have come to the cluster's bridge from other nodes."""
+    shown = subprocess.run(["nsenter", f"--net={network(user, place)}", "ip", "-s", "-j", "link", "show", "nodes"],
+                           stdout=subprocess.PIPE, check=True)
+    return json.loads(shown.stdout)[0]["stats64"]["rx"]["packets"]
+
+
+def nft(place, *words):
+    return subprocess.run([*INSIDE[place], "nft", *words], stdout=subprocess.PIPE, check=True).stdout.decode()
+
+
+def rises(user, place):
+    """How many come meanwhile, of those that a stranger sends."""
+    before = came(user, place)
+    expect("a machine that is free to send", Child("nobody", STRANGE, send_datagram, user, "10.77.1.2").result(), True)
+    time.sleep(0.2)
+    return came(user, place) - before
+
+
+def check_datagrams():
+    """Nobody but the cluster's nodes, and no process there, sends into its network; how many tried."""
+    make_stranger()
+    tried = 0
+    for user in USERS:
+        for place in (0, 1):
+            for name in (user, OTHER[user]):
+                for address in (*ADDRESSES, "127.0.0.1"):
+                    sent = Child(name, INSIDE[place] and NODE_1, send_datagram, user, address).result()
+                    expect(f"{name} at n{place} may send what passes for a frame of {user}'s", sent, False)
+                    tried += 1
+        expect(f"frames of a stranger's in {user}'s network", rises(user, 0), 0)
+        tried += 1
+        # That it was these rules.
+        table = "wisp_" + CLUSTERS[user].encode().hex()
+        nft(0, f"add element ip {table} nodes {{ 10.77.1.3 }}")
+        expect("frames of a node's", rises(user, 0), 1)
+        nft(0, f"delete element ip {table} nodes {{ 10.77.1.3 }}")
+    return tried
 
 
 # -------- files, sockets, processes --------
@@ -307,6 +373,7 @@ def main():
         running = vmms()
         expect("VMs", sorted(running), ["cg-0", "cg-1", "lu-0", "lu-1"])
         sent, heard = check_frames()
+        forged = check_datagrams()
         saved = {user: save(user, nodes[user][0]) for user in USERS}
         ways = check_apart(saved)
         requests = sum(check_requests(user, nodes[user]) for user in USERS)
@@ -315,7 +382,9 @@ def main():
             for node in nodes[user]:
                 node.ask("release", cluster=CLUSTERS[user])
         shared = check_cores(nodes)
-        print(f"isolation: {sent} frames sent, {heard} heard by the other's VMs; {ways} ways to files, sockets and processes "
+        for place in (0, 1):
+            expect(f"rules that are left at n{place}", re.findall(r"wisp_\w+", nft(place, "list", "tables")), [])
+        print(f"isolation: {sent} frames sent, {heard} heard by the other's VMs; {forged} datagrams forged, 0 taken; {ways} ways to files, sockets and processes "
               f"tried, 0 open; {requests} requests for the other's, 0 done; cores shared: {shared}", flush=True)
         expect("VMs", vmms(), {})
         for user in USERS:
