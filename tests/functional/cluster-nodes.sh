@@ -22,7 +22,8 @@ one = json.load(sys.stdin)
 print(eval(sys.argv[1]))'
 # show USER NAME EXPRESSION: of "one", what wisp cluster show says
 show() {
-	as "$1" node1 wisp cluster show "$2" --json | python3 -c "$CHECK" "$3"
+	as "$1" node1 wisp cluster show "$2" --json >"$TMP/show.json" || fail "wisp cluster show $2: exit code $?"
+	python3 -c "$CHECK" "$3" <"$TMP/show.json"
 }
 # logs_have USER NAME PATTERN
 logs_have() {
