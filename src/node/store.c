@@ -282,13 +282,24 @@ static int prepare(struct store *s, struct error *err)
 	return r;
 }
 
+/*
+ * As ours alone. Closed before SQLite has it: closing any descriptor of a file drops what locks the
+ * process has of it (fcntl(2)), and who reads the database then takes himself for the last one
+ * there, and removes its log.
+ */
+static int make_file(const char *path, struct error *err)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	return fd < 0 ? error_errno(err, -errno, "cannot open the node's database %s", path) : 0;
+}
+
 static int open_file(struct store *s, struct error *err)
 {
-	CLEANUP_CLOSE int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	int r;
+	int r = make_file(s->path, err);
 
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot open the node's database %s", s->path);
+	if (r)
+		return r;
 	r = sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (r != SQLITE_OK)
 		return failed(s, r, err);

@@ -357,6 +357,38 @@ static void test_events(void **state)
 	store_close(s);
 }
 
+/* What another program counts; it has no other part in the database. */
+static int count_elsewhere(const char *path)
+{
+	CLEANUP_FREE char *command =
+		io_format("exec python3 -c \"import sqlite3, sys; d = sqlite3.connect('%s'); "
+			  "n, = d.execute('SELECT count(*) FROM event').fetchone(); d.close(); "
+			  "sys.exit(n)\"",
+			  path);
+	int status = system(command);
+
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* Somebody reads while a daemon has it: what the daemon writes then is not lost. */
+static void test_reader(void **state)
+{
+	CLEANUP_FREE char *path = file_of(state);
+	struct store *s = open_ok(path);
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(count_elsewhere(path), i);
+		assert_int_equal(store_begin(s, NULL), 0);
+		assert_int_equal(store_event(s, i, NULL, NULL, "test", "", NULL), 0);
+		assert_int_equal(store_end(s, 0, NULL), 0);
+	}
+	store_close(s);
+	s = open_ok(path);
+	assert_int_equal(ask(s, "SELECT count(*) FROM event"), 3);
+	store_close(s);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, made_set_up, made_tear_down)
 
 int main(void)
@@ -373,6 +405,7 @@ int main(void)
 		TEST(test_others_file),
 		TEST(test_migration),
 		TEST(test_events),
+		TEST(test_reader),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
