@@ -83,7 +83,7 @@ static int change(const char *path, const uint32_t *nodes, size_t n, bool remove
 
 	name_table(path, table);
 	args_add(&text, "%s", "");
-	for (int pass = 0; pass <= remove; pass++) {
+	for (unsigned pass = 0; pass < (remove ? 2 : 1); pass++) {
 		args_extend(&text, "%s element ip %s nodes {", pass ? "delete" : "add", table);
 		for (size_t i = 0; i < n; i++) {
 			struct in_addr in = {htonl(nodes[i])};
