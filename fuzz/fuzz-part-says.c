@@ -391,7 +391,7 @@ static void make_cluster(struct daemon *d)
 	require(!claim_parse(wanted, geteuid(), &claim, &err));
 	require(!alloc_claim(&d->alloc, claim, daemon_now(), daemon_now() + 3600, &lease, &missing,
 			     &err));
-	require(!cluster_keep(d->store, CLUSTER, environment, NULL, vms, &err));
+	require(!cluster_keep(d->store, CLUSTER, environment, NULL, vms, 0, &err));
 	require(!lease_assign(d->store, CLUSTER, SECRET, &err));
 	require(!cluster_add_network(d->store, CLUSTER, &net, &err));
 	claim_destroy(claim);

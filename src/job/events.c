@@ -110,6 +110,18 @@ static void on_nodes(struct job *j, const json_t *event, bool lost)
 	nodeset_done(&set);
 }
 
+/* A node ends the cluster by itself. */
+static void on_due(struct job *j, const json_t *event)
+{
+	const json_t *node = json_object_get(event, "node");
+	size_t place = (size_t)json_integer_value(node);
+	const char *name = json_is_integer(node) && place < j->nnodes ? j->node[place].name
+								      : text(event, "node");
+
+	if (!j->ending)
+		job_fail(j, "node %s ends it: %s", name, text(event, "why"));
+}
+
 void job_hear(struct job *j, const json_t *event)
 {
 	const char *what = text(event, "event"), *cluster = text(event, "cluster");
@@ -124,6 +136,8 @@ void job_hear(struct job *j, const json_t *event)
 		image_hear(j, event);
 	else if (!strcmp(what, "progress"))
 		migrate_hear(j, event);
+	else if (!strcmp(what, "due"))
+		on_due(j, event);
 	else if (!strcmp(what, "drain"))
 		drain_look(j);
 	else if (!strcmp(what, "node-lost") || !strcmp(what, "node-back"))

@@ -225,21 +225,39 @@ static int refuse(const struct meet *m, json_t **conflicts, struct error *err)
 	return error_set(err, -EBADE, "the documents conflict");
 }
 
+/* Where it was the user alone who wanted them nobody else minds if there are none. */
+static int64_t policys_interval(const struct meet *meet)
+{
+	const struct decision *d = meet_find(meet, "checkpoint.interval");
+	bool rule = false;
+
+	for (size_t i = 0; d && i < d->n; i++)
+		rule = rule || d->claim[i]->doc->level != LEVEL_USER;
+	return rule ? (int64_t)json_integer_value(d->value) / 1000 : 0;
+}
+
+void admitted_done(struct admitted *admitted)
+{
+	json_decref(admitted->environment);
+	json_decref(admitted->waivers);
+	json_decref(admitted->conflicts);
+	*admitted = (struct admitted){NULL};
+}
+
 int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
-	  json_t **ret, json_t **waivers, json_t **conflicts, struct error *err)
+	  struct admitted *ret, struct error *err)
 {
 	struct gathered m = {0};
 	struct meet meet = {0};
 	json_t *closed = NULL;
 	int r = gather(a, user, request, now, &m, err);
 
-	*conflicts = NULL;
 	if (!r) {
 		meet_documents(&m.docs, m.facts, &m.waived, &meet);
 		if (meet.failed)
 			r = error_set(err, -ENOMEM, "out of memory");
 		else if (meet.conflicts)
-			r = refuse(&meet, conflicts, err);
+			r = refuse(&meet, &ret->conflicts, err);
 	}
 	if (!r) {
 		closed = result_json(&meet);
@@ -248,17 +266,17 @@ int admit(const struct admit *a, const json_t *user, const json_t *request, int6
 	if (!r)
 		r = image_follows(&meet, json_object_get(request, "image"),
 				  json_object_get(request, "proof"), a->keys, err);
+	if (!r) {
+		ret->environment = json_incref(closed);
+		ret->waivers = json_incref(m.used);
+		ret->save_every = policys_interval(&meet);
+	}
 	meet_done(&meet);
 	documents_done(&m.docs);
 	args_done(&m.waived);
 	json_decref(m.facts);
-	if (r) {
-		json_decref(closed);
-		json_decref(m.used);
-	} else {
-		*ret = closed;
-		*waivers = m.used;
-	}
+	json_decref(m.used);
+	json_decref(closed);
 	return r;
 }
 

@@ -23,16 +23,23 @@ struct admit {
 	const char *type;   /* of the node; NULL: it has none */
 };
 
+/* What came of the documents of a `reserve`; the owner's, zeroed before. */
+struct admitted {
+	json_t *environment; /* closed */
+	json_t *waivers;     /* that let it off a rule: [{"rule", "user", "until", "because"}] */
+	json_t *conflicts;   /* -EBADE: a list of them, and nothing else is here */
+	int64_t save_every;  /* seconds, when a rule of the policy asks for checkpoints; else 0 */
+};
+
+void admitted_done(struct admitted *admitted);
+
 /*
- * user: {"user", "groups"}, by their names; NULL: the user database does not tell, -ENOENT. *ret:
- * the closed environment of a `reserve`; *waivers: those that let it off a rule, [{"rule", "user",
- * "until", "because"}]; new references. -EINVAL: it is malformed, -EPERM:
- * it says what only the node knows, -EACCES: a waiver does not hold, or the image may not run,
- * -ESTALE: another digest.
- * -EBADE: documents conflict; *conflicts then is a new list of them (else it stays NULL).
+ * user: {"user", "groups"}, by their names; NULL: the user database does not tell, -ENOENT.
+ * -EINVAL: it is malformed, -EPERM: it says what only the node knows, -EACCES: a waiver does not
+ * hold, or the image may not run, -ESTALE: another digest, -EBADE: documents conflict.
  */
 int admit(const struct admit *a, const json_t *user, const json_t *request, int64_t now,
-	  json_t **ret, json_t **waivers, json_t **conflicts, struct error *err);
+	  struct admitted *ret, struct error *err);
 
 /* Whether so many of its VMs may be on one node, and whether this is such a node: 0 or -EPERM. */
 int admit_count(const json_t *environment, size_t vms, struct error *err);

@@ -60,10 +60,12 @@ int cluster_set_dir(struct store *s, const char *cluster, const char *vm, const 
 /* -------- what it is -------- */
 
 static int keep_all(struct store *s, const char *cluster, const char *environment,
-		    const char *image, const json_t *vms, struct error *err)
+		    const char *image, const json_t *vms, int64_t save_every, struct error *err)
 {
-	int r = store_run(s, err, "UPDATE cluster SET environment = ?2, image = ?3 WHERE id = ?1",
-			  "ttt", cluster, environment, image);
+	int r = store_run(s, err,
+			  "UPDATE cluster SET environment = ?2, image = ?3, "
+			  "save_every = nullif(?4, 0) WHERE id = ?1",
+			  "ttti", cluster, environment, image, save_every);
 	const json_t *vm;
 	size_t i;
 
@@ -78,12 +80,12 @@ static int keep_all(struct store *s, const char *cluster, const char *environmen
 }
 
 int cluster_keep(struct store *s, const char *cluster, const json_t *environment, const char *image,
-		 const json_t *vms, struct error *err)
+		 const json_t *vms, int64_t save_every, struct error *err)
 {
 	CLEANUP_FREE char *text = json_dumps(environment, JSON_COMPACT | JSON_SORT_KEYS);
 	int r = text ? store_begin(s, err) : error_set(err, -ENOMEM, "out of memory");
 
-	return r ? r : store_end(s, keep_all(s, cluster, text, image, vms, err), err);
+	return r ? r : store_end(s, keep_all(s, cluster, text, image, vms, save_every, err), err);
 }
 
 static int take_digest(const struct store_row *row, void *arg)
@@ -255,6 +257,17 @@ int cluster_addresses(struct store *s, const char *cluster, json_t **ret, struct
 		      ret, err);
 }
 
+int cluster_vms_running(struct store *s, const char *cluster, json_t **ret, struct error *err)
+{
+	json_t *list = json_array();
+
+	return finish(list,
+		      store_each(s, add_name, list, err,
+				 "SELECT name FROM vm WHERE cluster = ? AND dir IS NOT NULL", "t",
+				 cluster),
+		      ret, err);
+}
+
 int cluster_vms(struct store *s, const char *cluster, json_t **ret, struct error *err)
 {
 	json_t *list = json_array();
@@ -298,20 +311,40 @@ int cluster_all_made(struct store *s, json_t **ret, struct error *err)
 		      ret, err);
 }
 
+int cluster_set_saved(struct store *s, const char *cluster, int64_t now, struct error *err)
+{
+	return store_run(s, err, "UPDATE cluster SET saved = ?2 WHERE id = ?1", "ti", cluster, now);
+}
+
 /* A walltime is in milliseconds, or "off". */
 #define WALLTIME "json_extract(environment, '$.walltime')"
+#define RUNS "EXISTS (SELECT 1 FROM vm WHERE cluster = cluster.id AND dir IS NOT NULL)"
+
+static int add_due(const struct store_row *row, void *arg)
+{
+	return json_object_set_new(arg, store_text(row, 0), json_string(store_text(row, 1)))
+		       ? -ENOMEM
+		       : 0;
+}
 
 int cluster_due(struct store *s, int64_t now, unsigned grace, json_t **ret, struct error *err)
 {
-	json_t *list = json_array();
+	json_t *all = json_object();
 
-	return finish(list,
-		      store_each(s, add_name, list, err,
-				 "SELECT id FROM cluster WHERE made AND (ending OR until <= ?1 OR "
-				 "(typeof(" WALLTIME ") = 'integer' AND "
-				 "since + " WALLTIME " / 1000 + ?2 <= ?1))",
-				 "ii", now, (int64_t)grace),
-		      ret, err);
+	return finish(
+		all,
+		store_each(s, add_due, all, err,
+			   "SELECT id, CASE WHEN ending THEN 'its end has begun' "
+			   "WHEN until <= ?1 THEN 'nobody has come back for it' "
+			   "WHEN typeof(" WALLTIME ") = 'integer' AND "
+			   "since + " WALLTIME " / 1000 + ?2 <= ?1 THEN 'its walltime is over' "
+			   "WHEN saved + 2 * save_every + ?3 <= ?1 AND " RUNS
+			   " THEN 'a rule of this node wants a checkpoint every ' || save_every || "
+			   "' s (checkpoint.interval), and for ' || (?1 - saved) || ' s there was "
+			   "none' "
+			   "END AS why FROM cluster WHERE made AND why IS NOT NULL",
+			   "iii", now, (int64_t)grace, (int64_t)CLUSTER_SAVE_GRACE),
+		ret, err);
 }
 
 /* -------- setup -------- */

@@ -28,11 +28,11 @@ int cluster_read(struct store *s, const char *cluster, struct cluster_state *ret
 		 struct error *err);
 
 /*
- * What was reserved: its closed environment, the digest of its image (NULL: any), and the VMs
- * ("name", "address" or none).
+ * What was reserved: its closed environment, the digest of its image (NULL: any), the VMs ("name",
+ * "address" or none), and how often it has to be saved (seconds; 0: nobody says).
  */
 int cluster_keep(struct store *s, const char *cluster, const json_t *environment, const char *image,
-		 const json_t *vms, struct error *err);
+		 const json_t *vms, int64_t save_every, struct error *err);
 
 /*
  * Whether a reference to an image (NULL: there is none) is to what was reserved, by its digest. 0
@@ -89,8 +89,9 @@ json_t *cluster_grants(const json_t *lease);
 int cluster_running(struct store *s, json_t **ret, struct error *err);
 int cluster_unknown(struct store *s, json_t **ret, struct error *err);
 
-/* The names of its VMs that have resources here, a new list. */
+/* The names of its VMs that have resources here, a new list; of those that run. */
 int cluster_vms(struct store *s, const char *cluster, json_t **ret, struct error *err);
+int cluster_vms_running(struct store *s, const char *cluster, json_t **ret, struct error *err);
 
 /* The PCI addresses of the devices that its VMs have here, a new list. */
 int cluster_devices(struct store *s, const char *cluster, json_t **ret, struct error *err);
@@ -105,11 +106,18 @@ int cluster_addresses(struct store *s, const char *cluster, json_t **ret, struct
 int cluster_set_dir(struct store *s, const char *cluster, const char *vm, const char *dir,
 		    struct error *err);
 
-/*
- * Clusters of which something was made; only those whose end has begun, or is due by now: nobody
- * has come back, or their walltime and this grace are over, in seconds.
- */
+/* A checkpoint of all its VMs here has been made, or the first of them is to run. */
+int cluster_set_saved(struct store *s, const char *cluster, int64_t now, struct error *err);
+
+/* Clusters of which something was made: a list of their IDs. */
 int cluster_all_made(struct store *s, json_t **ret, struct error *err);
+
+/*
+ * Those of them whose end has begun, or is due by now, {ID: why}: nobody has come back, their
+ * walltime and this grace are over (seconds), or a checkpoint is long overdue: two intervals of
+ * which the first is the job's and the second the checkpoint's, and CLUSTER_SAVE_GRACE.
+ */
+#define CLUSTER_SAVE_GRACE 900 /* seconds */
 int cluster_due(struct store *s, int64_t now, unsigned grace, json_t **ret, struct error *err);
 
 #endif

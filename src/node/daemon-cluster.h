@@ -106,8 +106,8 @@ void network_give_up(struct cluster *c);
 
 /* -------- daemon-life.c -------- */
 
-/* A request of the part has been done. */
-void life_done(struct cluster *c, const json_t *request);
+/* A request of the part has been done, with that answer. */
+void life_done(struct cluster *c, const json_t *request, const json_t *value);
 /* Of these VMs what they had comes back. -EBUSY: one of them runs; nothing has changed then. */
 int life_release(struct cluster *c, const json_t *names, struct error *err);
 /* The part says something by itself. */

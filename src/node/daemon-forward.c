@@ -37,7 +37,7 @@ static void on_forwarded(void *arg, int code, const char *reason, json_t *answer
 	struct error err;
 
 	if (!code && c)
-		life_done(c, f->request);
+		life_done(c, f->request, value);
 	error_set(&err, code, "%s", reason);
 	reply_send(f->reply, code, value, &err);
 	json_decref(value);

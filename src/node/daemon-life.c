@@ -120,12 +120,27 @@ static int confirm(struct cluster *c, struct error *err)
 	return 0;
 }
 
+/* When the first VM comes here its time to be saved begins. */
+static int note_first(struct cluster *c, struct error *err)
+{
+	json_t *vms = NULL;
+	int r = cluster_vms_running(c->d->store, c->id, &vms, err);
+
+	if (!r && !json_array_size(vms))
+		r = cluster_set_saved(c->d->store, c->id, daemon_now(), err);
+	json_decref(vms);
+	return r;
+}
+
 static void vms_run(struct cluster *c, const json_t *names)
 {
 	json_t *lease = NULL, *name;
 	struct error err;
 	size_t i;
 	int r = alloc_describe(&c->d->alloc, c->id, &lease, &err);
+
+	if (!r)
+		r = note_first(c, &err);
 
 	json_array_foreach ((json_t *)names, i, name)
 		if (!r && json_is_string(name))
@@ -149,11 +164,32 @@ static json_t *named(struct cluster *c, const json_t *request)
 	return cluster_vms(c->d->store, c->id, &list, NULL) ? json_array() : list;
 }
 
-void life_done(struct cluster *c, const json_t *request)
+/* value: {VM: checkpoint}. What of it stays is the user's affair; that it was made is a rule's. */
+static void note_saved(struct cluster *c, const json_t *value)
+{
+	json_t *vms = NULL, *name;
+	struct error err;
+	size_t i;
+	int r = cluster_vms_running(c->d->store, c->id, &vms, &err);
+	bool all = true;
+
+	json_array_foreach (vms, i, name)
+		all = all &&
+		      json_object_get(json_object_get(value, json_string_value(name)), "epoch");
+	if (!r && all)
+		r = cluster_set_saved(c->d->store, c->id, daemon_now(), &err);
+	json_decref(vms);
+	if (r)
+		log_error(c->d->p.log, "vms", "%s: %s", c->id, err.text);
+}
+
+void life_done(struct cluster *c, const json_t *request, const json_t *value)
 {
 	static const char *const starting[] = {"start", "restore", "receive"};
 	json_t *names;
 
+	if (!strcmp(text_of(request, "op"), "save") && !strcmp(text_of(request, "step"), "commit"))
+		note_saved(c, value);
 	for (size_t i = 0; i < ARRAY_SIZE(starting); i++) {
 		if (strcmp(text_of(request, "op"), starting[i]))
 			continue;

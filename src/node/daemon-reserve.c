@@ -95,29 +95,29 @@ static int check_lan(const struct daemon *d, const json_t *environment, struct e
 	return check_vlan(d, vlan, err);
 }
 
-/* What came of a request by reading it; the lists are the owner's, NULL: there is none. */
+/* What came of a request by reading it. */
 struct asked {
 	struct claim *claim;
-	json_t *environment, *waivers, *conflicts;
+	struct admitted admitted;
 };
 
 static int claim_of(struct daemon *d, const struct asker *who, const json_t *request,
 		    struct asked *ret, struct error *err)
 {
-	json_t *json = NULL, **environment = &ret->environment;
-	int r = admit(&d->p.admit, who->facts, request, daemon_now(), environment, &ret->waivers,
-		      &ret->conflicts, err);
+	int r = admit(&d->p.admit, who->facts, request, daemon_now(), &ret->admitted, err);
+	const json_t *environment = ret->admitted.environment;
+	json_t *json = NULL;
 
 	if (!r)
-		r = env_able(*environment, err);
+		r = env_able(environment, err);
 	if (!r)
-		r = admit_place(&d->p.admit, *environment, d->p.labels, err);
+		r = admit_place(&d->p.admit, environment, d->p.labels, err);
 	if (!r)
-		r = check_way_out(d, *environment, err);
+		r = check_way_out(d, environment, err);
 	if (!r)
-		r = check_lan(d, *environment, err);
+		r = check_lan(d, environment, err);
 	if (!r)
-		r = admit_claim(*environment, cluster_of(request), json_object_get(request, "vms"),
+		r = admit_claim(environment, cluster_of(request), json_object_get(request, "vms"),
 				&json, err);
 	if (!r)
 		r = claim_parse(json, who->uid, &ret->claim, err);
@@ -195,10 +195,11 @@ static void untake(struct daemon *d, const struct claim *claim, bool more, int64
 }
 
 /* Until it has its session it ends by itself: a daemon that is killed here leaves nothing. */
-static int take(struct daemon *d, const struct asker *who, const struct claim *claim,
-		const json_t *environment, const json_t *request, json_t **ret, json_t **missing,
-		struct error *err)
+static int take(struct daemon *d, const struct asker *who, const struct asked *asked,
+		const json_t *request, json_t **ret, json_t **missing, struct error *err)
 {
+	const json_t *environment = asked->admitted.environment;
+	const struct claim *claim = asked->claim;
 	const json_t *image = json_object_get(request, "image");
 	int64_t now = daemon_now();
 	json_t *lease = NULL;
@@ -214,7 +215,8 @@ static int take(struct daemon *d, const struct asker *who, const struct claim *c
 		if (!r)
 			r = cluster_keep(d->store, claim->cluster, environment,
 					 json_string_value(json_object_get(image, "digest")),
-					 json_object_get(request, "vms"), err);
+					 json_object_get(request, "vms"),
+					 asked->admitted.save_every, err);
 		if (!r && !more)
 			r = lease_assign(d->store, claim->cluster, who->session, err);
 		if (r)
@@ -234,7 +236,7 @@ static void note_waivers(struct daemon *d, const struct asked *asked)
 	json_t *waiver;
 	size_t i;
 
-	json_array_foreach (asked->waivers, i, waiver) {
+	json_array_foreach (asked->admitted.waivers, i, waiver) {
 		CLEANUP_FREE char *text = NULL;
 		struct error err;
 
@@ -262,18 +264,17 @@ int daemon_reserve(struct daemon *d, const struct asker *who, const json_t *requ
 	if (!r)
 		r = claim_of(d, who, request, &asked, err);
 	if (!r)
-		r = take(d, who, asked.claim, asked.environment, request, ret, &missing, err);
+		r = take(d, who, &asked, request, ret, &missing, err);
 	if (!r) {
 		note_waivers(d, &asked);
 		groups_refresh(d);
 		part_tell_vms(cluster_known(d, asked.claim->cluster));
 	}
-	if (asked.conflicts)
-		*ret = json_pack("{s:o}", "conflicts", asked.conflicts);
+	if (asked.admitted.conflicts)
+		*ret = json_pack("{s:O}", "conflicts", asked.admitted.conflicts);
 	if (missing)
 		*ret = json_pack("{s:o}", "missing", missing);
-	json_decref(asked.environment);
-	json_decref(asked.waivers);
+	admitted_done(&asked.admitted);
 	claim_destroy(asked.claim);
 	return r;
 }
@@ -378,17 +379,18 @@ void daemon_session(struct daemon *d, struct reply *reply, const json_t *request
 /* Those of which something was made are ended, which takes its time. */
 static int end_due(struct daemon *d, int64_t now, struct error *err)
 {
-	json_t *due = NULL, *id;
+	json_t *due = NULL, *why;
 	struct cluster *c;
-	size_t i;
+	const char *id;
 	int r = cluster_due(d->store, now, WALLTIME_GRACE * d->p.grace, &due, err);
 
-	json_array_foreach (due, i, id) {
+	json_object_foreach (due, id, why) {
 		if (!r)
-			r = cluster_get(d, json_string_value(id), &c, err);
+			r = cluster_get(d, id, &c, err);
 		if (r || c->end)
 			continue;
-		log_info(d->p.log, "reserve", "%s is ended", c->id);
+		log_info(d->p.log, "reserve", "%s is ended: %s", c->id, json_string_value(why));
+		cluster_event(c, json_pack("{s:s, s:O}", "event", "due", "why", why));
 		end_begin(c, NULL);
 	}
 	json_decref(due);

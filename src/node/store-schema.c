@@ -88,6 +88,13 @@ static const char version_6[] = "ALTER TABLE cluster ADD COLUMN image TEXT;";
 /* Which cores, memory and devices a VM had, as JSON: account_begin(). Null: before this version. */
 static const char version_7[] = "ALTER TABLE usage ADD COLUMN held TEXT;";
 
+/*
+ * save_every: seconds, so often a rule of this node's policy wants a checkpoint; null: none does.
+ * saved: when the last one was made here, or else its first VM began to run here.
+ */
+static const char version_8[] = "ALTER TABLE cluster ADD COLUMN save_every INTEGER;"
+				"ALTER TABLE cluster ADD COLUMN saved INTEGER;";
+
 const char *const store_schema[] = {version_1, version_2, version_3, version_4,
-				    version_5, version_6, version_7};
+				    version_5, version_6, version_7, version_8};
 const unsigned store_schema_version = ARRAY_SIZE(store_schema);

@@ -59,13 +59,15 @@ class Node:
         self.number, self.name, self.address = number, f"n{number}", f"10.99.0.{number + 1}"
         self.state, self.log = f"{TMP}/n{number}", f"{TMP}/n{number}.log"
         self.cgroups, self.space, self.process = CGROUPS if not number else "none", None, None
+        self.options = []
 
     def start(self):
         enter = ["nsenter", f"--net=/proc/{self.space.pid}/ns/net"] if self.space else []
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*enter, WISPD, "--state", self.state, "--name", self.name, "--grace", str(GRACE), "--cgroups", self.cgroups,
-                 "--topology", "pack:1 numa:1 core:4 pu:2", "--key", f"{TMP}/key", "--listen", f"{self.address}:7450"], stderr=log)
+                 "--topology", "pack:1 numa:1 core:4 pu:2", "--key", f"{TMP}/key", "--listen", f"{self.address}:7450",
+                 *self.options], stderr=log)
         until(f"wispd of {self.name}", self.answers, 20)
 
     def answers(self):

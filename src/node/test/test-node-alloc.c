@@ -374,7 +374,7 @@ static size_t due(struct machine *m, int64_t now)
 	size_t n;
 
 	assert_int_equal(cluster_due(m->a.store, now, 10, &list, &err), 0);
-	n = json_array_size(list);
+	n = json_object_size(list);
 	json_decref(list);
 	return n;
 }
@@ -399,6 +399,42 @@ static void test_walltime(void **state)
 	assert_int_equal(due(m, 1069), 0);
 	assert_int_equal(due(m, 1070), 1);
 	assert_int_equal(due(m, 1000000), 1);
+	machine_destroy(m);
+}
+
+/* So does one that a rule wants to be saved, and that nobody saves while VMs of it run. */
+static void test_unsaved(void **state)
+{
+	struct machine *m = machine_new(state, "pack:1 numa:1 core:1 pu:1", NULL);
+	json_t *list = NULL;
+	struct error err;
+
+	assert_int_equal(
+		store_run(m->a.store, &err,
+			  "INSERT INTO cluster (id, user, state, since, made, save_every, saved) "
+			  "VALUES ('free', 1000, 'running', 1000, 1, NULL, 1000), "
+			  "('held', 1000, 'running', 1000, 1, 3600, NULL), "
+			  "('idle', 1000, 'running', 1000, 1, 60, 1000)",
+			  ""),
+		0);
+	assert_int_equal(store_run(m->a.store, &err,
+				   "INSERT INTO vm (cluster, name, since, cpus, dedicated, dir) "
+				   "SELECT id, 'a', 1000, 1, 0, '/a' FROM cluster "
+				   "WHERE id <> 'idle'",
+				   ""),
+			 0);
+	assert_int_equal(due(m, 1000000), 0);
+	assert_int_equal(cluster_set_saved(m->a.store, "held", 5000, &err), 0);
+	assert_int_equal(due(m, 5000 + 2 * 3600 + CLUSTER_SAVE_GRACE - 1), 0);
+	assert_int_equal(
+		cluster_due(m->a.store, 5000 + 2 * 3600 + CLUSTER_SAVE_GRACE, 10, &list, &err), 0);
+	assert_int_equal(json_object_size(list), 1);
+	assert_string_equal(json_string_value(json_object_get(list, "held")),
+			    "a rule of this node wants a checkpoint every 3600 s "
+			    "(checkpoint.interval), and for 8100 s there was none");
+	json_decref(list);
+	assert_int_equal(cluster_set_saved(m->a.store, "held", 9000, &err), 0);
+	assert_int_equal(due(m, 5000 + 2 * 3600 + CLUSTER_SAVE_GRACE), 0);
 	machine_destroy(m);
 }
 
@@ -923,8 +959,9 @@ int main(void)
 		TEST(test_placement),  TEST(test_cores),       TEST(test_uneven_cores),
 		TEST(test_host_cores), TEST(test_mirror),      TEST(test_memory),
 		TEST(test_devices),    TEST(test_device_near), TEST(test_lease),
-		TEST(test_walltime),   TEST(test_bad_claims),  TEST(test_random),
-		TEST(test_same_again), TEST(test_exhaustive),  TEST(test_hopeless),
+		TEST(test_walltime),   TEST(test_unsaved),     TEST(test_bad_claims),
+		TEST(test_random),     TEST(test_same_again),  TEST(test_exhaustive),
+		TEST(test_hopeless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

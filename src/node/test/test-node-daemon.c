@@ -425,6 +425,35 @@ static void test_waiver(void **state)
 	node_end(n);
 }
 
+/* What the store has of how often the cluster is to be saved, after it was reserved with that. */
+static void expect_every(void **state, const char *policy, const char *wanted)
+{
+	struct machine *n = node_new(state, policy);
+	struct store *store = NULL;
+	struct ask *a = dial(n);
+	char text[256] = "";
+	struct error err;
+
+	well(a, reserve("a-1", DOCUMENT "checkpoint: {interval: 30m}\n", 1), NULL);
+	ask_close(a);
+	kill_it(n);
+	assert_int_equal(store_open(n->database, &store, &err), 0);
+	assert_int_equal(store_each(store, take_text, text, &err,
+				    "SELECT coalesce(save_every, 'nobody') FROM cluster", ""),
+			 0);
+	store_close(store);
+	assert_string_equal(text, wanted);
+	node_end(n);
+}
+
+/* Who wants checkpoints alone may do without; whom a rule tells to make them may not. */
+static void test_save_every(void **state)
+{
+	expect_every(state, NULL, "nobody");
+	expect_every(state, "rule: often\nwarn: yes\ncheckpoint: {interval: ..1h}\n", "nobody");
+	expect_every(state, "rule: often\ncheckpoint: {interval: ..1h}\n", "1800");
+}
+
 static void test_drain(void **state)
 {
 	struct machine *n = node_new(state, NULL);
@@ -652,6 +681,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dispatch, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_reserve, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_waiver, made_set_up, made_tear_down),
+		cmocka_unit_test_setup_teardown(test_save_every, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_policy, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_drain, made_set_up, made_tear_down),
 		cmocka_unit_test_setup_teardown(test_grace, made_set_up, made_tear_down),
