@@ -33,8 +33,8 @@ int cluster_parse(const struct command *cmd, int argc, char **argv, int least, i
 	return id ? cli_fail(cmd, EXIT_USAGE, &err) : 0;
 }
 
-static int ask_it(const char *name, json_t *request, unsigned seconds, ask_event_fn *event,
-		  void *arg, json_t **ret, struct error *err)
+static int ask_it(const char *name, json_t *request, unsigned seconds,
+		  const struct cluster_watch *watch, json_t **ret, struct error *err)
 {
 	CLEANUP_FREE char *socket = NULL;
 	struct ask *coordinator = NULL;
@@ -45,8 +45,10 @@ static int ask_it(const char *name, json_t *request, unsigned seconds, ask_event
 		r = ask_open(socket, &coordinator, err);
 	if (!r && seconds)
 		ask_set_patience(coordinator, seconds);
-	if (!r)
-		ask_set_events(coordinator, event, arg);
+	if (!r && watch)
+		ask_set_events(coordinator, watch->event, watch->arg);
+	if (!r && watch && watch->interrupt)
+		r = ask_set_interrupt(coordinator, watch->interrupt, err);
 	if (!r)
 		r = ask(coordinator, request, &value, err);
 	ask_close(coordinator);
@@ -60,18 +62,18 @@ static int ask_it(const char *name, json_t *request, unsigned seconds, ask_event
 
 int cluster_ask(const char *name, json_t *request, json_t **ret, struct error *err)
 {
-	return ask_it(name, request, 0, NULL, NULL, ret, err);
+	return ask_it(name, request, 0, NULL, ret, err);
 }
 
 int cluster_ask_long(const char *name, json_t *request, json_t **ret, struct error *err)
 {
-	return ask_it(name, request, LONG_S, NULL, NULL, ret, err);
+	return ask_it(name, request, LONG_S, NULL, ret, err);
 }
 
-int cluster_ask_watching(const char *name, json_t *request, ask_event_fn *event, void *arg,
+int cluster_ask_watching(const char *name, json_t *request, const struct cluster_watch *watch,
 			 json_t **ret, struct error *err)
 {
-	return ask_it(name, request, LONG_S, event, arg, ret, err);
+	return ask_it(name, request, LONG_S, watch, ret, err);
 }
 
 int cluster_tell(const struct command *cmd, int argc, char **argv, const char *op,

@@ -137,7 +137,8 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 		json_decref(request);
 		return r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	}
-	r = cluster_ask_watching(parser.argv[0], request, print_move, &json, &answer, &err);
+	r = cluster_ask_watching(parser.argv[0], request,
+				 &(struct cluster_watch){print_move, &json, NULL}, &answer, &err);
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	moved = all_have_moved(answer);

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "cli/cmd-cluster.h"
 #include "lib/cleanup.h"
@@ -141,6 +143,28 @@ static void print_saved(const json_t *saved)
 	print_vms(vms, json_object_get(saved, "tcp"));
 }
 
+/* For people: what takes its time, and what does not. */
+static void print_step(void *arg, const json_t *event)
+{
+	static const char *const texts[][2] = {{"begin", "its nodes get ready"},
+					       {"cut", "its VMs are being paused"},
+					       {"resume", "its VMs go on"},
+					       {"commit", "what is left is being written"}};
+	const char *step = json_string_value(json_object_get(event, "step")), *name = arg;
+
+	for (size_t i = 0; step && i < ARRAY_SIZE(texts); i++)
+		if (!strcmp(step, texts[i][0]))
+			fprintf(stderr, "%s: %s\n", name, texts[i][1]);
+}
+
+static int ask_save(const char *name, json_t *request, json_t **ret, struct error *err)
+{
+	const struct cluster_watch watch = {isatty(STDERR_FILENO) ? print_step : NULL, (void *)name,
+					    "checkpoint-abort"};
+
+	return cluster_ask_watching(name, request, &watch, ret, err);
+}
+
 static int save(const struct command *cmd, int argc, char **argv, bool suspend)
 {
 	struct options o = {
@@ -158,7 +182,7 @@ static int save(const struct command *cmd, int argc, char **argv, bool suspend)
 		json_decref(o.request);
 		return r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	}
-	r = cluster_ask_long(parser.argv[0], o.request, &saved, &err);
+	r = ask_save(parser.argv[0], o.request, &saved, &err);
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	if (o.json)
@@ -189,8 +213,9 @@ const struct command cmd_cluster_checkpoint = {
 	.args = "NAME",
 	.summary = "Save all VMs of a cluster at one moment, while it works",
 	.details =
-		"A checkpoint is whole or not there at all; whatever fails, the VMs run on. wisp "
-		"cluster restart begins from it, wisp checkpoint shows, verifies and prunes.",
+		"A checkpoint is whole or not there at all; whatever fails, the VMs run on, also "
+		"when it is interrupted (^C), which gives it up. wisp cluster restart begins from "
+		"it, wisp checkpoint shows, verifies and prunes.",
 	.options = (const struct option_desc[]){SAVE_ROWS, {0}},
 	.complete = COMPLETE_CLUSTER,
 	.run = run_checkpoint,

@@ -25,8 +25,15 @@ cluster_ask_fn cluster_ask;
 
 /* The same of what may take hours. */
 cluster_ask_fn cluster_ask_long;
-/* And tells meanwhile how it gets on. */
-int cluster_ask_watching(const char *name, json_t *request, ask_event_fn *event, void *arg,
+
+/* Besides, hears what it says meanwhile, and what is asked for when a signal comes to end it. */
+struct cluster_watch {
+	ask_event_fn *event; /* or NULL */
+	void *arg;
+	const char *interrupt; /* as of ask_set_interrupt(); NULL: the signal ends the program */
+};
+
+int cluster_ask_watching(const char *name, json_t *request, const struct cluster_watch *watch,
 			 json_t **ret, struct error *err);
 
 /* All of a command that tells one cluster to do something: its exit code. */

@@ -66,6 +66,11 @@ static int stop(struct job *j, const json_t *message, json_t **value, struct err
 	return 0;
 }
 
+static int give_up_save(struct job *j, const json_t *message, json_t **value, struct error *err)
+{
+	return save_give_up(j, err);
+}
+
 /* -------- what is answered later -------- */
 
 /* Who waits for an answer. */
@@ -94,11 +99,21 @@ static void on_over(void *arg, int code, const char *reason, const json_t *value
 	free(w);
 }
 
+static void on_save_step(void *arg, const char *step)
+{
+	const struct waiting *w = arg;
+	json_t *event = json_pack("{s:s, s:s}", "event", "checkpoint", "step", step);
+
+	terminal_tell(w->terminal, event);
+	json_decref(event);
+}
+
 static void save(struct job *j, struct terminal *terminal, json_int_t id, const json_t *message)
 {
+	static const struct save_ops ops = {on_save_step, on_over};
 	struct waiting *w = wait_for(j, terminal, id);
 	struct error err;
-	int r = w ? save_begin(j, message, on_over, w, &err) : 0;
+	int r = w ? save_begin(j, message, &ops, w, &err) : 0;
 
 	if (!r)
 		return;
@@ -192,7 +207,7 @@ static const struct {
 	request_fn *fn;
 } requests[] = {
 	{"status", status},	    {"exec-info", exec_info}, {"detach", detach},
-	{"signal", signal_program}, {"stop", stop},
+	{"signal", signal_program}, {"stop", stop},	      {"checkpoint-abort", give_up_save},
 };
 
 static void on_request(void *arg, struct terminal *terminal, json_int_t id, const char *op,

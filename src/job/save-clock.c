@@ -58,6 +58,8 @@ static void on_saved(void *arg, int code, const char *reason, const json_t *valu
 		 json_string_value(json_object_get(value, "folder")));
 }
 
+static const struct save_ops ops = {.over = on_saved};
+
 static void on_time(void *arg)
 {
 	struct job *j = arg;
@@ -67,7 +69,7 @@ static void on_time(void *arg)
 	/* VMs that move are saved when they have arrived, not an interval later. */
 	if (j->migrate)
 		loop_set_timer(j->clock, interval < MOVES_NS ? interval : MOVES_NS, interval);
-	else if (save_begin(j, NULL, on_saved, j, &err))
+	else if (save_begin(j, NULL, &ops, j, &err))
 		try_again(j, err.text);
 }
 

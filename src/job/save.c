@@ -37,10 +37,12 @@ struct save {
 	uint64_t since, began;
 	size_t step;
 	bool waits;	  /* for its folder: nothing has begun */
+	bool asked;	  /* nodes, of the first step */
+	bool whole;	  /* all is saved: what is left is to say so */
 	bool were_paused; /* VMs, before it began */
 	int code;	  /* of why */
 	struct error why;
-	save_fn *fn;
+	const struct save_ops *ops;
 	void *arg;
 };
 
@@ -107,15 +109,14 @@ static void save_free(struct save *s)
 static void finish(struct save *s, int code, const char *reason, json_t *value)
 {
 	struct job *j = s->job;
-	save_fn *fn = s->fn;
+	const struct save_ops *ops = s->ops;
 	void *arg = s->arg;
 	struct error why;
 
 	snprintf(why.text, sizeof(why.text), "%s", reason);
 	j->save = NULL;
 	save_free(s);
-	if (fn)
-		fn(arg, code, why.text, value);
+	ops->over(arg, code, why.text, value);
 	json_decref(value);
 }
 
@@ -329,6 +330,7 @@ static void commit(struct save *s)
 {
 	struct error err;
 
+	s->whole = true;
 	if (save_folder_write(s->folder, content(s), on_written, s, &err))
 		fail_whole(s, -EIO, err.text);
 }
@@ -444,6 +446,9 @@ static void ask_step(struct save *s)
 	json_object_set_new(request, "step", json_string(steps[s->step].name));
 	json_object_set_new(request, "cluster", json_string(s->job->id));
 	s->since = io_now_ns();
+	s->asked = true;
+	if (s->ops->step && !steps[s->step].may_fail)
+		s->ops->step(s->arg, steps[s->step].name);
 	nodes_ask(s->job->nodes, request, to, steps[s->step].ms, on_step, s);
 }
 
@@ -532,7 +537,8 @@ static int begin(struct save *s, struct error *err)
 	return save_folder_open(s->folder, on_open, s, err);
 }
 
-int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, struct error *err)
+int save_begin(struct job *j, const json_t *request, const struct save_ops *ops, void *arg,
+	       struct error *err)
 {
 	const char *folder = json_string_value(json_object_get(request, "folder"));
 	struct save *s;
@@ -546,7 +552,7 @@ int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, str
 	s->job = j;
 	s->values = json_object();
 	s->steps = json_object();
-	s->fn = fn;
+	s->ops = ops;
 	s->arg = arg;
 	r = find_path(j, folder, &s->path, err);
 	if (!r) {
@@ -582,6 +588,29 @@ void save_go_on(struct job *j)
 		r = begin(j->save, &err);
 	if (r)
 		finish(j->save, r, err.text, NULL);
+}
+
+int save_give_up(struct job *j, struct error *err)
+{
+	struct save *s = j->save;
+
+	if (!s)
+		return error_set(err, -ESRCH, "no checkpoint of cluster %s is under way",
+				 j->spec.name);
+	if (s->whole)
+		return error_set(err, -EALREADY,
+				 "all of the checkpoint of cluster %s is saved already",
+				 j->spec.name);
+	if (s->code)
+		return 0;
+	if (!s->asked) {
+		finish(s, -ECANCELED, "it was given up", NULL);
+		return 0;
+	}
+	nodes_forget(j->nodes, s);
+	loop_set_timer(s->timer, 0, 0);
+	give_up(s, "it was given up");
+	return 0;
 }
 
 void save_cancel(struct job *j)

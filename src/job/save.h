@@ -4,15 +4,26 @@
 
 #include "job/job.h"
 
-/* value: what it was, valid in the call; with code NULL. Once, not out of a call. */
-typedef void save_fn(void *arg, int code, const char *reason, const json_t *value);
+struct save_ops {
+	/* A step begins: its name. NULL: nobody wants to know. */
+	void (*step)(void *arg, const char *step);
+	/* value: what it was, valid in the call; with code NULL. Once, not out of save_begin(). */
+	void (*over)(void *arg, int code, const char *reason, const json_t *value);
+};
 
 /*
  * Begins a checkpoint of the whole cluster. request: folder, mode, incremental, compress (of the
  * environment, where left out), suspend: the VMs stay paused. -EBUSY: one is under way. It waits
  * while old ones are being removed from that folder.
  */
-int save_begin(struct job *j, const json_t *request, save_fn *fn, void *arg, struct error *err);
+int save_begin(struct job *j, const json_t *request, const struct save_ops *ops, void *arg,
+	       struct error *err);
+
+/*
+ * Nobody wants the one that is under way any more: its end (-ECANCELED) comes as that of one that
+ * failed. -ESRCH: there is none; -EALREADY: all of it is saved.
+ */
+int save_give_up(struct job *j, struct error *err);
 
 /* Whether one is under way: one that waits for its folder is not, and disturbs nobody. */
 bool save_is_under_way(const struct job *j);

@@ -26,7 +26,8 @@ struct ask {
 	struct loop_source *patience;
 	struct conn *conn;
 	unsigned patience_s;
-	json_int_t id;
+	json_int_t id, awaited;
+	const char *interrupt; /* asked when a signal comes; NULL: nothing, or that was asked */
 	json_t *answer;
 	ask_event_fn *event; /* or NULL */
 	void *event_arg;
@@ -47,7 +48,7 @@ static void on_message(void *arg, json_t *message)
 
 	if (a->event && json_is_string(json_object_get(message, "event")))
 		a->event(a->event_arg, message);
-	if (json_integer_value(json_object_get(message, "re")) != a->id ||
+	if (json_integer_value(json_object_get(message, "re")) != a->awaited ||
 	    !json_is_true(json_object_get(message, "done")))
 		return;
 	json_decref(a->answer);
@@ -82,6 +83,36 @@ static void on_greeted(void *arg, int code, const char *reason, const struct gre
 static void out_of_patience(void *arg)
 {
 	end(arg, -ETIMEDOUT, "no answer in time");
+}
+
+static void on_signal(void *arg, int signo)
+{
+	struct ask *a = arg;
+	const char *op = take_ptr(a->interrupt);
+	json_t *request;
+
+	if (!op) {
+		end(a, -EINTR, "interrupted");
+		return;
+	}
+	request = json_pack("{s:s, s:I}", "op", op, "id", ++a->id);
+	if (!a->conn || conn_send(a->conn, request, NULL))
+		end(a, -EINTR, "interrupted");
+	json_decref(request);
+}
+
+int ask_set_interrupt(struct ask *a, const char *op, struct error *err)
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+	int r = 0;
+
+	a->interrupt = op;
+	for (size_t i = 0; !r && i < ARRAY_SIZE(signals); i++) {
+		struct loop_source *source;
+
+		r = loop_add_signal(a->loop, signals[i], on_signal, a, &source);
+	}
+	return r ? error_errno(err, r, "cannot wait for signals") : 0;
 }
 
 static void wait_for(struct ask *a)
@@ -209,7 +240,8 @@ int ask(struct ask *a, json_t *request, json_t **ret, struct error *err)
 	}
 	a->done = false;
 	json_decref(take_ptr(a->answer));
-	json_object_set_new(request, "id", json_integer(++a->id));
+	a->awaited = ++a->id;
+	json_object_set_new(request, "id", json_integer(a->id));
 	r = conn_send(a->conn, request, err);
 	if (r)
 		return r;

@@ -23,6 +23,13 @@ typedef void ask_event_fn(void *arg, const json_t *event);
 void ask_set_events(struct ask *ask, ask_event_fn *fn, void *arg);
 
 /*
+ * SIGINT, SIGTERM and SIGHUP end no more the process while an answer is waited for: this request
+ * (without arguments) is sent once, whatever comes of it, and the answer says how it went. The
+ * second signal ends the wait, with -EINTR.
+ */
+int ask_set_interrupt(struct ask *ask, const char *op, struct error *err);
+
+/*
  * The request stays the caller's and gets an id. 0 and *ret (may be NULL itself): the answer's
  * `value`, a new reference or NULL; of a tree the whole last answer, with `errors`; -errno of the
  * daemon with its reason, and *ret: the whole answer.

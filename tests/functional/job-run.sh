@@ -432,6 +432,24 @@ for step in begin cut resume commit; do
 	wisp cluster stop lu
 	wait $pid || :
 done
+# One that somebody interrupts is given up, at any step.
+for step in begin cut commit; do
+	start_nodes 2 save-$step=silent@1
+	begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
+	wisp cluster checkpoint lu --to "$TMP/failed" >report 2>&1 &
+	command=$!
+	until_true grep -q "save $step 0,1" asked
+	kill -INT $command
+	rc=0
+	wait $command || rc=$?
+	expect "exit code of what was interrupted" $rc 1
+	grep -q "it was given up" report || fail "$step: $(cat report)"
+	expect "$step is interrupted" "$(grep save asked | tail -n 1)" "save abort 0,1"
+	expect "$step was interrupted" "$(ls failed)" ""
+	wisp cluster show lu | grep -q "lu-1 .* ready" || fail "what was interrupted is not over"
+	wisp cluster stop lu
+	wait $pid || :
+done
 # VMs that were to stay paused run on when there is no checkpoint in the end.
 start_nodes 2 save-commit=bad@1
 begin --nodes n0@127.0.0.1,n1@127.0.0.2 lu.yaml -- sh -c 'echo runs; sleep 100'
