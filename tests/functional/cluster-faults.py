@@ -216,7 +216,9 @@ def move_again():
 
 def judge(who, phase, run, struck, folder):
     """What has become of it; Fault: what should not have."""
-    if who in ("run", "job") or (phase == "stop" and who != "command") or (who.rstrip("01") in ("vmm", "keeper") and phase != "move"):
+    if who.startswith("keeper") and phase in STAGES:  # or what had just made it, which would have ended anyway
+        until("its end, or that it goes on with its keeper", lambda: run.ended() or (find(who, run) and goes_on(run)), 60)
+    elif who in ("run", "job") or (phase == "stop" and who != "command") or (who.rstrip("01") in ("vmm", "keeper") and phase != "move"):
         until("the end of wisp run", run.ended, 60)
     else:
         until("its end, or that it goes on", lambda: run.ended() or goes_on(run), 60)
