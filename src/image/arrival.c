@@ -41,12 +41,10 @@ static int try_lock(struct arrival *a, struct error *err)
 	CLEANUP_CLOSE int fd = -1;
 	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	struct stat ours, named;
-	bool made;
 
 	if (!path)
 		return no_memory(err);
-	made = mkdir(a->folder, 0755) == 0;
-	if (!made && errno != EEXIST)
+	if (mkdir(a->folder, 0755) < 0 && errno != EEXIST)
 		return error_errno(err, -errno, "cannot make %s", a->folder);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
@@ -61,8 +59,15 @@ static int try_lock(struct arrival *a, struct error *err)
 	    pwrite(fd, a->token, sizeof(a->token), 0) != sizeof(a->token))
 		return error_errno(err, -errno, "cannot write %s", path);
 	a->lock = take_fd(&fd);
-	a->fresh = made;
 	return 0;
+}
+
+/* Nothing has come yet. Who made the folder says nothing: another may have locked it first. */
+static bool is_fresh(const struct arrival *a)
+{
+	CLEANUP_FREE char *manifest = io_format("%s/manifest.json", a->folder);
+
+	return manifest && access(manifest, F_OK) < 0 && errno == ENOENT;
 }
 
 int arrival_begin(const char *store, const char *digest, struct progress *progress,
@@ -84,6 +89,7 @@ int arrival_begin(const char *store, const char *digest, struct progress *progre
 		rc = interrupted(&a, err);
 		poll(NULL, 0, NAP_MS);
 	}
+	a.fresh = rc == 0 && is_fresh(&a);
 	if (rc < 0)
 		arrival_end(&a);
 	else

@@ -24,7 +24,7 @@ struct arrival {
 	uint8_t token[ARRIVAL_TOKEN];
 	char *store, *folder;
 	struct progress *progress; /* may be NULL */
-	bool fresh, dropped;	   /* the folder was made now; goes in any case */
+	bool fresh, dropped;	   /* nothing had come before; goes in any case */
 	bool committed;		   /* it has its name */
 	char *manifest, *signature;
 	size_t manifest_size, signature_size;

@@ -719,6 +719,23 @@ static void test_sweep(void **state)
 	assert_int_equal(rests(store, 0), 1);
 }
 
+/* The folder of one who lost the race for its lock goes with who won it. */
+static void test_rests(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP_FREE char *store = make_store(f, "s"), *folder = NULL;
+	char digest[DIGEST_TEXT];
+	struct arrival a;
+
+	memset(digest, '7', sizeof(digest));
+	digest[DIGEST_TEXT - 1] = 0;
+	folder = io_format("%s/" ARRIVAL_PREFIX "%s", store, digest);
+	assert_int_equal(mkdir(folder, 0755), 0);
+	assert_int_equal(arrival_begin(store, digest, NULL, &a, &f->err), 0);
+	arrival_end(&a);
+	assert_int_equal(rests(store, 0), 0);
+}
+
 /* Every node has a way to a root, nobody more children than the fan-out, and nobody waits in a
  * circle. */
 static void check_plan(size_t n, size_t fan, unsigned long long seed)
@@ -783,13 +800,14 @@ static void test_plan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_FOLDER(test_chunks),   WITH_FOLDER(test_import),
-		WITH_FOLDER(test_cut),	    WITH_FOLDER(test_flipped),
-		WITH_FOLDER(test_resume),   WITH_FOLDER(test_damaged_source),
-		WITH_FOLDER(test_full),	    WITH_FOLDER(test_together),
-		WITH_FOLDER(test_fetch),    WITH_FOLDER(test_pipeline),
-		WITH_FOLDER(test_own_tail), WITH_FOLDER(test_liars),
-		WITH_FOLDER(test_sweep),    cmocka_unit_test(test_plan),
+		WITH_FOLDER(test_chunks),    WITH_FOLDER(test_import),
+		WITH_FOLDER(test_cut),	     WITH_FOLDER(test_flipped),
+		WITH_FOLDER(test_resume),    WITH_FOLDER(test_damaged_source),
+		WITH_FOLDER(test_full),	     WITH_FOLDER(test_together),
+		WITH_FOLDER(test_fetch),     WITH_FOLDER(test_pipeline),
+		WITH_FOLDER(test_own_tail),  WITH_FOLDER(test_liars),
+		WITH_FOLDER(test_sweep),     WITH_FOLDER(test_rests),
+		cmocka_unit_test(test_plan),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
