@@ -46,7 +46,10 @@ const struct probe probes[] = {
 	 "apt-get install qemu-system-x86"},
 	{"slurm", "Slurm", probe_slurm, "a hosts file, or this machine alone",
 	 "apt-get install slurm-client"},
-	{"munge", "MUNGE", probe_munge, "no authentication between nodes", "apt-get install munge"},
+	{"munge", "MUNGE", probe_munge, "nodes know each other by a key (wispd --key)",
+	 "apt-get install munge"},
+	{"nftables", "nftables", probe_nftables, "no networks of clusters over several nodes",
+	 "apt-get install nftables"},
 	{0},
 };
 

@@ -14,7 +14,8 @@ probe_fn probe_kvm_speed, probe_cpu_features, probe_memory, probe_huge_pages, pr
 
 /* system.c: services of the kernel and of the machine */
 probe_fn probe_tun, probe_vhost_net, probe_vhost_vsock, probe_user_namespaces, probe_cgroup2,
-	probe_io_uring, probe_userfaultfd, probe_lab_programs, probe_slurm, probe_munge;
+	probe_io_uring, probe_userfaultfd, probe_lab_programs, probe_slurm, probe_munge,
+	probe_nftables;
 
 /* For them: sets the state and formats a text. */
 void probe_value(struct probe_result *ret, enum probe_state state, const char *fmt, ...)

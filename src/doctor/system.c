@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <linux/netlink.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -171,4 +173,19 @@ void probe_munge(const struct probe_context *c, struct probe_result *ret)
 			      : "not installed");
 	if (strcmp(ret->missing, "not installed"))
 		probe_fix(ret, "systemctl start munge");
+}
+
+/* Rules for who sends into a cluster's network, and for its way out. */
+void probe_nftables(const struct probe_context *c, struct probe_result *ret)
+{
+	CLEANUP_CLOSE int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+
+	if (fd < 0) {
+		probe_missing(ret, PROBE_MISSING, "the kernel: %s", strerror(errno));
+		probe_fix(ret, "a kernel with nf_tables, or modprobe nf_tables");
+	} else if (!tree_program(c->root, "nft") && !tree_access(c->root, "/usr/sbin/nft", X_OK)) {
+		probe_missing(ret, PROBE_MISSING, "nft is not installed");
+	} else {
+		probe_value(ret, PROBE_OK, "nft, and the kernel takes rules");
+	}
 }

@@ -13,7 +13,7 @@ doctor = json.load(open(sys.argv[1]))
 text = open(sys.argv[2]).read()
 facts = {f["name"]: f for f in doctor["facts"]}
 wanted = ("kvm hugepages numa iommu vhost-net vhost-vsock vfio sriov infiniband userns cgroup2 "
-          "io_uring userfaultfd slurm munge lab tun memory").split()
+          "io_uring userfaultfd slurm munge nftables lab tun memory").split()
 missing = [name for name in wanted if name not in facts]
 assert not missing, missing
 for f in facts.values():

@@ -217,6 +217,17 @@ static void test_munge(void **state)
 	close(fd);
 }
 
+static void test_nftables(void **state)
+{
+	struct probe_result said = ask(*state, "nftables");
+
+	assert_int_equal(said.state, PROBE_MISSING);
+	if (strcmp(said.missing, "nft is not installed"))
+		skip(); /* this kernel takes no rules, as it said */
+	put(*state, "/usr/sbin/nft", "");
+	assert_int_equal(ask(*state, "nftables").state, PROBE_OK);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -224,7 +235,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(test_nothing),  CASE(test_kvm),   CASE(test_kvm_measure), CASE(test_memory),
 		CASE(test_pages),    CASE(test_numa),  CASE(test_devices),     CASE(test_functions),
-		CASE(test_services), CASE(test_munge),
+		CASE(test_services), CASE(test_munge), CASE(test_nftables),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
