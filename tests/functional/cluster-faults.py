@@ -20,11 +20,13 @@ SEED = int(os.environ.get("SEED") or random.randrange(1 << 32))
 CHANCE = random.Random(SEED)
 NOTICED = 5  # seconds in which the others have to know
 PHASES = STAGES + ["run", "checkpoint", "move", "stop"]
-WHO = ["wispd0", "wispd1", "part0", "part1", "keeper0", "keeper1", "vmm0", "vmm1", "mover0", "mover1", "job", "helper0", "helper1", "run", "command"]
+WHO = ["wispd0", "wispd1", "part0", "part1", "keeper0", "keeper1", "vmm0", "vmm1", "mover0", "mover1", "job", "helper0", "helper1",
+       "agent0", "agent1", "run", "command"]
 # Those of `make check`: each kind of process once or twice.
 SOME = ["wispd0@checkpoint", "wispd1@start", "part1@start", "keeper1@run", "vmm1@run", "mover1@checkpoint", "job@start",
         "helper0@network", "run@run", "wispd0@stop"]
-COMM = {"part": "wisp-part", "keeper": "wisp-keeper", "vmm": "wisp-vmm", "mover": "wisp-mover", "job": "wisp-job", "helper": "wisp-node-helpe"}
+COMM = {"part": "wisp-part", "keeper": "wisp-keeper", "vmm": "wisp-vmm", "mover": "wisp-mover", "job": "wisp-job", "helper": "wisp-node-helpe",
+        "agent": "wisp-agent"}
 DOCUMENT = f"name: {NAME}\nvms: 2\nvms-per-node: 2\ncpus: 1\nmemory: 16M\ncheckpoint: {{mode: live}}\n"
 # Its VMs have something that takes a while to go.
 MOVES = DOCUMENT.replace("16M", "64M") + "cmdline: [--, fill=512]\n"
@@ -218,7 +220,7 @@ def judge(who, phase, run, struck, folder):
     """What has become of it; Fault: what should not have."""
     if who.startswith("keeper") and phase in STAGES:  # or what had just made it, which would have ended anyway
         until("its end, or that it goes on with its keeper", lambda: run.ended() or (find(who, run) and goes_on(run)), 60)
-    elif who in ("run", "job") or (phase == "stop" and who != "command") or (who.rstrip("01") in ("vmm", "keeper") and phase != "move"):
+    elif who in ("run", "job", "agent0") or (phase == "stop" and who != "command") or (who.rstrip("01") in ("vmm", "keeper") and phase != "move"):
         until("the end of wisp run", run.ended, 60)
     else:
         until("its end, or that it goes on", lambda: run.ended() or goes_on(run), 60)
