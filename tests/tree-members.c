@@ -5,7 +5,7 @@
  * JSON object. Trees have their turns: with as many members in all, caches hold as little of small
  * ones as of a large one.
  *
- *     tree-members N FAN BARRIERS TREES
+ *     tree-members N BARRIERS TREES
  */
 
 #include <inttypes.h>
@@ -77,9 +77,9 @@ static uint64_t all_messages(const struct sim *sim)
 }
 
 /* Returns how long that took. */
-static double make(struct sim **ret, unsigned n, unsigned fan)
+static double make(struct sim **ret, unsigned n)
 {
-	struct sim *sim = *ret = sim_create(n, fan);
+	struct sim *sim = *ret = sim_create(n, tree_fan(n));
 	uint64_t begin = io_now_ns();
 	double connect;
 
@@ -92,7 +92,7 @@ static double make(struct sim **ret, unsigned n, unsigned fan)
 	return connect;
 }
 
-static void measure(unsigned n, unsigned fan, unsigned barriers, unsigned trees)
+static void measure(unsigned n, unsigned barriers, unsigned trees)
 {
 	struct sim **all_of = calloc(trees, sizeof(*all_of)), *sim;
 	size_t before = mallinfo2().uordblks;
@@ -100,7 +100,7 @@ static void measure(unsigned n, unsigned fan, unsigned barriers, unsigned trees)
 	double connect = 0, median, cpu;
 
 	for (unsigned i = 0; i < trees; i++)
-		connect = make(&all_of[i], n, fan);
+		connect = make(&all_of[i], n);
 	sim = all_of[0];
 	root = tree_messages(sim->node[0].member);
 	all = all_messages(sim);
@@ -110,10 +110,11 @@ static void measure(unsigned n, unsigned fan, unsigned barriers, unsigned trees)
 	cpu = cpu_seconds();
 	median = median_barrier(all_of, trees, barriers);
 	cpu = (cpu_seconds() - cpu) / barriers / trees;
-	printf("{\"members\": %u, \"connect_s\": %.6f, \"barrier_s\": %.6f, "
+	printf("{\"members\": %u, \"fan\": %u, \"connect_s\": %.6f, \"barrier_s\": %.6f, "
 	       "\"barrier_cpu_s\": %.6f, \"member_bytes\": %zu, "
 	       "\"root_messages\": %" PRIu64 ", \"messages\": %" PRIu64 "}\n",
-	       n, connect, median, cpu, (mallinfo2().uordblks - before) / n / trees, root, all);
+	       n, tree_fan(n), connect, median, cpu, (mallinfo2().uordblks - before) / n / trees,
+	       root, all);
 	for (unsigned i = 0; i < trees; i++)
 		sim_destroy(all_of[i]);
 	free(all_of);
@@ -121,16 +122,15 @@ static void measure(unsigned n, unsigned fan, unsigned barriers, unsigned trees)
 
 int main(int argc, char **argv)
 {
-	unsigned n, fan, barriers, trees;
+	unsigned n, barriers, trees;
 	struct error err;
 
-	if (argc != 5 || parse_uint(argv[1], "N", 1, 100000, &n, &err) ||
-	    parse_uint(argv[2], "FAN", 2, 64, &fan, &err) ||
-	    parse_uint(argv[3], "BARRIERS", 1, 10000, &barriers, &err) ||
-	    parse_uint(argv[4], "TREES", 1, 10000, &trees, &err)) {
-		fprintf(stderr, "usage: tree-members N FAN BARRIERS TREES\n");
+	if (argc != 4 || parse_uint(argv[1], "N", 1, 100000, &n, &err) ||
+	    parse_uint(argv[2], "BARRIERS", 1, 10000, &barriers, &err) ||
+	    parse_uint(argv[3], "TREES", 1, 10000, &trees, &err)) {
+		fprintf(stderr, "usage: tree-members N BARRIERS TREES\n");
 		return 2;
 	}
-	measure(n, fan, barriers, trees);
+	measure(n, barriers, trees);
 	return 0;
 }

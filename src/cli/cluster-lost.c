@@ -97,8 +97,8 @@ static int end_at(struct ask *daemon, const char *id, const json_t *nodes, struc
 		return r;
 	ask_set_patience(daemon, PATIENCE_S);
 	r = ask_all(daemon, nodes,
-		    json_pack("{s:s, s:s, s:i, s:O, s:i}", "op", "join", "session", session,
-			      "place", 0, "nodes", nodes, "fan", TREE_FAN),
+		    json_pack("{s:s, s:s, s:i, s:O}", "op", "join", "session", session, "place", 0,
+			      "nodes", nodes),
 		    err);
 	/* Of those that are not there the others need not wait. */
 	if (r && r != -EHOSTDOWN)

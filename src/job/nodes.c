@@ -209,8 +209,8 @@ static void on_linked(void *arg, int code, const char *reason, struct conn *conn
 	}
 	n->conn = conn;
 	ask(n,
-	    json_pack("{s:s, s:s, s:i, s:O, s:i}", "op", "join", "session", n->p.session, "place",
-		      0, "nodes", n->p.names, "fan", TREE_FAN),
+	    json_pack("{s:s, s:s, s:i, s:O}", "op", "join", "session", n->p.session, "place", 0,
+		      "nodes", n->p.names),
 	    JOIN_MS, on_joined, n);
 }
 

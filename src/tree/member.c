@@ -18,6 +18,7 @@
 #define RETRY_MS_MAX 60000u
 #define GRACE_MS 30000u
 #define NODE_MAX 255u /* characters of a name */
+#define FAN_MIN 16u
 
 const char *member_node(const struct tree_member *m, uint32_t place)
 {
@@ -526,15 +527,17 @@ static int parse_join(const json_t *message, struct join *ret, struct error *err
 {
 	struct join j = {.id = json_integer_value(json_object_get(message, "id")),
 			 .first = json_integer_value(json_object_get(message, "place")),
-			 .fan = json_integer_value(json_object_get(message, "fan")),
 			 .nodes = json_object_get(message, "nodes"),
 			 .session = json_object_get(message, "session")};
+	const json_t *fan = json_object_get(message, "fan");
 	size_t n = json_array_size(j.nodes);
 
 	if (j.id <= 0 || !j.session)
 		return error_set(err, -EINVAL, "a join without id or session");
-	if (j.fan < 2 || j.fan > 64)
-		return error_set(err, -EINVAL, "a join with a fan that is not 2 to 64");
+	j.fan = fan ? json_integer_value(fan) : tree_fan((uint32_t)n);
+	if (j.fan < 2 || j.fan > TREE_FAN_MAX)
+		return error_set(err, -EINVAL, "a join with a fan that is not 2 to %u",
+				 TREE_FAN_MAX);
 	if (!n || n > NODESET_PLACES || j.first < 0 || j.first > (json_int_t)(NODESET_PLACES - n))
 		return error_set(err, -EINVAL,
 				 "a join without nodes, or with places that cannot be");
@@ -599,6 +602,16 @@ void tree_join(struct tree_member *m, struct conn *above, const json_t *message)
 	adopt(m);
 	call_new(m->children, UINT32_MAX);
 	settle_join(m);
+}
+
+uint32_t tree_fan(uint32_t nodes)
+{
+	uint32_t fan = FAN_MIN;
+
+	/* Two levels have room for fan + fan^2. */
+	while (fan < TREE_FAN_MAX && fan + fan * fan < nodes - 1)
+		fan++;
+	return fan;
 }
 
 int tree_create(const struct tree_params *params, struct tree_member **ret, struct error *err)

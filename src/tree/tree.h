@@ -18,7 +18,7 @@ struct tree_call;
 struct tree_member;
 struct tree_request;
 
-#define TREE_FAN 16u
+#define TREE_FAN_MAX 128u
 #define TREE_VALUE_MAX (64u << 10) /* bytes of what one node answers */
 
 struct tree_ops {
@@ -49,6 +49,14 @@ struct tree_params {
 	unsigned retry_ms; /* until a lost one is called again, then twice as long, ...; 0: 5 s */
 	unsigned grace_ms; /* 0: 30 s */
 };
+
+/*
+ * Into how many shares each member cuts what is below it, in a tree of so many nodes (1 or more)
+ * whose join does not say it: 16, or as many more as it takes that nobody is more than two below
+ * the first, up to TREE_FAN_MAX. An answer's way, so what a node does for those of others, is as
+ * long with a thousand nodes as with a hundred.
+ */
+uint32_t tree_fan(uint32_t nodes);
 
 int tree_create(const struct tree_params *params, struct tree_member **ret, struct error *err);
 

@@ -377,14 +377,37 @@ static void test_liars(void **state)
 	lie(sim, "{\"event\": \"node-back\", \"nodes\": \"x\"}", true);
 }
 
+/* Nobody is more than two below the first, and no tree is wider than it takes for that. */
+static void test_fan(void **state)
+{
+	const uint32_t widest = 1 + TREE_FAN_MAX + TREE_FAN_MAX * TREE_FAN_MAX;
+	uint32_t before = tree_fan(1);
+
+	(void)state;
+	assert_int_equal(before, 16);
+	for (uint32_t n = 2; n <= widest; n++) {
+		uint32_t fan = tree_fan(n), share = (n - 1 + fan - 1) / fan;
+
+		assert_true(share <= fan + 1);
+		assert_true(fan == before || fan == before + 1);
+		before = fan;
+	}
+	assert_int_equal(tree_fan(273), 16);
+	assert_int_equal(tree_fan(274), 17);
+	assert_int_equal(tree_fan(1000), 32);
+	assert_int_equal(before, TREE_FAN_MAX);
+	assert_int_equal(tree_fan(UINT32_MAX), TREE_FAN_MAX);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_requests),	 TEST(test_refused),	 TEST(test_ids),
-		TEST(test_child_killed), TEST(test_many_killed), TEST(test_root_killed),
-		TEST(test_back_in_time), TEST(test_bad_joins),	 TEST(test_liars),
+		TEST(test_requests),	    TEST(test_refused),	    TEST(test_ids),
+		TEST(test_child_killed),    TEST(test_many_killed), TEST(test_root_killed),
+		TEST(test_back_in_time),    TEST(test_bad_joins),   TEST(test_liars),
+		cmocka_unit_test(test_fan),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
