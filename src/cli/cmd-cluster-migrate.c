@@ -138,7 +138,8 @@ static int run_migrate(const struct command *cmd, int argc, char **argv)
 		return r > 0 ? 0 : cli_fail(cmd, EXIT_USAGE, &err);
 	}
 	r = cluster_ask_watching(parser.argv[0], request,
-				 &(struct cluster_watch){print_move, &json, NULL}, &answer, &err);
+				 &(struct cluster_watch){print_move, &json, "migrate-abort"},
+				 &answer, &err);
 	if (r)
 		return cli_fail(cmd, EXIT_FAILURE, &err);
 	moved = all_have_moved(answer);
@@ -154,7 +155,7 @@ const struct command cmd_cluster_migrate = {
 	.args = "NAME [VM...]",
 	.summary = "Move VMs of a running cluster to other nodes of it; its program goes on",
 	.details = "Without VMs: all that are at nodes that drain. A VM that cannot be moved stays "
-		   "where it is; exit code 1 then.",
+		   "where it is; exit code 1 then. ^C gives it up: all that still can stay.",
 	.options =
 		(const struct option_desc[]){
 			{OPT_TO, "to", 0, "NODE", "Where they go (default: where there is room)",

@@ -152,6 +152,18 @@ static void on_sent(void *arg, const struct gather *answer)
 	decide(v);
 }
 
+/* It has not begun to go when its target has not come to listen; else its source is told. */
+void move_give_up(struct move *v)
+{
+	if (is_asked(&v->source)) {
+		ask(v, json_pack("{s:s, s:b}", "op", "send", "abort", 1), v->from, AGAIN_MS, NULL);
+	} else if (v->source.state == SIDE_NONE) {
+		error_set(&v->why, -ECANCELED, MIGRATE_GIVEN_UP);
+		v->source.state = SIDE_FAILED;
+		clear_target(v);
+	}
+}
+
 /* -------- where it is -------- */
 
 /* While the daemon of this node is away nobody knows: all are asked when it is back. */
@@ -274,7 +286,7 @@ void migrate_hear(struct job *j, const json_t *event)
 		struct move *v = &j->migrate->move[i];
 
 		if (strcmp(v->vm->name, vm) || v->state != MOVE_GOES || node != v->to ||
-		    v->listening || !is_asked(&v->target))
+		    v->source.state != SIDE_NONE || !is_asked(&v->target))
 			continue;
 		v->listening = strdup(where);
 		if (v->listening)

@@ -201,6 +201,54 @@ static void move_some(struct migrate *m)
 		move_begin(&m->move[m->next++]);
 }
 
+/* Whatever its nodes get ready, they give back. */
+static void stop_getting_ready(struct migrate *m)
+{
+	if (*m->why.text)
+		return;
+	error_set(&m->why, 0, MIGRATE_GIVEN_UP);
+	nodes_forget(m->job->nodes, m);
+	if (m->n)
+		give_back(m);
+	else
+		finish(m, -ECANCELED, MIGRATE_GIVEN_UP, NULL);
+}
+
+/* Those that wait for others. */
+static size_t leave_rest(struct migrate *m)
+{
+	size_t first = m->next;
+
+	for (; m->next < m->n; m->next++) {
+		struct move *v = &m->move[m->next];
+
+		v->state = MOVE_STAYED;
+		error_set(&v->why, 0, MIGRATE_GIVEN_UP);
+		migrate_tell(v);
+	}
+	return m->n - first;
+}
+
+int migrate_give_up(struct job *j, struct error *err)
+{
+	struct migrate *m = j->migrate;
+	size_t n;
+
+	if (!m)
+		return error_set(err, -ESRCH, "no VMs of cluster %s are being moved", j->spec.name);
+	if (!m->next) {
+		stop_getting_ready(m);
+		return 0;
+	}
+	n = leave_rest(m);
+	for (size_t i = 0; i < m->n; i++)
+		if (m->move[i].state == MOVE_GOES) {
+			move_give_up(&m->move[i]);
+			n++;
+		}
+	return n ? 0 : error_set(err, -EALREADY, "the VMs of cluster %s have moved", j->spec.name);
+}
+
 /* -------- getting ready -------- */
 
 static bool expects(const struct migrate *m, uint32_t place)

@@ -22,6 +22,12 @@ struct migrate_ops {
 int migrate_begin(struct job *j, const json_t *request, const struct migrate_ops *ops, void *arg,
 		  struct error *err);
 
+/*
+ * VMs that have not begun to move do not, those that move stay if they still can. Who asked hears
+ * in the end what became of each. -ESRCH: none moves; -EALREADY: it is too late for all.
+ */
+int migrate_give_up(struct job *j, struct error *err);
+
 /* The cluster ends: who waits is told. Nothing where there is none. */
 void migrate_cancel(struct job *j);
 
@@ -38,6 +44,8 @@ void drain_stop(struct job *j);
 void drain_look(struct job *j);
 
 /* -------- between its files -------- */
+
+#define MIGRATE_GIVEN_UP "the migration was given up"
 
 enum side_state { SIDE_NONE, SIDE_ASKED, SIDE_DONE, SIDE_FAILED, SIDE_OPEN };
 
@@ -90,6 +98,7 @@ int migrate_plan(struct migrate *m, struct error *err);
 
 /* migrate-vm.c: moves one of which the nodes are ready; then migrate_next(). */
 void move_begin(struct move *move);
+void move_give_up(struct move *move);
 void move_done(struct move *move);
 /* migrate.c: who asked hears of the move; it is settled. */
 void migrate_tell(const struct move *move);

@@ -71,6 +71,11 @@ static int give_up_save(struct job *j, const json_t *message, json_t **value, st
 	return save_give_up(j, err);
 }
 
+static int give_up_migrate(struct job *j, const json_t *message, json_t **value, struct error *err)
+{
+	return migrate_give_up(j, err);
+}
+
 /* -------- what is answered later -------- */
 
 /* Who waits for an answer. */
@@ -206,8 +211,13 @@ static const struct {
 	const char *op;
 	request_fn *fn;
 } requests[] = {
-	{"status", status},	    {"exec-info", exec_info}, {"detach", detach},
-	{"signal", signal_program}, {"stop", stop},	      {"checkpoint-abort", give_up_save},
+	{"status", status},
+	{"exec-info", exec_info},
+	{"detach", detach},
+	{"signal", signal_program},
+	{"stop", stop},
+	{"checkpoint-abort", give_up_save},
+	{"migrate-abort", give_up_migrate},
 };
 
 static void on_request(void *arg, struct terminal *terminal, json_int_t id, const char *op,

@@ -5,12 +5,14 @@
  */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/args.h"
+#include "lib/busy.h"
 #include "lib/cleanup.h"
 #include "lib/error.h"
 #include "lib/io.h"
@@ -25,6 +27,9 @@
 #include "vms/record.h"
 
 #define TOKEN_DIGITS 64
+#define ABORT_MS 15000
+#define LOOK_MS 100
+#define LOOKS 50
 
 struct move {
 	const struct part *part;
@@ -34,7 +39,12 @@ struct move {
 
 /* -------- what both have in common -------- */
 
-/* One of the VMs, and a token; again needs none. */
+static bool is_set(const json_t *request, const char *key)
+{
+	return json_is_true(json_object_get(request, key));
+}
+
+/* One of the VMs, and a token, when the hand-over begins with that. */
 static int check(const struct part *p, const json_t *request, struct error *err)
 {
 	const char *name = record_text(request, "vm"), *token = record_text(request, "token");
@@ -42,7 +52,7 @@ static int check(const struct part *p, const json_t *request, struct error *err)
 	if (!setup_find(&p->setup, name))
 		return error_set(err, -ENOENT, "cluster %s has no VM %s on this node",
 				 p->setup.cluster, name);
-	if (!json_is_true(json_object_get(request, "again")) &&
+	if (!is_set(request, "again") && !is_set(request, "abort") &&
 	    (strlen(token) != TOKEN_DIGITS || strspn(token, "0123456789abcdef") != TOKEN_DIGITS))
 		return error_set(err, -EINVAL, "\"token\" is not 64 hexadecimal digits");
 	return 0;
@@ -217,9 +227,7 @@ static int send_one(int talk, void *arg, json_t **ret, struct error *err)
 {
 	const struct move *m = arg;
 	bool record = true, here = true;
-	int r = json_is_true(json_object_get(m->request, "again"))
-			? look(m->name, RECORD_SEND, &record, &here, err)
-			: 0;
+	int r = is_set(m->request, "again") ? look(m->name, RECORD_SEND, &record, &here, err) : 0;
 
 	if (r || record)
 		return r ? r : send_now(m, ret, err);
@@ -266,12 +274,55 @@ static void have_sent(struct work *w)
 	work_end(w);
 }
 
+/* The mover may be about to begin. Who asked for the hand-over hears that it was cancelled. */
+static int abort_one(int talk, void *arg, json_t **ret, struct error *err)
+{
+	const struct move *m = arg;
+	CLEANUP_FREE char *dir = NULL, *control = NULL;
+	struct busy_now now = {0};
+	int r = vms_dir(m->name, &dir, err);
+
+	if (r)
+		return r;
+	control = record_path(dir, VM_CONTROL);
+	if (!control)
+		return error_set(err, -ENOMEM, "out of memory");
+	for (unsigned i = 0; !r && i < LOOKS && strcmp(now.what, "send"); i++) {
+		if (i)
+			poll(NULL, 0, LOOK_MS);
+		r = busy_look(control, &now, err);
+	}
+	if (!r && strcmp(now.what, "send"))
+		r = error_set(err, -ENOENT, "the VM is not being sent");
+	return r ? r : busy_cancel(control, ABORT_MS, &now, err);
+}
+
+static void send_abort(struct part *p, json_int_t id, const json_t *request)
+{
+	struct move m = {p, request, record_text(request, "vm")};
+	struct work *w;
+
+	if (!json_object_get(p->moving, m.name)) {
+		part_refuse(p, id, -ENOENT, "the VM is not being sent", NULL);
+		return;
+	}
+	w = move_create(p, id, request);
+	if (!w)
+		return;
+	work_add(w, w->vms[0], abort_one, &m);
+	work_go(w, work_end);
+}
+
 void part_send(struct part *p, json_int_t id, const json_t *request)
 {
 	const char *name = record_text(request, "vm"), *target = record_text(request, "target");
 	struct move m = {p, request, name};
 	struct work *w;
 
+	if (is_set(request, "abort")) {
+		send_abort(p, id, request);
+		return;
+	}
 	if (strncmp(target, "tcp:", 4) && strncmp(target, "unix:", 5)) {
 		part_refuse(p, id, -EINVAL, "\"target\" is not tcp:HOST:PORT or unix:PATH", NULL);
 		return;
@@ -339,7 +390,7 @@ static json_t *describe(const struct work *w, const json_t *spec)
 	return json_pack("{si,so,ss,ss,sb,sb,sb}", "version", 1, "vm", vm, "token",
 			 record_text(w->request, "token"), "listen",
 			 record_text(w->request, "listen"), "link", 0, "tls", !json_is_false(tls),
-			 "ready", json_is_true(json_object_get(w->request, "ready")));
+			 "ready", is_set(w->request, "ready"));
 }
 
 /* Where it listens is told at once; why it fails is its failure. */
@@ -414,7 +465,7 @@ void part_receive(struct part *p, json_int_t id, const json_t *request)
 		return;
 	w->begins = true;
 	json_object_del(p->moving, m.name); /* it comes back */
-	if (json_is_true(json_object_get(request, "again"))) {
+	if (is_set(request, "again")) {
 		work_add(w, w->vms[0], receive_again, &m);
 		work_go(w, work_end);
 		return;

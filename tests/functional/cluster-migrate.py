@@ -83,8 +83,8 @@ def vmm_of(vm):
     raise Fault(f"{vm} has no VMM")
 
 
-def senders():
-    return [pid for pid, (_, node) in processes("wisp-mover").items() if node == 0]
+def senders(at=0):
+    return [pid for pid, (_, node) in processes("wisp-mover").items() if node == at]
 
 
 def one_killed(run):
@@ -100,6 +100,28 @@ def one_killed(run):
         raise Fault(f"nobody says why {stayed} has stayed: {text}")
     Move("n1", names=[stayed]).wait()
     expect("places", places(), ["n1"] * 3)
+    goes_on(run)
+
+
+def given_up(run):
+    say("a move of three, two of them at once, is interrupted")
+    move = Move("n0", "--bandwidth", "8M", "--parallel", "2")
+    until("two movers", lambda: len(senders(1)) >= 2, 20)
+    time.sleep(0.3)
+    move.process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    text = move.wait(1)
+    if time.monotonic() - begun > 5:
+        raise Fault(f"it takes {time.monotonic() - begun:.1f} s to give it up")
+    expect("places", places(), ["n1"] * 3)
+    for vm, why in zip(THREE, ("cancelled", "cancelled", "the migration was given up")):
+        if not any(f"{vm} is still at n1, not at n0: " in line and why in line for line in text.splitlines()):
+            raise Fault(f"nobody says why {vm} has stayed: {text}")
+    expect("movers", senders(1), [])
+    goes_on(run)
+    Move("n0", "--bandwidth", "64M").wait()
+    expect("places", places(), ["n0"] * 3)
+    Move("n1").wait()
     goes_on(run)
 
 
@@ -121,7 +143,7 @@ def main():
             run = Run(*COUNTS)
             until("the program", lambda: run.out or run.ended(), 30)
             expect("places", places(), ["n1"] * 3)
-            for part in at_once, limited, one_killed, gone_before:
+            for part in at_once, limited, one_killed, given_up, gone_before:
                 part(run)
             until("nothing left", lambda: not left(), 20)
         except Fault as fault:

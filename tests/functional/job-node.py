@@ -17,7 +17,7 @@ job-node.py SOCKET NODES AGENT [OP=BEHAVIOUR...]   OP of: join facts reserve ima
     late@K      (save-STEP) node K needs 62 s for it
     full        (facts) nodes that have something of a cluster have no room for another
     lacks@K     (image) node K has none, unless it is told where from; then it tells how it comes
-Each request is a line on standard output: OP PLACES.
+Each request is a line on standard output: OP PLACES. A file "how" with such words holds for requests from then on, while it is there.
 """
 import json
 import os
@@ -37,8 +37,17 @@ drained = set()
 held = {}  # cluster -> {place: [vm names]}
 
 
+def later():
+    try:
+        with open("how", encoding="utf-8") as f:
+            return f.read().split()
+    except FileNotFoundError:
+        return []
+
+
 def how(op, name):
-    return [k for n, k in HOW.get(op, []) if n == name]
+    return [k for n, k in HOW.get(op, []) if n == name] + \
+           [int(word.partition("@")[2] or 0) for word in later() if word.partition("@")[0] == f"{op}={name}"]
 
 
 def places(text):

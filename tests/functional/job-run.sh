@@ -545,6 +545,27 @@ wisp cluster migrate mover mover-0 --to n2 2>err.move || rc=$?
 expect "where it is already" "$rc $(grep -c already err.move)" "1 1"
 end_move
 
+# One that somebody interrupts while its nodes get ready gives back what they have.
+for op in reserve network; do
+	start_nodes 3
+	begin --nodes 'n[0-2]@127.0.0.[1-3]' --name mover mover.yaml -- sh -c 'echo runs; while [ ! -e "$0" ]; do sleep 0.1; done; exit 5' "$TMP/may-end"
+	echo "$op=silent@2" >how
+	wisp cluster migrate mover mover-0 --to n2 2>err.move &
+	command=$!
+	until_true sh -c "tail -n 1 asked | grep -q '^$op .*2'"
+	kill -INT $command
+	rc=0
+	wait $command || rc=$?
+	expect "exit code of what was interrupted" $rc 1
+	grep -q "the migration was given up" err.move || fail "$op: $(cat err.move)"
+	expect "what follows $op" "$(tail -n 1 asked)" "release 2"
+	expect "its place" "$(place_of_first)" n0
+	rm how
+	wisp cluster migrate mover mover-0 --to n2 >/dev/null || fail "it cannot move any more"
+	expect "its place" "$(place_of_first)" n2
+	end_move
+done
+
 start_nodes 3 start=drains@0
 begin --nodes 'n[0-2]@127.0.0.[1-3]' --name mover mover.yaml -- sh -c 'echo runs; while [ ! -e "$0" ]; do sleep 0.1; done; exit 5' "$TMP/may-end"
 gone_from_first() {
