@@ -147,9 +147,9 @@ static const char *check_subnet(const char *text)
 	memcpy(address, text, n);
 	address[n] = 0;
 	bits = strtol(text + n + 1, &end, 10);
-	return inet_pton(AF_INET, address, &in) == 1 && bits >= 8 && bits <= 30
+	return inet_pton(AF_INET, address, &in) == 1 && bits >= 8 && bits <= 29
 		       ? NULL
-		       : "ADDRESS/PREFIX with a prefix from 8 to 30, like " SUBNET_DEFAULT;
+		       : "ADDRESS/PREFIX with a prefix from 8 to 29, like " SUBNET_DEFAULT;
 }
 
 static const char *check_tag(const char *text)
