@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,24 +89,26 @@ int checkpoints_path(const json_t *environment, const char *cluster, char **ret,
 
 static int take_lock(struct checkpoints *c, struct error *err)
 {
+	int r;
+
 	c->lock = openat(c->dir, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (c->lock < 0)
 		return error_errno(err, -errno, "cannot open %s/.lock", c->path);
-	if (!flock(c->lock, LOCK_EX | LOCK_NB))
-		return 0;
-	if (errno == EWOULDBLOCK)
-		return error_set(
-			err, -EBUSY,
-			"another process makes or removes a checkpoint in %s: wait for it, "
-			"or use another folder",
+	r = io_lock(c->lock, c->path, err);
+	if (r == -EBUSY)
+		error_set(
+			err, r,
+			"another process makes or removes a checkpoint in %s: wait for it, or use "
+			"another folder",
 			c->path);
-	return error_errno(err, -errno, "cannot lock %s", c->path);
+	return r;
 }
 
 int checkpoints_claim(const char *path, int *ret, struct error *err)
 {
 	CLEANUP_FREE char *file = io_format("%s/.restarted", path);
 	CLEANUP_CLOSE int fd = -1;
+	int r;
 
 	*ret = -1;
 	if (!file)
@@ -117,16 +118,15 @@ int checkpoints_claim(const char *path, int *ret, struct error *err)
 		return 0;
 	if (fd < 0)
 		return error_errno(err, -errno, "cannot open %s", file);
-	if (flock(fd, LOCK_EX | LOCK_NB))
-		return errno == EWOULDBLOCK
-			       ? error_set(err, -EBUSY,
-					   "a cluster that was restarted from %s still runs: end "
-					   "it where that was done (wisp cluster stop), or restart "
-					   "a copy of the folder",
-					   path)
-			       : error_errno(err, -errno, "cannot lock %s", file);
-	*ret = take_fd(&fd);
-	return 0;
+	r = io_lock(fd, file, err);
+	if (r == -EBUSY)
+		error_set(err, r,
+			  "a cluster that was restarted from %s still runs: end it where that was "
+			  "done (wisp cluster stop), or restart a copy of the folder",
+			  path);
+	if (!r)
+		*ret = take_fd(&fd);
+	return r;
 }
 
 static int sweep(const struct checkpoints *c, struct error *err)

@@ -200,6 +200,20 @@ static int remove_stale_socket(const char *path)
 	return 0;
 }
 
+int io_lock(int fd, const char *path, struct error *err)
+{
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return 0;
+	if (errno == EWOULDBLOCK)
+		return -EBUSY;
+	if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK)
+		return error_set(err, -errno,
+				 "cannot lock %s: its file system has no locks here: mount it with "
+				 "them (Lustre: -o flock), or use another folder",
+				 path);
+	return error_errno(err, -errno, "cannot lock %s", path);
+}
+
 /*
  * Of two servers that start at once, one must not take the other's new socket for a stale one: the
  * directory is locked until the fd is closed. A directory that cannot be read is not locked.

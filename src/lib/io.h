@@ -26,6 +26,13 @@ ssize_t io_read_file(const char *path, size_t max, char **ret, struct error *err
 int io_write_file(const char *path, const void *data, size_t n, struct error *err);
 
 /*
+ * The file for us alone (flock: over nodes, too, where its file system has that), until fd and its
+ * copies are closed. Does not wait. -EBUSY: another has it, and the caller has the words for that;
+ * else -errno and why not, of path.
+ */
+int io_lock(int fd, const char *path, struct error *err);
+
+/*
  * UNIX stream sockets. listen makes the socket with mode 0600 and replaces a stale one
  * (one that refuses connections); -EADDRINUSE when somebody answers there. Both work for
  * paths longer than sun_path. Return an fd (CLOEXEC, blocking) that the caller owns, or -errno.

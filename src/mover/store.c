@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "lib/cleanup.h"
@@ -110,16 +109,17 @@ static int sweep(const struct store *store, struct error *err)
 
 static int lock(struct store *store, struct error *err)
 {
+	int rc;
+
 	store->lock = openat(store->dir, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (store->lock < 0)
 		return error_errno(err, -errno, "cannot write to %s", store->path);
-	if (!flock(store->lock, LOCK_EX | LOCK_NB))
-		return 0;
-	if (errno == EWOULDBLOCK)
-		return error_set(err, -EBUSY,
-				 "another process writes to %s: wait for it, or use another folder",
-				 store->path);
-	return error_errno(err, -errno, "cannot lock %s", store->path);
+	rc = io_lock(store->lock, store->path, err);
+	if (rc == -EBUSY)
+		error_set(err, rc,
+			  "another process writes to %s: wait for it, or use another folder",
+			  store->path);
+	return rc;
 }
 
 int store_open(const char *path, bool write, struct store *ret, struct error *err)

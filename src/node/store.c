@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 
 #include "lib/cleanup.h"
 #include "lib/error.h"
@@ -176,19 +175,22 @@ static int lock(struct store *s, struct error *err)
 {
 	CLEANUP_FREE char *path = io_format("%s.lock", s->path);
 	char pid[32] = "";
-	int n;
+	int n, r;
 
 	if (!path)
 		return error_set(err, -ENOMEM, "out of memory");
 	s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (s->lock < 0)
 		return error_errno(err, -errno, "cannot open %s", path);
-	if (flock(s->lock, LOCK_EX | LOCK_NB)) {
+	r = io_lock(s->lock, path, err);
+	if (r == -EBUSY) {
 		n = pread(s->lock, pid, sizeof(pid) - 1, 0);
 		pid[n > 0 ? n : 0] = 0;
-		return error_set(err, -EBUSY, "another wispd (pid %s) has the node's database %s",
-				 pid[0] ? pid : "unknown", s->path);
+		error_set(err, r, "another wispd (pid %s) has the node's database %s",
+			  pid[0] ? pid : "unknown", s->path);
 	}
+	if (r)
+		return r;
 	n = snprintf(pid, sizeof(pid), "%d", getpid());
 	if (ftruncate(s->lock, 0) || pwrite(s->lock, pid, n, 0) != n)
 		return error_errno(err, -errno, "cannot write %s", path);

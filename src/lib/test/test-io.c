@@ -250,6 +250,23 @@ static void test_full_backlog(void **state)
 	close(server);
 }
 
+static void test_lock(void **state)
+{
+	int first = open("l", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int second = open("l", O_RDWR | O_CLOEXEC), path = open("l", O_PATH | O_CLOEXEC);
+	struct error err;
+
+	assert_int_equal(io_lock(first, "l", &err), 0);
+	assert_int_equal(io_lock(first, "l", &err), 0);
+	assert_int_equal(io_lock(second, "l", &err), -EBUSY);
+	close(first);
+	assert_int_equal(io_lock(second, "l", &err), 0);
+	close(second);
+	assert_int_equal(io_lock(path, "l", &err), -EBADF);
+	assert_string_equal(err.text, "cannot lock l: Bad file descriptor");
+	close(path);
+}
+
 static void *listen_once(void *arg)
 {
 	*(int *)arg = io_unix_listen("s", NULL);
@@ -357,6 +374,7 @@ int main(void)
 		TEST(socket),
 		TEST(stale_socket),
 		TEST(full_backlog),
+		TEST(lock),
 		TEST(listen_race),
 		TEST(long_path),
 		TEST(make_dirs),
