@@ -23,7 +23,7 @@ marked() {
 wisp vm exec a -- sh -c '
 	head -c 30M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
-	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.1; done) >/dev/null 2>&1 &
+	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.1; done) >/dev/null 2>&1 &
 	# What it writes to its disk, it notes in its memory before. Each is in a cluster of its own.
 	perl -e "$1" >/dev/null 2>&1 &' sh '
 	use Fcntl;

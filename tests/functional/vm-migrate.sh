@@ -42,7 +42,7 @@ wisp vm start a --image minimal --memory 256M --cpus 2
 wisp vm exec a -- sh -c '
 	head -c 30M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
-	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.1; done) >/dev/null 2>&1 &'
+	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.1; done) >/dev/null 2>&1 &'
 # goes_on PLACE: it counts on from $count, and its memory is right.
 goes_on() {
 	first=$(at "$1" wisp vm exec a cat /tmp/count)
