@@ -228,7 +228,11 @@ def throttled(folder, *args):
     slow = {**broken("write", 1), "BROKEN_PATH": folder, "BROKEN_DELAY": "2"}
     live_ = ("--live", "--downtime", "5")
     free = mover("checkpoint", m, folder, *live_, env=slow)
-    slower = mover("checkpoint", m, folder, *live_, "--throttle", env=slow)
+    # A guest whose vCPUs had no CPU for a whole pass was not too fast.
+    for tries in range(1, 6):
+        slower = mover("checkpoint", m, folder, *live_, "--throttle", env=slow)
+        if all(p["pages"] for p in slower["passes"]):
+            break
     passes = [[p["pages"] for p in r["passes"]] for r in (free, slower)]
     # How much slower the guest is: bare-track. Here it has as many more passes as it has steps.
     assert free["throttle"] == 0 and slower["throttle"] >= 20, (free, slower)
@@ -238,7 +242,7 @@ def throttled(folder, *args):
     why = mover("checkpoint", m, folder, *live_, "--max-pause", "60", env=slow, code=1)
     assert "would pause for" in why and "--throttle slows it down" in why, why
     epochs = sorted(e for e in os.listdir(folder) if not e.startswith("."))
-    assert len(epochs) == 2 and m.state() == "running", epochs
+    assert len(epochs) == 1 + tries and m.state() == "running", epochs
     mover("checkpoint", m, folder, *live_, "--max-pause", "5000", env=slow)
     for option in ("--throttle",), ("--max-pause", "5"):
         assert "are for --live" in mover("checkpoint", m, folder, *option, code=2)
