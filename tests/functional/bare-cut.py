@@ -244,7 +244,7 @@ def waits():
     assert epochs(folder) == []
     # The 5 s end a pause in which much is written, and do not if it was told to resume.
     slow = {"LD_PRELOAD": f"{os.environ['WISP_BUILD']}/tests/broken-disk.so", "BROKEN_CALL": "write",
-            "BROKEN_PATH": folder, "BROKEN_FROM": "1", "BROKEN_DELAY": "700"}
+            "BROKEN_PATH": folder, "BROKEN_FROM": "1", "BROKEN_DELAY": "200"}
     for told in False, True:
         mover = Steps(m.path, folder, "--stop", env=slow)
         mover.hear("ready")

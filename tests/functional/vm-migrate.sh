@@ -43,13 +43,15 @@ wisp vm exec a -- sh -c '
 	head -c 30M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
 	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.1; done) >/dev/null 2>&1 &'
+counts_beyond() {
+	count=$(at "$1" wisp vm exec a cat /tmp/count)
+	[ "$count" -gt "$2" ]
+}
 # goes_on PLACE: it counts on from $count, and its memory is right.
 goes_on() {
 	first=$(at "$1" wisp vm exec a cat /tmp/count)
 	[ "$first" -ge "$count" ] || fail "the count went back: $first after $count"
-	sleep 2
-	count=$(at "$1" wisp vm exec a cat /tmp/count)
-	[ "$count" -gt "$first" ] || fail "the count stands at $first"
+	wait_for 20 counts_beyond "$1" "$first"
 	at "$1" wisp vm exec a -- sha256sum -c /tmp/sum >/dev/null || fail "memory has changed"
 }
 count=0
@@ -80,9 +82,12 @@ follow() {
 }
 # counted LINES: what was written down is every number once, so many at least.
 counted() {
-	sleep 2
-	lines=$(wc -l <"$TMP/counted")
-	[ "$lines" -ge "$1" ] || fail "$lines lines of the task: $(tail -n 5 "$TMP/follow")"
+	tries=0
+	until lines=$(wc -l <"$TMP/counted") && [ "$lines" -ge "$1" ]; do
+		tries=$((tries + 1))
+		[ $tries -lt 100 ] || fail "$lines lines of the task, not $1: $(tail -n 5 "$TMP/follow")"
+		sleep 0.2
+	done
 	seq "$lines" >"$TMP/wanted"
 	head -n "$lines" "$TMP/counted" | cmp - "$TMP/wanted" || fail "its output is not whole"
 }
