@@ -44,7 +44,7 @@ struct cluster_end {
 	struct helper_call *call;
 	struct loop_source *timer;
 	enum step step;
-	unsigned tries; /* of the last step */
+	unsigned tries; /* of a helper */
 };
 
 static void go(struct cluster_end *e);
@@ -117,11 +117,12 @@ static void on_helper(void *arg, int code, const char *reason)
 	e->call = NULL;
 	if (code)
 		log_error(e->c->d->p.log, "end", "%s: %s", e->c->id, reason);
-	if (e->step == STEP_KEEPER) {
-		e->step = STEP_CLEAN;
-		go(e);
-	} else if (code && !e->tries++) {
+	if (code && !e->tries++) {
 		loop_set_timer(e->timer, SOON_NS, 0);
+	} else if (e->step == STEP_KEEPER) {
+		e->step = STEP_CLEAN;
+		e->tries = 0;
+		go(e);
 	} else if (code) {
 		error_set(&err, code, "%s", reason);
 		answer(e, code, &err);
@@ -184,10 +185,12 @@ static void on_timer(void *arg)
 	if (e->c->making || e->call) {
 		log_warn(e->c->d->p.log, "end",
 			 "%s: wisp-keeper does not come to its end, and is killed", e->c->id);
-		if (e->c->making)
+		if (e->c->making) {
 			network_give_up(e->c);
-		else
+		} else {
+			e->tries++;
 			helper_kill(e->call);
+		}
 		return;
 	}
 	if (e->step == STEP_STOP) {

@@ -344,6 +344,25 @@ def test_lost(daemon):
     ann.close()
 
 
+def test_sweeper_killed(daemon):
+    say("what sweeps the rests of a cluster as its user is killed, and runs once more")
+    libexec = os.environ["WISP_LIBEXECDIR"]
+    os.makedirs(f"{libexec}/real")
+    os.rename(f"{libexec}/wisp-keeper", f"{libexec}/real/wisp-keeper")
+    os.mkdir(f"{libexec}/mark")
+    os.chmod(f"{libexec}/mark", 0o1777)
+    with open(f"{libexec}/wisp-keeper", "w", encoding="utf-8") as f:
+        f.write(f'#!/bin/sh\n[ "$1" != end ] || ! mkdir {libexec}/mark/killed || kill -KILL $$\nexec {libexec}/real/wisp-keeper "$@"\n')
+        os.fchmod(f.fileno(), 0o755)
+    ann = user(ANN)
+    up(ann, LU, 2, VNI)
+    ann.ask("release", cluster=LU)
+    nothing_left()
+    ann.close()
+    expect("who was killed", os.listdir(f"{libexec}/mark"), ["killed"])
+    os.rename(f"{libexec}/real/wisp-keeper", f"{libexec}/wisp-keeper")
+
+
 def linked(cluster):
     """Other nodes that the cluster's network here leads to."""
     shown = subprocess.run(["nsenter", f"--net={STATE}/net/{cluster}", "bridge", "fdb", "show"], stdout=subprocess.PIPE, text=True,
@@ -416,7 +435,7 @@ def test_own():
 def main():
     daemon = Daemon()
     try:
-        for test in (test_two_users, test_part_killed, test_daemon_killed, test_lost, test_all_at_once):
+        for test in (test_two_users, test_part_killed, test_daemon_killed, test_lost, test_sweeper_killed, test_all_at_once):
             test(daemon)
         daemon.end()
         test_own()
