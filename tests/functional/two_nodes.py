@@ -21,6 +21,7 @@ WISPD, TMP, CGROUPS = sys.argv[1:4]
 ANN, KVM = 7001, 7004
 LIBEXEC = os.environ["WISP_LIBEXECDIR"]
 GRACE = 4
+READY = 25  # seconds for VMs to come up
 NAME = f"f{os.getpid()}"  # nobody else's on this machine
 STAGES = ["resolve", "reserve", "network", "start", "ready", "prepare"]
 
@@ -215,7 +216,7 @@ def ask(*command, seconds=60):
 def run_command(option, nodes=NODES):
     """Up to the document."""
     return ["wisp", "run", option, "--socket", f"{NODES[0].state}/socket", "--nodes", ",".join(f"{n.name}@{n.address}" for n in nodes),
-            "--image", "bare"]
+            "--image", "bare", "--ready", str(READY)]
 
 
 def event_of(line):
