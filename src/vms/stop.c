@@ -100,15 +100,17 @@ static bool is_paused(const char *dir)
 
 static const char *end_vm(const char *name, const char *dir, const struct vms_stop *stop)
 {
+	const struct step *last = &steps[ARRAY_SIZE(steps) - 1];
 	bool paused = is_paused(dir);
 
-	for (unsigned i = stop->kill ? ARRAY_SIZE(steps) - 1 : 0; i < ARRAY_SIZE(steps); i++) {
-		const struct step *step = &steps[i];
+	for (const struct step *step = stop->kill ? last : steps; step <= last; step++) {
+		bool asked =
+			!(step->gentle && paused) && step->ask(name, dir, stop->timeout_ms) >= 0;
 
-		if ((step->gentle && paused) || step->ask(name, dir, stop->timeout_ms) < 0)
-			continue;
-		if (wait_end(dir, step->gentle ? stop->timeout_ms : HARD_MS))
-			return step->how;
+		/* Who cannot be asked any more may be ending by itself. */
+		if ((asked || step == last) &&
+		    wait_end(dir, step->gentle ? stop->timeout_ms : HARD_MS))
+			return asked ? step->how : "ended by itself";
 	}
 	return NULL;
 }
@@ -132,12 +134,8 @@ int vms_stop(const char *name, struct vms_stop *stop, struct error *err)
 				    "forget that with --kill", err);
 	if (r)
 		return r;
-	if (state_alive(dir)) {
+	if (state_alive(dir))
 		stop->how = end_vm(name, dir, stop);
-		/* Meanwhile it may have ended by itself. */
-		if (!stop->how && !state_alive(dir))
-			stop->how = "ended by itself";
-	}
 	if (!stop->how)
 		return error_set(err, -ETIMEDOUT,
 				 "VM %s cannot be ended: look for its wisp-vmm in D state", name);

@@ -2,13 +2,17 @@
 /* Addresses, command lines, ends and footprints of VMs. */
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "lib/args.h"
@@ -16,7 +20,9 @@
 #include "lib/error.h"
 #include "lib/io.h"
 #include "lib/parse.h"
+#include "lib/paths.h"
 #include "lib/process.h"
+#include "net/state.h"
 #include "vms/end.h"
 #include "vms/footprint.h"
 #include "vms/handover.h"
@@ -27,6 +33,7 @@
 #include "vms/place.h"
 #include "vms/record.h"
 #include "vms/vmmargs.h"
+#include "vms/vms.h"
 
 static void test_subnet(void **state)
 {
@@ -339,6 +346,50 @@ static void test_hand_over(void **state)
 	rmdir(dir);
 }
 
+/* Has the state of a VM that nobody answers for, and removes it a moment later. */
+static void hold(const char *dir, int ready)
+{
+	int lock;
+
+	if (state_lock(dir, &lock, NULL) || write(ready, "", 1) != 1)
+		_exit(1);
+	poll(NULL, 0, 300);
+	_exit(state_remove(dir, NULL) ? 1 : 0);
+}
+
+/* A VM that is about to be gone by itself cannot be asked to end, and is waited for. */
+static void test_ends_itself(void **state)
+{
+	char root[] = "/tmp/wisp-vms-XXXXXX";
+	CLEANUP_FREE char *dir = NULL;
+	struct vms_stop stop = {.kill = true};
+	struct error err = {""};
+	int ready[2], status;
+	pid_t child;
+	char c;
+
+	assert_non_null(mkdtemp(root));
+	assert_int_equal(setenv("WISP_RUN", root, 1), 0);
+	assert_int_equal(paths_run("vm", "a", &dir, &err), 0);
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	if (!child)
+		hold(dir, ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	if (vms_stop("a", &stop, &err))
+		fail_msg("%s", err.text);
+	assert_string_equal(stop.how, "ended by itself");
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(vms_stop("a", &stop, &err), -ENOENT);
+	close(ready[0]);
+	close(ready[1]);
+	unsetenv("WISP_RUN");
+	*strrchr(dir, '/') = 0;
+	assert_int_equal(rmdir(dir), 0);
+	assert_int_equal(rmdir(root), 0);
+}
+
 /* A process that begins where it belongs says so. */
 static void test_place(void **state)
 {
@@ -379,11 +430,12 @@ static void test_place(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_subnet),	  cmocka_unit_test(test_hosts),
-		cmocka_unit_test(test_identity),  cmocka_unit_test(test_heard),
-		cmocka_unit_test(test_args),	  cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_footprint), cmocka_unit_test(test_record),
-		cmocka_unit_test(test_hand_over), cmocka_unit_test(test_place),
+		cmocka_unit_test(test_subnet),	    cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_identity),    cmocka_unit_test(test_heard),
+		cmocka_unit_test(test_args),	    cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_footprint),   cmocka_unit_test(test_record),
+		cmocka_unit_test(test_hand_over),   cmocka_unit_test(test_place),
+		cmocka_unit_test(test_ends_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
