@@ -5,7 +5,8 @@
 set -eu
 TOP=$(cd "$(dirname "$0")/../.." && pwd)
 WISP_BUILD=${WISP_BUILD:-$TOP/build}
-PATH=$WISP_BUILD/src/cli:$WISP_BUILD/src/vmm:$PATH
+# The system's programs, not what stands before them (pyenv): that takes seconds in an emulated node.
+PATH=$WISP_BUILD/src/cli:$WISP_BUILD/src/vmm:/usr/bin:$PATH
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/wisp-test.XXXXXX")
 export PATH WISP_BUILD TMP
 at_exit_commands="rm -rf '$TMP'"

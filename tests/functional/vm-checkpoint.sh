@@ -21,11 +21,12 @@ marked() {
 		"dd if=/dev/vdb bs=512 skip=7777 count=1 iflag=direct 2>/dev/null | head -c 7")" "epoch $1"
 }
 wisp vm exec a -- sh -c '
-	head -c 30M /dev/urandom >/tmp/data
+	head -c 12M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
-	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.1; done) >/dev/null 2>&1 &
+	perl -e "$2" >/dev/null 2>&1 &
 	# What it writes to its disk, it notes in its memory before. Each is in a cluster of its own.
-	perl -e "$1" >/dev/null 2>&1 &' sh '
+	perl -e "$1" >/dev/null 2>&1 &
+	until [ -s /tmp/count ]; do sleep 0.1; done' sh '
 	use Fcntl;
 	sysopen(my $disk, "/dev/vdb", O_RDWR | O_SYNC) or die;
 	open(my $memory, ">>", "/tmp/written") or die;
@@ -35,8 +36,8 @@ wisp vm exec a -- sh -c '
 		syswrite($memory, $line);
 		sysseek($disk, ($i * 37 % 256) << 16, 0);
 		syswrite($disk, pack("a512", $line));
-		select(undef, undef, undef, 0.02);
-	}'
+		select(undef, undef, undef, 0.1);
+	}' "$COUNTS"
 # of_one_moment EPOCH: the disk in it has what the restored memory says, and nothing newer.
 of_one_moment() {
 	wisp vm exec a cat /tmp/written >"$TMP/written"

@@ -29,6 +29,17 @@ wait_for() {
 	done
 }
 
+# A program of perl that counts in /tmp/count, which is always whole. It takes no more of an emulated
+# CPU than that: a shell would start two programs each time.
+# shellcheck disable=SC2016,SC2034
+COUNTS='for (my $i = 1; ; $i++) {
+	open(my $next, ">", "/tmp/next") or die;
+	print $next "$i\n";
+	close($next);
+	rename("/tmp/next", "/tmp/count");
+	select(undef, undef, undef, 0.1);
+}'
+
 # The pids of our VMs' processes: keepers, greeters and wisp-vmm have our folder in their
 # environment; so have we and our children, which are known by their names.
 vm_processes() {

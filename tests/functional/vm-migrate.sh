@@ -40,9 +40,10 @@ expect "no description" "$rc" 1
 
 wisp vm start a --image minimal --memory 256M --cpus 2
 wisp vm exec a -- sh -c '
-	head -c 30M /dev/urandom >/tmp/data
+	head -c 12M /dev/urandom >/tmp/data
 	sha256sum /tmp/data >/tmp/sum
-	(i=0; while :; do i=$((i + 1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.1; done) >/dev/null 2>&1 &'
+	perl -e "$1" >/dev/null 2>&1 &
+	until [ -s /tmp/count ]; do sleep 0.1; done' sh "$COUNTS"
 counts_beyond() {
 	count=$(at "$1" wisp vm exec a cat /tmp/count)
 	[ "$count" -gt "$2" ]
@@ -61,7 +62,7 @@ echo "a task, and somebody who writes down what it writes, wherever it is"
 wisp vm exec --keep counter --detach a -- perl -e '$| = 1;
 	for ($i = 1; ! -e "/tmp/enough"; $i++) {
 		print "$i\n";
-		select(undef, undef, undef, 0.01);
+		select(undef, undef, undef, 0.05);
 	}
 	exit 5'
 refuse 126 "task counter exists already: it runs as process" wisp vm exec --keep counter a true
