@@ -38,11 +38,11 @@ grep -q '^-rwxr-xr-x root/root .* squashfs-root/usr/local/bin/hello$' "$TMP/list
 grep -q '^drwxr-xr-x root/root .* squashfs-root$' "$TMP/list" || fail "mode or owner of /"
 unsquashfs -s "$root" | grep -q 'Compression zstd' || fail "not zstd"
 
-printf 'packages: []\nsteps: ["echo to be seen in the log; exit 3"]\n' >"$TMP/fails.yaml"
+printf 'base: image:with-files\nsteps: ["echo to be seen in the log; exit 3"]\n' >"$TMP/fails.yaml"
 refuse 1 "cannot make the root (log: " wisp image build "$TMP/fails.yaml"
 log=$(sed 's/.*(log: \([^)]*\)).*/\1/' "$TMP/refuse.out" | tail -n 1)
 grep -q "to be seen in the log" "$log" || fail "$log does not say what the step said"
-printf 'packages: [no-such-package-anywhere]\n' >"$TMP/unknown.yaml"
+printf 'base: image:with-files\npackages: [no-such-package-anywhere]\n' >"$TMP/unknown.yaml"
 refuse 1 "Unable to locate package no-such-package-anywhere" wisp image build "$TMP/unknown.yaml"
 printf 'files: {/x: {from: missing}}\n' >"$TMP/missing.yaml"
 refuse 1 "missing: No such file" wisp image build "$TMP/missing.yaml"
